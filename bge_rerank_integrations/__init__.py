@@ -1,0 +1,63 @@
+"""Rerank retrieved passages with BGE cross-encoders, in LlamaIndex and in LangChain.
+
+Importing this package loads neither torch nor a framework: the engine comes with the first
+use of ``RerankEngine``, the adapters with ``bge_rerank_integrations.llama_index`` and
+``bge_rerank_integrations.langchain``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bge_rerank_integrations.errors import (
+    ConfigurationError,
+    DeadlineError,
+    EngineClosedError,
+    EngineFailedError,
+    ForkedProcessError,
+    InputError,
+    MissingExtraError,
+    ModelLoadError,
+    NonFiniteScoreError,
+    OverloadedError,
+    RerankError,
+    ScoringError,
+    UnsupportedModelError,
+)
+from bge_rerank_integrations.ranking import RankedDocument, Ranking, Reranker
+from bge_rerank_integrations.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from bge_rerank_integrations.engine.engine import RerankEngine
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "DeadlineError",
+    "EngineClosedError",
+    "EngineConfig",
+    "EngineFailedError",
+    "ForkedProcessError",
+    "InputError",
+    "MissingExtraError",
+    "ModelLoadError",
+    "NonFiniteScoreError",
+    "OverloadedError",
+    "RankedDocument",
+    "Ranking",
+    "RerankEngine",
+    "RerankError",
+    "Reranker",
+    "ScoringError",
+    "UnsupportedModelError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RerankEngine":
+        from bge_rerank_integrations.engine.engine import RerankEngine
+
+        return RerankEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,108 @@
+"""Every error this package raises on purpose.
+
+::
+
+    RerankError
+    ├── ConfigurationError (ValueError)      a setting that cannot work
+    ├── InputError (ValueError)              a query or document that cannot be scored
+    ├── MissingExtraError (ImportError)      an optional dependency is not installed
+    ├── ModelLoadError                       the checkpoint cannot be read
+    │   └── UnsupportedModelError            it can be read, but not run as a reranker
+    ├── ScoringError                         the forward pass failed for this call
+    │   └── NonFiniteScoreError              the model answered NaN or infinity
+    ├── OverloadedError                      the queue is full
+    ├── DeadlineError (TimeoutError)         the call's own deadline passed
+    ├── EngineClosedError                    the engine was closed
+    ├── EngineFailedError                    the engine broke and cannot go on
+    └── ForkedProcessError                   the engine belongs to the parent process
+
+``InputError`` and ``NonFiniteScoreError`` carry ``index``: the position of the document (or pair)
+in the caller's list, or None where the query is meant.
+"""
+
+from __future__ import annotations
+
+
+class RerankError(Exception):
+    """Base class of every error raised by this package."""
+
+
+class ConfigurationError(RerankError, ValueError):
+    """A setting that cannot work; the message says what was expected and what came."""
+
+
+class InputError(RerankError, ValueError):
+    """A query or a document that cannot be scored.
+
+    :param message: what is wrong.
+    :param index: position of the document in the caller's list; None means the query.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message, index)
+        self.index = index
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class MissingExtraError(RerankError, ImportError):
+    """An optional dependency is not installed; the message is the pip command that installs it."""
+
+    def __init__(self, extra: str) -> None:
+        super().__init__(extra)
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return (
+            f"the optional dependencies {self.extra!r} are not installed: "
+            f'pip install "bge-rerank-integrations[{self.extra}]"'
+        )
+
+
+class ModelLoadError(RerankError):
+    """The checkpoint is missing, incomplete, corrupt or out of reach."""
+
+
+class UnsupportedModelError(ModelLoadError):
+    """The checkpoint is readable, but of an architecture that is not a supported reranker."""
+
+
+class ScoringError(RerankError):
+    """The forward pass failed for this call; other calls are not affected."""
+
+
+class NonFiniteScoreError(ScoringError):
+    """The model answered NaN or infinity for a document.
+
+    :param index: position of the document in the caller's list.
+    :param value: what the model answered.
+    """
+
+    def __init__(self, index: int, value: float) -> None:
+        super().__init__(index, value)
+        self.index = index
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"the model answered {self.value} for document {self.index}; a finite score was expected"
+
+
+class OverloadedError(RerankError):
+    """The queue is full, and stayed so for ``queue_timeout_s``."""
+
+
+class DeadlineError(RerankError, TimeoutError):
+    """The call's deadline passed before its scores were ready."""
+
+
+class EngineClosedError(RerankError):
+    """The engine was closed before or while this call waited."""
+
+
+class EngineFailedError(RerankError):
+    """The engine broke beyond repair (its cause is chained); close it and make a new one."""
+
+
+class ForkedProcessError(RerankError):
+    """The engine was made in the parent process and cannot run in a forked child."""
