@@ -16,8 +16,8 @@
     ├── EngineFailedError                    the engine broke and cannot go on
     └── ForkedProcessError                   the engine belongs to the parent process
 
-``InputError`` and ``NonFiniteScoreError`` carry ``index``: the position of the document (or pair)
-in the caller's list, or None where the query is meant.
+``InputError`` and ``ScoringError`` carry ``index``: the position of the document (or pair) in the
+caller's list, or None where it is the query or cannot be told.
 """
 
 from __future__ import annotations
@@ -69,7 +69,18 @@ class UnsupportedModelError(ModelLoadError):
 
 
 class ScoringError(RerankError):
-    """The forward pass failed for this call; other calls are not affected."""
+    """The forward pass failed for this call; other calls are not affected.
+
+    :param message: what went wrong.
+    :param index: position of the document (or pair) in the caller's list, where it is known.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message, index)
+        self.index = index
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class NonFiniteScoreError(ScoringError):
@@ -80,12 +91,13 @@ class NonFiniteScoreError(ScoringError):
     """
 
     def __init__(self, index: int, value: float) -> None:
-        super().__init__(index, value)
-        self.index = index
+        super().__init__(
+            f"the score of document {index} must be finite, the model gave {value}", index
+        )
         self.value = value
 
-    def __str__(self) -> str:
-        return f"the model answered {self.value} for document {self.index}; a finite score was expected"
+    def __reduce__(self) -> tuple[type[NonFiniteScoreError], tuple[int | None, float]]:
+        return type(self), (self.index, self.value)
 
 
 class OverloadedError(RerankError):

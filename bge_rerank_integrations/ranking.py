@@ -39,9 +39,7 @@ class Ranking(Sequence[RankedDocument]):
     def __getitem__(self, position: int) -> RankedDocument: ...
     @overload
     def __getitem__(self, position: slice) -> tuple[RankedDocument, ...]: ...
-    def __getitem__(
-        self, position: int | slice
-    ) -> RankedDocument | tuple[RankedDocument, ...]:
+    def __getitem__(self, position: int | slice) -> RankedDocument | tuple[RankedDocument, ...]:
         return self.documents[position]
 
     def __len__(self) -> int:
@@ -127,7 +125,7 @@ def rank(
     :param logits: one per document, in input order.
     :param top_n: how many to keep; None keeps all.
     :param score_threshold: keep ``score >= score_threshold``, on the scale reported.
-    :param normalize: report sigmoid(logit) instead of the logit; the order is the logits' either way.
+    :param normalize: report sigmoid(logit) instead of the logit; the order is the logits'.
     :raises ConfigurationError: see :func:`check_selection`.
     :raises NonFiniteScoreError: if a logit is NaN or infinite.
     """

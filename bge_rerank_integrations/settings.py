@@ -89,11 +89,13 @@ class EngineConfig:
                      "None or a non-empty string", value)  # fmt: skip
 
     def _check_device(self) -> None:
-        expected = "'auto', 'cpu', 'mps', 'xpu', 'cuda', 'cuda:N', or a list of different devices"
+        expected = (
+            "'auto', 'cpu', 'mps', 'xpu', 'cuda', 'cuda:N', or a list of devices other than 'auto'"
+        )
         names = self.devices
         known = all(isinstance(name, str) and _DEVICE.fullmatch(name) for name in names)
-        several = len(names) == 1 or (len(set(names)) == len(names) and "auto" not in names)
-        _require(bool(names) and known and several, "device", expected, self.device)
+        _require(bool(names) and known and (len(names) == 1 or "auto" not in names), "device",
+                 expected, self.device)  # fmt: skip
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
@@ -101,13 +103,15 @@ class EngineConfig:
         _require(value in choices, name, expected, value)
 
     def _check_lengths(self) -> None:
-        _require(_is_int(self.max_length, 16), "max_length", "an int of at least 16", self.max_length)
+        _require(_is_int(self.max_length, 16), "max_length", "an int of at least 16",
+                 self.max_length)  # fmt: skip
         for name in ("query_max_length", "max_batch_tokens"):
             value = getattr(self, name)
-            _require(value is None or _is_int(value, 1), name, "None or an int of at least 1", value)
-        if self.query_max_length is not None:
-            _require(self.query_max_length < self.max_length, "query_max_length",
-                     f"less than max_length ({self.max_length})", self.query_max_length)  # fmt: skip
+            _require(value is None or _is_int(value, 1), name, "None or an int of at least 1",
+                     value)  # fmt: skip
+        shorter = self.query_max_length is None or self.query_max_length < self.max_length
+        _require(shorter, "query_max_length", f"less than max_length ({self.max_length})",
+                 self.query_max_length)  # fmt: skip
 
 
 def _require(holds: bool, name: str, expected: str, value: Any) -> None:
@@ -120,5 +124,6 @@ def _is_int(value: object, minimum: int) -> bool:
 
 
 def _is_seconds(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and value >= 0

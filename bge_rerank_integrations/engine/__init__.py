@@ -1,0 +1,1 @@
+"""The engine: texts → token ids → batches → logits. Only this folder imports torch."""

@@ -1,0 +1,109 @@
+"""Where a model's files are, and what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from bge_rerank_integrations.errors import ModelLoadError
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+
+_BUILT_IN_HINT = f"model={BUILT_IN_MODEL!r} is built in and needs no download"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder with ``config.json``, safetensors weights and a tokenizer.
+
+    :param folder: where the files are.
+    :param config: what ``config.json`` says.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def model_type(self) -> str:
+        """transformers' name of the model family."""
+        return str(self.config.get("model_type", "unknown"))
+
+    @property
+    def architecture(self) -> str:
+        """Name of the model class that was saved."""
+        return str((self.config.get("architectures") or ["unknown"])[0])
+
+
+def open_checkpoint(config: EngineConfig) -> Checkpoint:
+    """Find a model's files: built in, in a folder, or on the hub (downloaded once).
+
+    :raises ModelLoadError: if they are missing, incomplete or out of reach.
+    """
+    folder = _find_folder(config)
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelLoadError(f"{config.model}: there is no config.json in {folder}") from error
+    except ValueError as error:
+        raise ModelLoadError(f"{config.model}: config.json is not readable: {error}") from error
+    if not any(folder.glob("*.safetensors")):
+        found = sorted(path.name for path in folder.glob("*.bin")) or "no weights"
+        raise ModelLoadError(
+            f"{config.model}: weights must be safetensors, which cannot run code when they are "
+            f"read; found {found}. Convert them with transformers: "
+            "AutoModel….from_pretrained(…).save_pretrained(…)"
+        )
+    return Checkpoint(folder, described)
+
+
+def _find_folder(config: EngineConfig) -> Path:
+    if config.model == BUILT_IN_MODEL:
+        return Path(str(files("bge_rerank_integrations") / "models" / BUILT_IN_MODEL))
+    folder = Path(config.model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or config.model.startswith((".", "~")) or config.model.count("/") > 1:
+        raise ModelLoadError(f"there is no model folder {config.model!r}")
+    return Path(_download(config))
+
+
+def _download(config: EngineConfig) -> str:
+    """The hub's files in the local cache; top-level files only, and no pickles."""
+    try:
+        return snapshot_download(
+            config.model,
+            revision=config.revision,
+            cache_dir=config.cache_folder,
+            local_files_only=config.local_files_only,
+            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"],
+            ignore_patterns=["*/*"],
+        )
+    except HFValidationError as error:
+        raise ModelLoadError(
+            f"{config.model!r} is neither a folder nor a hub id like 'BAAI/bge-reranker-v2-m3'; "
+            + _BUILT_IN_HINT
+        ) from error
+    except GatedRepoError as error:
+        raise ModelLoadError(f"{config.model}: the hub wants you to ask for access") from error
+    except RevisionNotFoundError as error:
+        raise ModelLoadError(f"{config.model} has no revision {config.revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise ModelLoadError(f"the hub has no model {config.model!r}; {_BUILT_IN_HINT}") from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        offline = config.local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
+        why = "downloads are switched off" if offline else "the model hub cannot be reached"
+        raise ModelLoadError(
+            f"{config.model} is not in the local cache and {why}; {_BUILT_IN_HINT}"
+        ) from error

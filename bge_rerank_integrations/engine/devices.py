@@ -1,0 +1,89 @@
+"""Which device, in which precision, with how large batches."""
+
+from __future__ import annotations
+
+import torch
+
+from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.settings import Dtype
+
+# 16k tokens fill a data-centre GPU; 1k tokens stay in a CPU core's cache
+_BATCH_TOKENS = {"cuda": 16_384, "cpu": 1_024}
+_OTHER_BATCH_TOKENS = 4_096
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a setting names; ``"auto"`` takes the best one there is.
+
+    :raises ConfigurationError: if there is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device(_best_device())
+    device = torch.device(name)
+    if device.type != "cpu" and not _is_there(device):
+        raise ConfigurationError(
+            f"device must be one that torch sees here ({', '.join(_seen())}), got {name!r}"
+        )
+    return device
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The precision that a setting names on a device."""
+    if dtype == "auto":
+        return _native_dtype(device)
+    resolved: torch.dtype = getattr(torch, dtype)
+    return resolved
+
+
+def default_batch_tokens(device: torch.device) -> int:
+    """Tokens in one forward pass where the settings name no number."""
+    return _BATCH_TOKENS.get(device.type, _OTHER_BATCH_TOKENS)
+
+
+def _native_dtype(device: torch.device) -> torch.dtype:
+    """Half precision only where the hardware computes it, not where it is emulated."""
+    if device.type == "cuda":
+        ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if ampere else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    if device.type == "cpu" and _cpu_computes_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_computes_bfloat16() -> bool:
+    # torch has no public name for these; without them the answer is the safe one
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    backend = getattr(torch, device.type)
+    return bool(backend.is_available() and (device.index or 0) < backend.device_count())
+
+
+def _seen() -> list[str]:
+    names = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
+    for kind in ("cuda", "xpu"):
+        backend = getattr(torch, kind)
+        names += [
+            f"{kind}:{i}" for i in range(backend.device_count() if backend.is_available() else 0)
+        ]
+    return names
+
+
+def release_memory() -> None:
+    """Give cached device memory back after a model was let go."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,80 @@
+"""A caller's texts, checked and without repetitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bge_rerank_integrations.engine.jobs import TextPair
+from bge_rerank_integrations.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be scored for one call.
+
+    Equal pairs are scored once, so that they get equal scores.
+
+    :param pairs: the different pairs.
+    :param slots: for each pair of the caller, its place in ``pairs``.
+    :param indices: for each of ``pairs``, the caller's index of its first occurrence.
+    """
+
+    pairs: Sequence[TextPair]
+    slots: Sequence[int]
+    indices: Sequence[int]
+
+
+def request_for_documents(query: str, documents: Sequence[str]) -> Request:
+    """One query against several documents.
+
+    :raises InputError: naming the document that is not a string or holds a lone surrogate.
+    """
+    if isinstance(documents, str):
+        raise InputError(
+            f"documents must be a sequence of strings, got one string: {documents[:40]!r}"
+        )
+    _check_text(query, "query", None)
+    for index, document in enumerate(documents):
+        _check_text(document, f"document {index}", index)
+    return _without_repetitions([(query, document) for document in documents], 0)
+
+
+def request_for_pairs(pairs: Iterable[Sequence[str]], first_index: int) -> Request:
+    """Pairs of (query, document).
+
+    :param first_index: the caller's index of the first pair.
+    :raises InputError: naming the pair that is not two strings or holds a lone surrogate.
+    """
+    checked: list[TextPair] = []
+    for index, pair in enumerate(pairs, first_index):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputError(f"pair {index} must be (query, document), got {pair!r:.80}", index)
+        query, document = pair
+        _check_text(query, f"the query of pair {index}", index)
+        _check_text(document, f"the document of pair {index}", index)
+        checked.append((query, document))
+    return _without_repetitions(checked, first_index)
+
+
+def _check_text(text: object, name: str, index: int | None) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"{name} must be a string, got {type(text).__name__}", index)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} holds a lone surrogate ({text[error.start]!r} at character {error.start}) "
+            "and is not valid Unicode",
+            index,
+        ) from error
+
+
+def _without_repetitions(pairs: Sequence[TextPair], first_index: int) -> Request:
+    slot_of: dict[TextPair, int] = {}
+    indices: list[int] = []
+    for index, pair in enumerate(pairs, first_index):
+        if pair not in slot_of:
+            slot_of[pair] = len(slot_of)
+            indices.append(index)
+    return Request(list(slot_of), [slot_of[pair] for pair in pairs], indices)

@@ -1,0 +1,32 @@
+"""One scorer a model family: a batch of token ids → logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bge_rerank_integrations.engine.batching import TokenizedPair
+
+Logits = npt.NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """A model on one device.
+
+    ``padded`` says that sequences of a batch are padded to the longest, so that a batch should
+    hold similar lengths.
+    """
+
+    padded: bool
+
+    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+        """Score one batch.
+
+        :param batch: at least one pair.
+        :returns: logits, `(n, layers)`; one column unless several cutoff layers were asked for,
+            then the deepest layer last.
+        """
+        ...

@@ -1,0 +1,53 @@
+"""Any ``*ForSequenceClassification``, padded: for architectures that cannot be packed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.scorers import Logits
+
+
+class PaddedScorer:
+    """Scores right-padded batches through the model's own forward pass.
+
+    :param model: one label, in eval mode on its device.
+    :param passage_type: token type of the passage; types are passed on only where the model has
+        more than one.
+    """
+
+    padded = True
+
+    def __init__(self, model: PreTrainedModel, passage_type: int) -> None:
+        self._model = model
+        self._passage_type = passage_type
+        self._padding_id = model.config.pad_token_id or 0
+        self._has_types = getattr(model.config, "type_vocab_size", 0) > 1
+
+    @torch.inference_mode()
+    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+        """Score one batch, padded to its longest pair.
+
+        :returns: float32 logits, `(n, 1)`.
+        """
+        shape = (len(batch), max(len(pair) for pair in batch))
+        ids = np.full(shape, self._padding_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        types = np.zeros(shape, dtype=np.int64)
+        for row, pair in enumerate(batch):
+            ids[row, : len(pair)] = pair.ids
+            mask[row, : len(pair)] = 1
+            types[row, pair.passage_start : len(pair)] = self._passage_type
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self._has_types:
+            inputs["token_type_ids"] = types
+        device = self._model.device
+        outputs = self._model(
+            **{name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+        )
+        logits: Logits = outputs.logits.float().cpu().numpy()
+        return logits

@@ -1,0 +1,40 @@
+"""What an engine reports of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["ready", "closed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A moment's figures; counts are since the engine was made.
+
+    :param state: whether the engine answers calls.
+    :param model: name of the model.
+    :param device: where it runs.
+    :param dtype: precision of its weights.
+    :param queued_pairs: pairs in calls that are not answered yet.
+    :param in_flight: sequences in a forward pass now.
+    :param pairs: sequences scored.
+    :param tokens: tokens read.
+    :param batches: forward passes that succeeded.
+    :param retries: batches that failed and were halved.
+    :param failures: calls that failed in tokenization or in the forward pass.
+    :param cache_hits: texts whose token ids were remembered.
+    """
+
+    state: State
+    model: str
+    device: str
+    dtype: str
+    queued_pairs: int
+    in_flight: int
+    pairs: int
+    tokens: int
+    batches: int
+    retries: int
+    failures: int
+    cache_hits: int
