@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import Self
 
 from bge_rerank_integrations.errors import ConfigurationError
@@ -15,14 +16,16 @@ from bge_rerank_integrations.settings import DEFAULT_MODEL, Dtype, EngineConfig,
 _ENGINE_SETTINGS = tuple(field.name for field in fields(EngineConfig))
 
 
-class RerankSettings(BaseModel):
-    """Fields of a reranking component: what to keep, and the engine (or reranker) behind it.
+class EngineSettings(BaseModel):
+    """Fields of a component that holds an engine: the engine's settings, or a ready reranker.
 
     The engine is the process-wide one for these settings (``RerankEngine.shared``), so components
-    with equal settings share one set of weights. Its settings are frozen once it is made;
-    ``top_n`` and ``score_threshold`` may be assigned at any time and are checked when they are.
+    with equal settings share one set of weights, and so do a component's copies. The settings are
+    frozen once the engine is made. With ``reranker=``, an engine's own settings are shown in the
+    fields; of any other reranker the model's name is.
 
-    :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
+    :raises pydantic.ValidationError: for a setting that cannot work, or that contradicts the
+        ``reranker`` given (a ``ValueError``).
     :raises ModelLoadError: if the model cannot be loaded.
     """
 
@@ -30,12 +33,6 @@ class RerankSettings(BaseModel):
         arbitrary_types_allowed=True, extra="forbid", validate_assignment=True
     )
 
-    top_n: int | None = Field(
-        default=3, strict=True, description="How many documents to keep; None keeps all."
-    )
-    score_threshold: float | None = Field(
-        default=None, description="Keep documents with score >= this, on the scale reported."
-    )
     model: str = Field(
         default=DEFAULT_MODEL,
         frozen=True,
@@ -85,41 +82,86 @@ class RerankSettings(BaseModel):
 
     _reranker: Reranker = PrivateAttr()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _adopt_engine_settings(cls, given: Any) -> Any:
-        """Let a ready engine's settings show in the fields, and refuse contradictions."""
-        if not isinstance(given, dict) or given.get("reranker") is None:
-            return given
-        reranker = given["reranker"]
+    def model_post_init(self, context: Any, /) -> None:
+        """Find the engine, once: assigning to a field later does not come here."""
+        super().model_post_init(context)
+        if self.reranker is None:
+            # not at the top: a component with a remote reranker must not load torch
+            from bge_rerank_integrations.engine.engine import RerankEngine
+
+            self._reranker = RerankEngine.shared(self.engine_config)
+        else:
+            self._adopt(self.reranker)
+
+    def _adopt(self, reranker: Any) -> None:
         if not isinstance(reranker, Reranker):
             raise ConfigurationError(
                 f"reranker must have model, rerank() and arerank(), got {type(reranker).__name__}"
             )
         config = getattr(reranker, "config", None)
-        expected = config if isinstance(config, EngineConfig) else EngineConfig()
-        for name in _ENGINE_SETTINGS:
-            if name in given and given[name] != getattr(expected, name):
+        if isinstance(config, EngineConfig):
+            shown = asdict(config)
+        else:
+            shown = {**asdict(EngineConfig()), "model": reranker.model}
+        for name in self.model_fields_set & shown.keys():
+            if getattr(self, name) != shown[name]:
                 raise ConfigurationError(
                     f"give either reranker= or engine settings, got both reranker= and {name}="
                 )
-        shown = {name: getattr(expected, name) for name in _ENGINE_SETTINGS}
-        return {**shown, **given}
-
-    @model_validator(mode="after")
-    def _connect(self) -> Self:
-        check_selection(self.top_n, self.score_threshold)
-        # assignment runs validators again: the engine stays the one that was found first
-        if getattr(self, "_reranker", None) is None:
-            self._reranker = self._shared_engine() if self.reranker is None else self.reranker
-        return self
-
-    def _shared_engine(self) -> Reranker:
-        from bge_rerank_integrations.engine.engine import RerankEngine
-
-        return RerankEngine.shared(self.engine_config)
+        self.__dict__.update(shown)
+        self._reranker = reranker
 
     @property
     def engine_config(self) -> EngineConfig:
         """The engine settings among the fields."""
         return EngineConfig(**{name: getattr(self, name) for name in _ENGINE_SETTINGS})
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # the copy asks the same reranker: copying it means more weights, or fails on its locks
+        memo = {} if memo is None else memo
+        memo[id(self._reranker)] = self._reranker
+        return super().__deepcopy__(memo)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy this component; the copy shares its engine.
+
+        :param update: settings to change; they are checked, and find their own engine.
+        :param deep: copy the values of the fields too (never the engine).
+        :raises pydantic.ValidationError: for an update that cannot work.
+        """
+        copied = super().model_copy(deep=deep)
+        if not update:
+            return copied
+        # pydantic's own update would show the new model's name over the old model's weights
+        given = {name: getattr(copied, name) for name in copied.model_fields_set}
+        return type(self)(**{**given, **update})
+
+
+class RerankSettings(EngineSettings):
+    """Fields of a reranking component: what to keep, and the engine (or reranker) behind it.
+
+    ``top_n`` and ``score_threshold`` may be assigned at any time and are checked when they are.
+
+    :raises pydantic.ValidationError: see :class:`EngineSettings`.
+    :raises ModelLoadError: if the model cannot be loaded.
+    """
+
+    top_n: int | None = Field(
+        default=3, strict=True, description="How many documents to keep; None keeps all."
+    )
+    score_threshold: float | None = Field(
+        default=None, description="Keep documents with score >= this, on the scale reported."
+    )
+
+    # on the fields: after a check of the whole model fails, pydantic keeps the assigned value
+    @field_validator("top_n")
+    @classmethod
+    def _check_top_n(cls, top_n: int | None) -> int | None:
+        check_selection(top_n, None)
+        return top_n
+
+    @field_validator("score_threshold")
+    @classmethod
+    def _check_score_threshold(cls, score_threshold: float | None) -> float | None:
+        check_selection(None, score_threshold)
+        return score_threshold

@@ -1,0 +1,214 @@
+"""The settings that both integrations show, and the engine that they find."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from fake_reranker import FakeReranker
+from pydantic import ValidationError
+
+from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
+from bge_rerank_integrations.engine.engine import RerankEngine
+from bge_rerank_integrations.errors import ModelLoadError
+from bge_rerank_integrations.settings import EngineConfig
+
+CHECKPOINT = str(Path(__file__).parent / "golden" / "xlmr")
+
+
+class Component(RerankSettings):
+    """What an integration does with the settings."""
+
+    @property
+    def engine(self) -> object:
+        return self._reranker
+
+
+class LockedReranker(FakeReranker):
+    """Neither pickles nor deep-copies, like a client that holds a connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+@pytest.fixture
+def engine() -> Iterator[RerankEngine]:
+    with RerankEngine.shared(CHECKPOINT, max_length=64) as engine:
+        yield engine
+
+
+def test_every_engine_setting_is_a_field_with_the_engines_default() -> None:
+    shown = {
+        name: field.default
+        for name, field in EngineSettings.model_fields.items()
+        if name != "reranker"
+    }
+
+    assert shown == asdict(EngineConfig())
+
+
+def test_equal_settings_share_one_engine(engine: RerankEngine) -> None:
+    first = Component(model=CHECKPOINT, max_length=64, top_n=1)
+    second = Component(model=CHECKPOINT, max_length=64, score_threshold=0.5)
+
+    assert first.engine is second.engine is engine
+
+
+def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError):
+        Component(model=str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("top_n", 0),
+        ("top_n", -10),
+        ("top_n", True),
+        ("top_n", 2.5),
+        ("top_n", "3"),
+        ("score_threshold", float("nan")),
+        ("score_threshold", float("inf")),
+        ("score_threshold", "high"),
+        ("model", ""),
+        ("device", "gpu"),
+        ("device", []),
+        ("dtype", "int8"),
+        ("max_length", 8),
+        ("max_length", 512.0),
+        ("query_max_length", 512),
+        ("max_batch_tokens", 0),
+        ("normalize", "yes"),
+        ("long_documents", "summarise"),
+        ("max_queued_pairs", 0),
+        ("queue_timeout_s", -1.0),
+        ("batch_size", 32),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_by_name(setting: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=setting):
+        Component(**{setting: value})
+
+
+def test_what_to_keep_may_be_assigned() -> None:
+    component = Component(reranker=FakeReranker())
+
+    component.top_n = None
+    component.score_threshold = 0.25
+
+    assert (component.top_n, component.score_threshold) == (None, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("top_n", -10), ("top_n", True), ("score_threshold", float("nan"))]
+)
+def test_a_refused_assignment_changes_nothing(setting: str, value: object) -> None:
+    component = Component(reranker=FakeReranker(), top_n=2, score_threshold=0.5)
+
+    with pytest.raises(ValidationError, match=setting):
+        setattr(component, setting, value)
+
+    assert (component.top_n, component.score_threshold) == (2, 0.5)
+
+
+def test_engine_settings_are_frozen() -> None:
+    component = Component(reranker=FakeReranker())
+
+    with pytest.raises(ValidationError, match="frozen"):
+        component.max_length = 128
+
+
+def test_a_ready_engine_shows_its_settings(engine: RerankEngine) -> None:
+    component = Component(reranker=engine)
+
+    assert component.engine is engine
+    assert component.engine_config == engine.config
+    assert (component.model, component.max_length) == (CHECKPOINT, 64)
+
+
+def test_any_other_reranker_shows_its_model() -> None:
+    assert Component(reranker=FakeReranker(model="remote")).model == "remote"
+
+
+def test_settings_that_agree_with_the_reranker_are_accepted(engine: RerankEngine) -> None:
+    settings = asdict(engine.config)
+
+    assert Component(reranker=engine, **settings).engine is engine
+    assert Component(reranker=FakeReranker(model="remote"), model="remote").model == "remote"
+
+
+@pytest.mark.parametrize(("setting", "value"), [("model", "other"), ("dtype", "float32")])
+def test_settings_that_contradict_the_reranker_are_refused(setting: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=f"got both reranker= and {setting}="):
+        Component(reranker=FakeReranker(), **{setting: value})
+
+
+def test_a_reranker_must_be_able_to_rerank() -> None:
+    with pytest.raises(ValidationError, match=r"must have model, rerank\(\) and arerank\(\)"):
+        Component(reranker="BAAI/bge-reranker-base")
+
+
+def test_devices_may_be_a_list_as_json_has_them() -> None:
+    reranker = FakeReranker(model="two cards")
+    reranker.config = EngineConfig(model="two cards", device=("cuda:0", "cuda:1"))  # type: ignore[attr-defined]
+
+    component = Component(reranker=reranker, device=["cuda:0", "cuda:1"])
+
+    assert component.device == ("cuda:0", "cuda:1")
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, Component.model_copy, lambda it: it.model_copy(deep=True)],
+    ids=["copy", "deepcopy", "model_copy", "model_copy_deep"],
+)
+def test_a_copy_shares_the_reranker(duplicate: object) -> None:
+    reranker = LockedReranker()
+    component = Component(reranker=reranker, top_n=2)
+
+    copied = duplicate(component)  # type: ignore[operator]
+    copied.top_n = 1
+
+    assert copied.engine is reranker
+    assert component.top_n == 2
+
+
+def test_a_changed_copy_is_checked() -> None:
+    component = Component(reranker=LockedReranker(), top_n=2)
+
+    assert component.model_copy(update={"top_n": None}).engine is component.engine
+    with pytest.raises(ValidationError, match="top_n"):
+        component.model_copy(update={"top_n": 0})
+
+
+def test_a_copy_with_another_setting_finds_its_own_engine(engine: RerankEngine) -> None:
+    component = Component(model=CHECKPOINT, max_length=64)
+
+    changed = component.model_copy(update={"max_length": 32})
+
+    assert component.engine is engine
+    assert changed.engine.config.max_length == 32
+    changed.engine.close()
+
+
+def test_a_copy_with_another_reranker_shows_its_model() -> None:
+    component = Component(reranker=FakeReranker(model="one"))
+
+    changed = component.model_copy(update={"reranker": FakeReranker(model="two")})
+
+    assert changed.model == changed.engine.model == "two"
+
+
+def test_pickle_finds_the_same_engine(engine: RerankEngine) -> None:
+    component = Component(model=CHECKPOINT, max_length=64, top_n=2, score_threshold=0.5)
+
+    restored = pickle.loads(pickle.dumps(component))
+
+    assert restored == component
+    assert restored.engine is engine
