@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_reranker import FakeReranker
 from pydantic import ValidationError
 
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
-from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.errors import ModelLoadError
 from bge_rerank_integrations.settings import EngineConfig
-
-CHECKPOINT = str(Path(__file__).parent / "golden" / "xlmr")
 
 
 class Component(RerankSettings):
     """What an integration does with the settings."""
 
     @property
-    def engine(self) -> object:
+    def engine(self) -> Any:
         return self._reranker
 
 
@@ -38,8 +40,8 @@ class LockedReranker(FakeReranker):
 
 
 @pytest.fixture
-def engine() -> Iterator[RerankEngine]:
-    with RerankEngine.shared(CHECKPOINT, max_length=64) as engine:
+def shared(xlmr: str) -> Iterator[RerankEngine]:
+    with RerankEngine.shared(xlmr, max_length=64) as engine:
         yield engine
 
 
@@ -53,11 +55,11 @@ def test_every_engine_setting_is_a_field_with_the_engines_default() -> None:
     assert shown == asdict(EngineConfig())
 
 
-def test_equal_settings_share_one_engine(engine: RerankEngine) -> None:
-    first = Component(model=CHECKPOINT, max_length=64, top_n=1)
-    second = Component(model=CHECKPOINT, max_length=64, score_threshold=0.5)
+def test_equal_settings_share_one_engine(shared: RerankEngine, xlmr: str) -> None:
+    first = Component(model=xlmr, max_length=64, top_n=1)
+    second = Component(model=xlmr, max_length=64, score_threshold=0.5)
 
-    assert first.engine is second.engine is engine
+    assert first.engine is second.engine is shared
 
 
 def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
         ("batch_size", 32),
     ],
 )
-def test_a_setting_that_cannot_work_is_refused_by_name(setting: str, value: object) -> None:
+def test_a_setting_that_cannot_work_is_refused_by_name(setting: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=setting):
         Component(**{setting: value})
 
@@ -108,7 +110,7 @@ def test_what_to_keep_may_be_assigned() -> None:
 @pytest.mark.parametrize(
     ("setting", "value"), [("top_n", -10), ("top_n", True), ("score_threshold", float("nan"))]
 )
-def test_a_refused_assignment_changes_nothing(setting: str, value: object) -> None:
+def test_a_refused_assignment_changes_nothing(setting: str, value: Any) -> None:
     component = Component(reranker=FakeReranker(), top_n=2, score_threshold=0.5)
 
     with pytest.raises(ValidationError, match=setting):
@@ -124,27 +126,40 @@ def test_engine_settings_are_frozen() -> None:
         component.max_length = 128
 
 
-def test_a_ready_engine_shows_its_settings(engine: RerankEngine) -> None:
-    component = Component(reranker=engine)
+def test_a_ready_engine_shows_its_settings(shared: RerankEngine, xlmr: str) -> None:
+    component = Component(reranker=shared)
 
-    assert component.engine is engine
-    assert component.engine_config == engine.config
-    assert (component.model, component.max_length) == (CHECKPOINT, 64)
+    assert component.engine is shared
+    assert component.engine_config == shared.config
+    assert (component.model, component.max_length) == (xlmr, 64)
 
 
 def test_any_other_reranker_shows_its_model() -> None:
     assert Component(reranker=FakeReranker(model="remote")).model == "remote"
 
 
-def test_settings_that_agree_with_the_reranker_are_accepted(engine: RerankEngine) -> None:
-    settings = asdict(engine.config)
+def test_a_ready_reranker_needs_no_torch() -> None:
+    program = (
+        "import sys\n"
+        "from fake_reranker import FakeReranker\n"
+        "from bge_rerank_integrations.adapter_settings import RerankSettings\n"
+        "RerankSettings(reranker=FakeReranker())\n"
+        "assert 'torch' not in sys.modules\n"
+    )
 
-    assert Component(reranker=engine, **settings).engine is engine
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+def test_settings_that_agree_with_the_reranker_are_accepted(shared: RerankEngine) -> None:
+    settings = asdict(shared.config)
+
+    assert Component(reranker=shared, **settings).engine is shared
     assert Component(reranker=FakeReranker(model="remote"), model="remote").model == "remote"
 
 
 @pytest.mark.parametrize(("setting", "value"), [("model", "other"), ("dtype", "float32")])
-def test_settings_that_contradict_the_reranker_are_refused(setting: str, value: str) -> None:
+def test_settings_that_contradict_the_reranker_are_refused(setting: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=f"got both reranker= and {setting}="):
         Component(reranker=FakeReranker(), **{setting: value})
 
@@ -168,11 +183,11 @@ def test_devices_may_be_a_list_as_json_has_them() -> None:
     [copy.copy, copy.deepcopy, Component.model_copy, lambda it: it.model_copy(deep=True)],
     ids=["copy", "deepcopy", "model_copy", "model_copy_deep"],
 )
-def test_a_copy_shares_the_reranker(duplicate: object) -> None:
+def test_a_copy_shares_the_reranker(duplicate: Callable[[Component], Component]) -> None:
     reranker = LockedReranker()
     component = Component(reranker=reranker, top_n=2)
 
-    copied = duplicate(component)  # type: ignore[operator]
+    copied = duplicate(component)
     copied.top_n = 1
 
     assert copied.engine is reranker
@@ -187,12 +202,12 @@ def test_a_changed_copy_is_checked() -> None:
         component.model_copy(update={"top_n": 0})
 
 
-def test_a_copy_with_another_setting_finds_its_own_engine(engine: RerankEngine) -> None:
-    component = Component(model=CHECKPOINT, max_length=64)
+def test_a_copy_with_another_setting_finds_its_own_engine(shared: RerankEngine, xlmr: str) -> None:
+    component = Component(model=xlmr, max_length=64)
 
     changed = component.model_copy(update={"max_length": 32})
 
-    assert component.engine is engine
+    assert component.engine is shared
     assert changed.engine.config.max_length == 32
     changed.engine.close()
 
@@ -205,10 +220,10 @@ def test_a_copy_with_another_reranker_shows_its_model() -> None:
     assert changed.model == changed.engine.model == "two"
 
 
-def test_pickle_finds_the_same_engine(engine: RerankEngine) -> None:
-    component = Component(model=CHECKPOINT, max_length=64, top_n=2, score_threshold=0.5)
+def test_pickle_finds_the_same_engine(shared: RerankEngine, xlmr: str) -> None:
+    component = Component(model=xlmr, max_length=64, top_n=2, score_threshold=0.5)
 
     restored = pickle.loads(pickle.dumps(component))
 
     assert restored == component
-    assert restored.engine is engine
+    assert restored.engine is shared

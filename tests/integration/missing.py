@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -27,6 +28,9 @@ def import_without(missing: str, module: str) -> list[str]:
     :returns: the error's class, its cause's class and its message; empty if none was raised.
     """
     program = _PROGRAM.format(missing=missing, module=module)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().split("|", maxsplit=2) if done.stdout else []

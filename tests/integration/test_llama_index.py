@@ -9,7 +9,6 @@ import logging
 import pickle
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from llama_index.core.callbacks import (
     EventPayload,
     LlamaDebugHandler,
 )
-from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -37,11 +36,10 @@ from llama_index.core.schema import (
 )
 from pydantic import Field, ValidationError
 
-from bge_rerank_integrations.engine.engine import RerankEngine
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.llama_index import BGERerank
 from integration.missing import import_without
 
-CHECKPOINT = str(Path(__file__).parents[1] / "golden" / "xlmr")
 QUERY = "how do ships float"
 
 Postprocess = Callable[..., Awaitable[list[NodeWithScore]]]
@@ -139,7 +137,8 @@ async def test_top_n_is_clamped_to_the_nodes(
     kept = await postprocess(BGERerank(reranker=reranker, top_n=top_n), nodes, QueryBundle(QUERY))
 
     assert len(kept) == min(4, top_n or 4)
-    assert [scored.score for scored in kept] == sorted((s.score for s in kept), reverse=True)
+    scores = [scored.get_score() for scored in kept]
+    assert scores == sorted(scores, reverse=True)
 
 
 async def test_a_threshold_is_on_the_reported_scale(
@@ -391,7 +390,7 @@ async def test_a_cancelled_call_ends_what_it_started(
             await asyncio.sleep(60)
 
     call = BGERerank(reranker=Waiting()).apostprocess_nodes(nodes, query_str=QUERY)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(call, timeout=0.05)
 
     assert [type(event) for event in _rerank_events(events)] == [ReRankStartEvent, ReRankEndEvent]
@@ -421,16 +420,16 @@ def test_wrong_settings_are_refused(reranker: FakeReranker, settings: dict[str, 
 
 
 @pytest.fixture
-def engine() -> Iterator[RerankEngine]:
-    with RerankEngine.shared(CHECKPOINT, max_length=64, local_files_only=True) as engine:
+def shared(xlmr: str) -> Iterator[RerankEngine]:
+    with RerankEngine.shared(xlmr, max_length=64, local_files_only=True) as engine:
         yield engine
 
 
 @pytest.fixture
-def settings(engine: RerankEngine) -> dict[str, Any]:
+def settings(shared: RerankEngine, xlmr: str) -> dict[str, Any]:
     """Every setting, none at its default where the checkpoint allows."""
     return {
-        "model": CHECKPOINT,
+        "model": xlmr,
         "max_length": 64,
         "local_files_only": True,
         "top_n": 2,
@@ -467,7 +466,7 @@ def _through_pickle(given: BGERerank) -> BGERerank:
 )
 def test_a_round_trip_keeps_the_settings_and_the_weights(
     round_trip: Callable[[BGERerank], BGERerank],
-    engine: RerankEngine,
+    shared: RerankEngine,
     settings: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -478,15 +477,15 @@ def test_a_round_trip_keeps_the_settings_and_the_weights(
 
     assert restored.to_dict() == given.to_dict()
     assert settings.items() <= restored.to_dict().items()
-    assert restored._reranker is given._reranker is engine
+    assert restored._reranker is given._reranker is shared
     assert caplog.records == []
 
 
-def test_a_ready_engine_survives_every_round_trip(engine: RerankEngine) -> None:
-    given = BGERerank(reranker=engine)
+def test_a_ready_engine_survives_every_round_trip(shared: RerankEngine) -> None:
+    given = BGERerank(reranker=shared)
 
-    assert _through_pickle(given)._reranker is engine
-    assert _through_json(given)._reranker is engine
+    assert _through_pickle(given)._reranker is shared
+    assert _through_json(given)._reranker is shared
 
 
 def test_a_reranker_that_cannot_be_pickled_is_not_lost_in_silence() -> None:
@@ -509,12 +508,12 @@ def test_the_dict_holds_no_objects(reranker: FakeReranker) -> None:
 
 
 async def test_sync_and_async_agree_with_the_engine(
-    postprocess: Postprocess, engine: RerankEngine, nodes: list[NodeWithScore]
+    postprocess: Postprocess, shared: RerankEngine, nodes: list[NodeWithScore]
 ) -> None:
     texts = [scored.node.get_content() for scored in nodes]
-    expected = engine.rerank(QUERY, texts)
+    expected = shared.rerank(QUERY, texts)
 
-    kept = await postprocess(BGERerank(reranker=engine, top_n=None), nodes, QUERY)
+    kept = await postprocess(BGERerank(reranker=shared, top_n=None), nodes, QUERY)
 
     assert _ids(kept) == [f"n{document.index}" for document in expected]
     assert [scored.score for scored in kept] == pytest.approx(

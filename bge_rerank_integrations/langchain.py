@@ -1,0 +1,169 @@
+"""LangChain integration: a document compressor, a retriever and a cross encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bge_rerank_integrations.errors import MissingExtraError
+
+try:
+    from langchain_core.callbacks import (
+        AsyncCallbackManagerForRetrieverRun,
+        CallbackManagerForRetrieverRun,
+        Callbacks,
+    )
+    from langchain_core.cross_encoders import BaseCrossEncoder
+    from langchain_core.documents import BaseDocumentCompressor, Document
+    from langchain_core.retrievers import BaseRetriever, RetrieverLike
+    from langchain_core.runnables import RunnableConfig, RunnableLambda
+except ModuleNotFoundError as error:
+    # a part that is missing: the installed version is older than the extra asks for
+    if (error.name or "").partition(".")[0] == "langchain_core":
+        raise MissingExtraError("langchain") from error
+    raise
+
+from pydantic import ConfigDict
+
+from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
+from bge_rerank_integrations.ranking import Ranking
+
+RELEVANCE_SCORE = "relevance_score"
+
+
+class BGERerank(RerankSettings, BaseDocumentCompressor):
+    """Reranks retrieved documents with a BGE cross-encoder.
+
+    Takes every setting of :class:`~bge_rerank_integrations.adapter_settings.RerankSettings` and::
+
+        ContextualCompressionRetriever(base_compressor=BGERerank(top_n=3), base_retriever=...)
+
+    The documents given are left as they are: copies come back, best first, with their id and with
+    the score in ``metadata["relevance_score"]``. Each call is a run named ``BGERerank`` in traces.
+
+    :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
+    :raises ModelLoadError: if the model cannot be loaded.
+    """
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Keep the documents most relevant to the query, best first.
+
+        :param callbacks: of the run that this call belongs to.
+        :raises RerankError: if the documents cannot be scored.
+        """
+        if not documents:
+            return []
+        return self._run.invoke(_given(documents, query), self._run_config(callbacks))
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Compress like :meth:`compress_documents`, without blocking the event loop."""
+        if not documents:
+            return []
+        return await self._run.ainvoke(_given(documents, query), self._run_config(callbacks))
+
+    @property
+    def _run(self) -> RunnableLambda[dict[str, Any], list[Document]]:
+        # a runnable, because a compressor by itself does not show in traces
+        return RunnableLambda(self._rerank, afunc=self._arerank, name="BGERerank")
+
+    def _run_config(self, callbacks: Callbacks | None) -> RunnableConfig:
+        metadata = {"model": self._reranker.model, "top_n": self.top_n}
+        return RunnableConfig(callbacks=callbacks, metadata=metadata)
+
+    def _rerank(self, given: dict[str, Any]) -> list[Document]:
+        return _ranked(given["documents"], self._reranker.rerank(*self._asked(given)))
+
+    async def _arerank(self, given: dict[str, Any]) -> list[Document]:
+        return _ranked(given["documents"], await self._reranker.arerank(*self._asked(given)))
+
+    def _asked(self, given: dict[str, Any]) -> tuple[str, list[str], int | None, float | None]:
+        texts = [document.page_content for document in given["documents"]]
+        return given["query"], texts, self.top_n, self.score_threshold
+
+
+class BGERerankRetriever(RerankSettings, BaseRetriever):
+    """A retriever whose documents are reranked: a runnable for chains and tools.
+
+    Takes every setting of :class:`BGERerank` and the retriever to ask first::
+
+        BGERerankRetriever(base_retriever=store.as_retriever(search_kwargs={"k": 100}), top_n=3)
+
+    ``invoke(query, top_n=5)`` keeps another number of documents in that call; other arguments
+    are handed to the base retriever.
+
+    :param base_retriever: any runnable from a query to documents.
+    :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
+    :raises ModelLoadError: if the model cannot be loaded.
+    """
+
+    # BaseRetriever would let a misspelt setting pass
+    model_config = ConfigDict(extra="forbid")
+
+    base_retriever: RetrieverLike
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **given: Any
+    ) -> list[Document]:
+        compressor = self._compressor(given)
+        config = RunnableConfig(callbacks=run_manager.get_child())
+        documents = self.base_retriever.invoke(query, config, **given)
+        return compressor.compress_documents(documents, query, run_manager.get_child())
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **given: Any
+    ) -> list[Document]:
+        compressor = self._compressor(given)
+        config = RunnableConfig(callbacks=run_manager.get_child())
+        documents = await self.base_retriever.ainvoke(query, config, **given)
+        return await compressor.acompress_documents(documents, query, run_manager.get_child())
+
+    def _compressor(self, given: dict[str, Any]) -> BGERerank:
+        """The reranker of one call; takes its settings out of the call's arguments."""
+        return BGERerank(
+            reranker=self._reranker,
+            top_n=given.pop("top_n", self.top_n),
+            score_threshold=given.pop("score_threshold", self.score_threshold),
+        )
+
+
+class BGECrossEncoder(EngineSettings, BaseCrossEncoder):
+    """A BGE cross-encoder where LangChain takes one, such as ``CrossEncoderReranker(model=...)``.
+
+    Takes every setting of :class:`~bge_rerank_integrations.adapter_settings.EngineSettings`.
+
+    :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
+    :raises ModelLoadError: if the model cannot be loaded.
+    """
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """Score (query, text) pairs.
+
+        :returns: one score a pair, in input order.
+        :raises RerankError: if the pairs cannot be scored.
+        """
+        places: dict[str, list[int]] = {}
+        for place, (query, _) in enumerate(text_pairs):
+            places.setdefault(query, []).append(place)
+        scores = [0.0] * len(text_pairs)
+        for query, asked in places.items():
+            for document in self._reranker.rerank(query, [text_pairs[it][1] for it in asked]):
+                scores[asked[document.index]] = float(document.score)
+        return scores
+
+
+def _given(documents: Sequence[Document], query: str) -> dict[str, Any]:
+    return {"query": query, "documents": list(documents)}
+
+
+def _ranked(documents: Sequence[Document], ranking: Ranking) -> list[Document]:
+    return [_with_score(documents[kept.index], kept.score) for kept in ranking]
+
+
+def _with_score(document: Document, score: float) -> Document:
+    # float(): a reranker of the user's own may answer numpy's, which do not serialize
+    metadata = {**document.metadata, RELEVANCE_SCORE: float(score)}
+    return document.model_copy(update={"metadata": metadata})
