@@ -1,0 +1,39 @@
+"""The command line: ``bge-rerank``."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+
+from bge_rerank_integrations.errors import MissingExtraError
+
+_EXTRA = ("typer", "rich")
+
+
+def main() -> None:
+    """Run ``bge-rerank`` with the arguments of this process.
+
+    Exits with 0; with 1 for a :class:`RerankError`, named in one line on standard error; with 2
+    for arguments that cannot work.
+    """
+    _keep_libraries_quiet()
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        # passages may be in any script, and a pipe's default encoding on Windows is not UTF-8
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        from bge_rerank_integrations.cli.app import app
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        sys.exit(f"error: {MissingExtraError('cli')}")
+    app()
+
+
+def _keep_libraries_quiet() -> None:
+    """A command's output is its own; ``-W`` and the libraries' own variables still speak."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")

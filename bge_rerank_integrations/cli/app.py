@@ -1,0 +1,48 @@
+"""The commands of ``bge-rerank`` and what they have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from bge_rerank_integrations import ConfigurationError, RerankError, __version__
+from bge_rerank_integrations.cli.demo import demo
+from bge_rerank_integrations.cli.rerank import rerank
+
+
+class _Commands(TyperGroup):
+    """Turns this package's errors into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RerankError as error:
+            message = " ".join(f"error: {error}".split())
+            Console(stderr=True).print(Text(message, style="bold red"), soft_wrap=True)
+            # a setting that cannot work came from the command line: a usage error
+            raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from error
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bge-rerank {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False)
+app.command()(demo)
+app.command()(rerank)
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Rerank passages with BGE cross-encoders."""

@@ -1,0 +1,134 @@
+"""``bge-rerank rerank``: the passages of files, best first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bge_rerank_integrations.cli.inputs import FilePassage, read_passages
+from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.ranking import Ranking, Reranker
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+
+
+def rerank(
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="What the passages are ranked for.")
+    ],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="Text files with a passage on each line, .jsonl files with 'text' (and 'id', "
+            "'title') on each line, or - for standard input.",
+        ),
+    ],
+    top_n: Annotated[
+        int | None, typer.Option(min=1, help="Keep this many passages.", show_default="all")
+    ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(help="Keep passages with at least this score.", show_default="none"),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Hub id, folder, or the built-in English model.")
+    ] = BUILT_IN_MODEL,
+    max_length: Annotated[
+        int, typer.Option(help="Tokens of query and passage together, at most.")
+    ] = EngineConfig.max_length,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16.")
+    ] = EngineConfig.dtype,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Show logits instead of scores from 0 to 1.")
+    ] = False,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Read every file as JSON Lines, whatever its name.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Rank the passages of files by relevance to QUERY.
+
+    Written to a pipe: one passage a line, with tabs between score, file:line and text.
+    """
+    # here: torch takes seconds to import, and --help needs none
+    from bge_rerank_integrations import RerankEngine
+
+    config = EngineConfig(
+        model=model,
+        max_length=max_length,
+        device=device,
+        dtype=dtype,  # type: ignore[arg-type]  # EngineConfig refuses what is not a Dtype
+        normalize=not raw,
+    )
+    passages = read_passages(files, jsonl=jsonl)
+    ranking = _rank(RerankEngine.shared(config), query, passages, top_n, score_threshold)
+    if as_json:
+        document = _document(query, passages, ranking)
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        _show(passages, ranking)
+
+
+def _rank(
+    reranker: Reranker,
+    query: str,
+    passages: Sequence[FilePassage],
+    top_n: int | None,
+    score_threshold: float | None,
+) -> Ranking:
+    contents = [passage.content for passage in passages]
+    try:
+        return reranker.rerank(query, contents, top_n, score_threshold)
+    except InputError as error:
+        where = "QUERY" if error.index is None else passages[error.index].place
+        raise InputError(f"{where}: {error}", error.index) from error
+
+
+def _document(query: str, passages: Sequence[FilePassage], ranking: Ranking) -> dict[str, Any]:
+    return {
+        "query": query,
+        "model": ranking.model,
+        "results": [
+            {"index": kept.index, "score": kept.score, **_described(passages[kept.index])}
+            for kept in ranking
+        ],
+        "total_tokens": ranking.total_tokens,
+    }
+
+
+def _described(passage: FilePassage) -> dict[str, Any]:
+    described: dict[str, Any] = {"text": passage.text, "file": passage.file, "line": passage.line}
+    if passage.id is not None:
+        described["id"] = passage.id
+    if passage.title:
+        described["title"] = passage.title
+    return described
+
+
+def _show(passages: Sequence[FilePassage], ranking: Ranking) -> None:
+    console = Console()
+    rows = [
+        (
+            f"{kept.score:.4f}",
+            passages[kept.index].place,
+            " ".join(passages[kept.index].content.split()),
+        )
+        for kept in ranking
+    ]
+    if not console.is_terminal:
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
+    table = Table("rank", "score", "where", "passage", box=None)
+    for rank, (score, place, content) in enumerate(rows, start=1):
+        # Text: brackets in a passage are no markup
+        table.add_row(str(rank), score, Text(place, style="dim"), Text(content))
+    console.print(table)

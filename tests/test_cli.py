@@ -1,0 +1,95 @@
+"""What the commands have in common."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bge_rerank_integrations import __version__
+from bge_rerank_integrations.cli.app import app
+
+XLMR = str(Path(__file__).parent / "golden" / "xlmr")
+MAIN = "from bge_rerank_integrations.cli import main; main()"
+
+
+def run(*arguments: str, program: str = MAIN) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as a shell would."""
+    # no terminal, whatever CI says: colours and widths would follow
+    hidden = ("FORCE_COLOR", "TTY_COMPATIBLE", "GITHUB_ACTIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment | {"HF_HUB_OFFLINE": "1"},
+    )
+
+
+def test_the_version_needs_no_torch() -> None:
+    program = f"""
+import sys
+try:
+    {MAIN}
+finally:
+    assert "torch" not in sys.modules
+"""
+    done = run("--version", program=program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"bge-rerank {__version__}\n", "")
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    shown = CliRunner().invoke(app, []).output
+    assert "demo" in shown
+    assert "rerank" in shown
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_the_missing_extra_is_one_line_without_a_traceback(missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; {MAIN}"
+    done = run("--version", program=program)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: the optional dependencies 'cli' are not installed: "
+        'pip install "bge-rerank-integrations[cli]"\n'
+    )
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
+    program = f"import sys; sys.modules['numpy'] = None; {MAIN}"
+    assert "ModuleNotFoundError: import of numpy" in run("--version", program=program).stderr
+
+
+def test_a_model_out_of_reach_is_one_line_that_names_the_built_in_one(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    done = run("rerank", "q", str(tmp_path / "a.txt"), "--model", "nobody/nothing")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: nobody/nothing is not in the local cache")
+    assert "'tiny' is built in" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_setting_that_cannot_work_is_a_usage_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["rerank", "q", "a.txt", "--dtype", "int8"])
+    assert result.exit_code == 2
+    assert "error: dtype must be one of" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
+    passages = tmp_path / "a.txt"
+    passages.write_text("\n".join(f"passage {number} {'x' * 500}" for number in range(500)))
+    command = '"$0" -c "$1" rerank q "$2" --model "$3" --device cpu | head -n 1'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, MAIN, str(passages), XLMR],
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""

@@ -1,0 +1,166 @@
+"""``bge-rerank rerank``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_reranker import FakeReranker
+from typer.testing import CliRunner, Result
+
+import bge_rerank_integrations
+from bge_rerank_integrations import EngineConfig, InputError, RerankEngine
+from bge_rerank_integrations.cli.app import app
+
+PASSAGES = "Bananas are yellow.\n\nBerlin is in Germany.\nThe capital of Germany [is] Berlin.\n"
+QUERY = "the capital of Germany"
+
+
+class FakeEngines:
+    """Stands where the engine class is, and remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.reranker = FakeReranker()
+        self.config: EngineConfig | None = None
+
+    def shared(self, config: EngineConfig) -> FakeReranker:
+        self.config = config
+        return self.reranker
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
+    engines = FakeEngines()
+    monkeypatch.setattr(bge_rerank_integrations, "RerankEngine", engines, raising=False)
+    return engines
+
+
+@pytest.fixture
+def rerank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run the command in a folder with ``a.txt``."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    Path("a.txt").write_text(PASSAGES, encoding="utf-8")
+    return lambda *arguments, **given: CliRunner().invoke(app, ["rerank", *arguments], **given)
+
+
+def document(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    read: dict[str, Any] = json.loads(result.stdout)
+    return read
+
+
+def test_piped_output_is_one_line_a_passage(engines: FakeEngines, rerank) -> None:
+    result = rerank(QUERY, "a.txt")
+    assert result.stdout.splitlines() == [
+        "0.8808\ta.txt:4\tThe capital of Germany [is] Berlin.",
+        "0.2689\ta.txt:3\tBerlin is in Germany.",
+        "0.1192\ta.txt:1\tBananas are yellow.",
+    ]
+    assert result.stderr == ""
+
+
+def test_long_passages_are_written_whole(engines: FakeEngines, rerank) -> None:
+    Path("b.jsonl").write_text(json.dumps({"title": "A", "text": "x" * 500 + "\n\ty"}))
+    assert rerank("q", "b.jsonl").stdout.endswith(f"\tb.jsonl:1\tA {'x' * 500} y\n")
+
+
+def test_a_terminal_gets_a_table(
+    engines: FakeEngines, rerank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown = rerank(QUERY, "a.txt").stdout
+    assert "\x1b[" in shown
+    assert "[is] Berlin." in shown
+
+
+def test_json_is_one_document(engines: FakeEngines, rerank) -> None:
+    assert document(rerank(QUERY, "a.txt", "--json", "--top-n", "1")) == {
+        "query": QUERY,
+        "model": "fake",
+        "results": [
+            {
+                "index": 2,
+                "score": pytest.approx(0.8808, abs=1e-4),
+                "text": "The capital of Germany [is] Berlin.",
+                "file": "a.txt",
+                "line": 4,
+            }
+        ],
+        "total_tokens": 3,
+    }
+
+
+def test_json_shows_the_ids_and_titles_that_lines_have(engines: FakeEngines, rerank) -> None:
+    lines = [{"_id": "x", "title": "Capital", "text": "Ωμέγα"}, {"id": 0, "text": "two"}]
+    given = "\n".join(map(json.dumps, lines))
+    result = rerank("capital", "-", "--jsonl", "--json", input=given)
+    first, second = document(result)["results"]
+    assert (first["id"], first["title"], first["text"]) == ("x", "Capital", "Ωμέγα")
+    assert (second["id"], "title" in second) == (0, False)
+    assert "Ωμέγα" in result.stdout
+    assert engines.reranker.calls[0].documents == ("Capital Ωμέγα", "two")
+
+
+def test_the_settings_reach_the_engine(engines: FakeEngines, rerank) -> None:
+    options = ["--model", "m/n", "--max-length", "64", "--device", "cuda:1", "--dtype", "float16"]
+    rerank("q", "a.txt", *options, "--raw", "--top-n", "2", "--score-threshold", "0.5")
+    assert engines.config == EngineConfig(
+        "m/n", max_length=64, device="cuda:1", dtype="float16", normalize=False
+    )
+    call = engines.reranker.calls[0]
+    assert (call.query, call.top_n, call.score_threshold) == ("q", 2, 0.5)
+
+
+def test_the_built_in_model_is_the_default(engines: FakeEngines, rerank) -> None:
+    rerank("q", "a.txt")
+    assert engines.config == EngineConfig("tiny")
+
+
+def test_no_passages_is_no_output(engines: FakeEngines, rerank) -> None:
+    Path("empty.txt").write_text("\n\n")
+    result = rerank("q", "empty.txt")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_files_are_read_before_the_model_is_loaded(engines: FakeEngines, rerank) -> None:
+    result = rerank("q", "a.txt", "missing.txt")
+    assert result.exit_code == 1
+    assert result.stderr == "error: missing.txt: No such file or directory\n"
+    assert engines.config is None
+
+
+@pytest.mark.parametrize(("index", "place"), [(None, "QUERY"), (1, "a.txt:3")])
+def test_what_cannot_be_scored_is_named_by_its_place(
+    engines: FakeEngines, rerank, index: int | None, place: str
+) -> None:
+    engines.reranker.error = InputError("not valid Unicode", index)
+    result = rerank("q", "a.txt")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: {place}: not valid Unicode\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["q"], ["q", "a.txt", "--top-n", "0"], ["q", "a.txt", "--max-length", "two"]]
+)
+def test_arguments_that_cannot_work_are_usage_errors(
+    engines: FakeEngines, rerank, arguments: list[str]
+) -> None:
+    result = rerank(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_scores_are_the_engine_s_own(rerank, xlmr: str, engine: RerankEngine) -> None:
+    options = ["--model", xlmr, "--dtype", "float32", "--device", "cpu", "--raw", "--json"]
+    answered = document(rerank(QUERY, "a.txt", *options))
+    passages = [line for line in PASSAGES.splitlines() if line]
+    ranking = engine.rerank(QUERY, passages)
+    assert [(kept["index"], kept["score"]) for kept in answered["results"]] == [
+        (kept.index, pytest.approx(kept.score, abs=1e-5)) for kept in ranking
+    ]
+    assert answered["model"] == xlmr
+    assert answered["total_tokens"] == ranking.total_tokens
