@@ -92,7 +92,7 @@ class EngineConfig:
         expected = (
             "'auto', 'cpu', 'mps', 'xpu', 'cuda', 'cuda:N', or a list of devices other than 'auto'"
         )
-        names = self.devices
+        names = self.devices if isinstance(self.device, (str, tuple)) else ()
         known = all(isinstance(name, str) and _DEVICE.fullmatch(name) for name in names)
         _require(bool(names) and known and (len(names) == 1 or "auto" not in names), "device",
                  expected, self.device)  # fmt: skip

@@ -36,7 +36,7 @@ class PairTemplate:
         """
         pair = tokenizer.encode("a", "b")
         sequences = pair.sequence_ids
-        if 0 not in sequences or 1 not in sequences:
+        if not sum(pair.special_tokens_mask) or 0 not in sequences or 1 not in sequences:
             raise UnsupportedModelError("the tokenizer has no template for pairs of texts")
         query, passage = sequences.index(0), sequences.index(1)
         query_end = query + sequences.count(0)

@@ -1,0 +1,68 @@
+"""Checkpoints for all tests; no test reaches for the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import SMALL, save_checkpoint
+from pytest_socket import disable_socket
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+
+from bge_rerank_integrations import EngineConfig, RerankEngine
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_runtest_setup() -> None:
+    # event loops wake themselves through a pair of unix sockets
+    disable_socket(allow_unix_socket=True)
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict[str, Any]:
+    """Scores of FlagEmbedding 1.4.2 for the tiny checkpoints, and the pairs they belong to."""
+    scores: dict[str, Any] = json.loads((GOLDEN / "reference_scores.json").read_text("utf-8"))
+    return scores
+
+
+@pytest.fixture(scope="session")
+def xlmr() -> str:
+    """A tiny random checkpoint in the exact format of BGE's encoders."""
+    return str(GOLDEN / "xlmr")
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random BERT reranker: other special tokens, token types and positions than XLM-R's."""
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(1)
+    config = BertConfig(**SMALL, num_labels=1)
+    return save_checkpoint(BertForSequenceClassification(config), folder)
+
+
+@pytest.fixture(scope="session")
+def distilbert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random reranker of an architecture that the engine does not pack."""
+    folder = tmp_path_factory.mktemp("distilbert")
+    torch.manual_seed(2)
+    config = DistilBertConfig(
+        vocab_size=300, dim=32, n_layers=2, n_heads=4, hidden_dim=64, num_labels=1
+    )
+    return save_checkpoint(DistilBertForSequenceClassification(config), folder)
+
+
+@pytest.fixture(scope="session")
+def engine(xlmr: str) -> Iterator[RerankEngine]:
+    """An engine on the tiny encoder, in float32, with logits for scores."""
+    with RerankEngine(EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")) as engine:
+        yield engine

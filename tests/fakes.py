@@ -1,0 +1,73 @@
+"""Scorers and tokenizers without a model, to test what stands above them."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.scheduler import Scheduler
+from bge_rerank_integrations.engine.scorers import Logits
+
+
+def digest(query: str, document: str) -> float:
+    """A score that tells every (query, document) from every other, exact in float32."""
+    return float(zlib.crc32(f"{query}\0{document}".encode()) % 2**24)
+
+
+def tokenize(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    """One sequence a pair: its digest, then one token a character."""
+    return [
+        [
+            TokenizedPair(
+                np.array([int(digest(query, document)), *map(ord, document)], dtype=np.int32), 1
+            )
+        ]
+        for query, document in pairs
+    ]
+
+
+def digests(batch: Sequence[TokenizedPair]) -> Logits:
+    """The digests that :func:`tokenize` put first, as logits `(n, 1)`."""
+    return np.array([[pair.ids[0]] for pair in batch], dtype=np.float32)
+
+
+def text_of(pair: TokenizedPair) -> str:
+    """The document that :func:`tokenize` read."""
+    return "".join(map(chr, pair.ids[1:]))
+
+
+class FakeScorer:
+    """Scores through ``answer``, and remembers the sizes of its batches.
+
+    :param gate: waits for this before each batch.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Sequence[TokenizedPair]], Logits] = digests,
+        *,
+        padded: bool = False,
+        gate: threading.Event | None = None,
+    ) -> None:
+        self.padded = padded
+        self.batches: list[list[int]] = []
+        self.entered = threading.Event()
+        self._answer = answer
+        self._gate = gate
+
+    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+        self.batches.append([len(pair) for pair in batch])
+        self.entered.set()
+        if self._gate is not None:
+            assert self._gate.wait(20)
+        return self._answer(batch)
+
+
+def scheduler(*scorers: FakeScorer, max_batch_tokens: int = 64, **settings: int) -> Scheduler:
+    """A scheduler over fake scorers."""
+    settings = {"max_queued_pairs": 10_000, **settings}
+    return Scheduler(tokenize, scorers, max_batch_tokens=max_batch_tokens, **settings)

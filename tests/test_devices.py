@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bge_rerank_integrations import ConfigurationError
+from bge_rerank_integrations.engine import devices
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_a_device_that_is_there() -> None:
+    expected = "cuda" if torch.cuda.is_available() else devices.resolve_device("auto").type
+    assert devices.resolve_device("auto").type == expected
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigurationError, match=r"sees here \(cpu.*\), got 'cuda:99'"):
+        devices.resolve_device("cuda:99")
+
+
+def test_a_named_precision_is_taken() -> None:
+    assert devices.resolve_dtype("float16", CPU) is torch.float16
+    assert devices.resolve_dtype("float32", CPU) is torch.float32
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_gets_bfloat16_only_where_it_computes_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert devices.resolve_dtype("auto", CPU) is dtype
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "dtype"),
+    [
+        ("cuda", (8, 0), torch.bfloat16),
+        ("cuda", (7, 5), torch.float16),
+        ("mps", None, torch.float16),
+        ("xpu", None, torch.float32),
+    ],
+)
+def test_an_accelerator_gets_the_half_precision_it_computes(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    capability: tuple[int, int] | None,
+    dtype: torch.dtype,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert devices.resolve_dtype("auto", torch.device(device)) is dtype
+
+
+def test_batches_are_larger_where_the_device_is() -> None:
+    assert devices.default_batch_tokens(CPU) < devices.default_batch_tokens(torch.device("cuda"))

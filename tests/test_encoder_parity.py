@@ -1,0 +1,115 @@
+"""Scores against FlagEmbedding's, sentence-transformers', and our own padded pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification
+
+from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations.engine.loading import load
+from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
+from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.tokenization import PairTokenizer
+
+EXACT = 1e-5
+TEXTS = [
+    "What is the capital of France?",
+    "Paris is the capital of France. " * 30,
+    "",
+    "   ",
+    "a",
+    "日本語 🎉 mixed with <pad> and <s> and </s>",
+    "The giant panda, sometimes called a panda bear, is endemic to China.",
+]
+PAIRS = [(query, passage) for query in TEXTS for passage in TEXTS]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "encoder/default",
+        "encoder/max_length=64",
+        "encoder/max_length=128,query_max_length=20",
+        "encoder/normalize",
+    ],
+)
+def test_scores_equal_flagembedding(xlmr: str, reference: dict[str, Any], setting: str) -> None:
+    golden = reference["scores"][setting]
+    settings = {"normalize": False, "device": "cpu", **golden["constructor"]}
+    with RerankEngine(EngineConfig(xlmr, dtype="float32", **settings)) as engine:
+        scores = engine.score_pairs(reference["pairs"])
+    np.testing.assert_allclose(scores, golden["scores"], rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("checkpoint", ["xlmr", "bert", "distilbert"])
+@pytest.mark.parametrize("max_batch_tokens", [None, 50])
+def test_scores_equal_sentence_transformers(
+    request: pytest.FixtureRequest, checkpoint: str, max_batch_tokens: int | None
+) -> None:
+    folder = request.getfixturevalue(checkpoint)
+    # the longest pair fits: sentence-transformers trims both texts, the reference the passage
+    config = EngineConfig(
+        folder,
+        dtype="float32",
+        device="cpu",
+        normalize=False,
+        query_max_length=100,
+        max_batch_tokens=max_batch_tokens,
+    )
+    pairs = [(query[:40], passage[:60]) for query, passage in PAIRS]
+    peer = CrossEncoder(folder, activation_fn=torch.nn.Identity(), device="cpu")
+    expected = peer.predict(pairs, convert_to_numpy=True)
+    with RerankEngine(config) as engine:
+        np.testing.assert_allclose(engine.score_pairs(pairs), expected, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("checkpoint", ["xlmr", "bert"])
+def test_packed_equals_padded(request: pytest.FixtureRequest, checkpoint: str) -> None:
+    folder = request.getfixturevalue(checkpoint)
+    tokenizer = PairTokenizer(Tokenizer.from_file(f"{folder}/tokenizer.json"), max_length=100)
+    batch = [sequence for (sequence,) in tokenizer(PAIRS)]
+    passage_type = tokenizer.template.passage_type
+    models = [
+        AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+        for _ in range(2)
+    ]
+    padded = PaddedScorer(models[0], passage_type).score(batch)
+    packed = EncoderScorer(models[1], passage_type).score(batch)
+    assert packed.shape == (len(batch), 1)
+    np.testing.assert_allclose(packed, padded, rtol=0, atol=EXACT)
+
+
+def test_a_score_does_not_depend_on_its_batch(engine: RerankEngine) -> None:
+    together = engine.score_pairs(PAIRS)
+    alone = [engine.score_pairs([pair])[0] for pair in PAIRS]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=EXACT)
+
+
+def test_bfloat16_is_within_its_noise(xlmr: str, reference: dict[str, Any]) -> None:
+    config = EngineConfig(xlmr, dtype="bfloat16", device="cpu", normalize=False)
+    golden = reference["scores"]["encoder/default"]["scores"]
+    with RerankEngine(config) as engine:
+        scores = engine.score_pairs(reference["pairs"])
+    np.testing.assert_allclose(scores, golden, rtol=0, atol=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "noise"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_scores_on_a_gpu(xlmr: str, reference: dict[str, Any], dtype: Any, noise: float) -> None:
+    config = EngineConfig(xlmr, dtype=dtype, device="cuda", normalize=False)
+    golden = reference["scores"]["encoder/default"]["scores"]
+    with RerankEngine(config) as engine:
+        scores = engine.score_pairs(reference["pairs"])
+    np.testing.assert_allclose(scores, golden, rtol=0, atol=noise)
+
+
+def test_architectures_that_cannot_be_packed_are_padded(distilbert: str) -> None:
+    (scorer,) = load(EngineConfig(distilbert, device="cpu")).scorers
+    assert isinstance(scorer, PaddedScorer)

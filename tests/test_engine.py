@@ -1,0 +1,321 @@
+"""The engine as its users hold it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bge_rerank_integrations import (
+    ConfigurationError,
+    DeadlineError,
+    EngineClosedError,
+    EngineConfig,
+    ForkedProcessError,
+    InputError,
+    Ranking,
+    RerankEngine,
+    Reranker,
+)
+
+QUERY = "what is a panda?"
+DOCUMENTS = [f"document {number}: the panda eats bamboo {'often ' * number}" for number in range(9)]
+
+
+def test_rerank_orders_by_score_and_tells_what_it_read(engine: RerankEngine) -> None:
+    ranking = engine.rerank(QUERY, DOCUMENTS, top_n=4)
+    scores = engine.score(QUERY, DOCUMENTS)
+    expected = sorted(range(len(DOCUMENTS)), key=lambda index: -scores[index])[:4]
+    assert [document.index for document in ranking] == expected
+    assert [document.score for document in ranking] == [scores[index] for index in expected]
+    assert all(type(document.score) is float for document in ranking)
+    assert ranking.model == engine.model
+    assert ranking.total_tokens > len(DOCUMENTS) * 10
+
+
+def test_an_engine_is_a_reranker(engine: RerankEngine) -> None:
+    assert isinstance(engine, Reranker)
+
+
+def test_score_threshold_is_on_the_scale_reported(xlmr: str) -> None:
+    with RerankEngine(EngineConfig(xlmr, device="cpu", dtype="float32")) as normalized:
+        scores = normalized.score(QUERY, DOCUMENTS)
+        threshold = sorted(scores)[4]
+        kept = normalized.rerank(QUERY, DOCUMENTS, score_threshold=threshold)
+        assert len(kept) == 5
+        assert all(0 < document.score < 1 for document in kept)
+
+
+def test_nothing_to_rank_is_ordinary(engine: RerankEngine) -> None:
+    assert engine.rerank(QUERY, []) == Ranking(model=engine.model)
+    assert engine.score(QUERY, []) == []
+    assert engine.score_pairs([]) == []
+
+
+def test_empty_texts_are_scored(engine: RerankEngine) -> None:
+    assert len(engine.rerank("", ["", " ", "\n"])) == 3
+
+
+def test_equal_documents_get_equal_scores(engine: RerankEngine) -> None:
+    scores = engine.score(QUERY, [DOCUMENTS[0], *DOCUMENTS, DOCUMENTS[0]])
+    assert scores[0] == scores[1] == scores[-1]
+
+
+@pytest.mark.parametrize("top_n", [0, -1, "2"])
+def test_a_wrong_top_n_is_refused_before_anything_is_scored(
+    engine: RerankEngine, top_n: int
+) -> None:
+    before = engine.stats().pairs
+    with pytest.raises(ConfigurationError, match="top_n"):
+        engine.rerank(QUERY, DOCUMENTS, top_n=top_n)
+    assert engine.stats().pairs == before
+
+
+def test_a_wrong_document_is_named(engine: RerankEngine) -> None:
+    with pytest.raises(InputError, match="document 1 must be a string, got NoneType"):
+        engine.rerank(QUERY, ["fine", None])  # type: ignore[list-item]
+
+
+async def test_sync_and_async_agree(engine: RerankEngine) -> None:
+    pairs = [(QUERY, document) for document in DOCUMENTS]
+    assert await engine.arerank(QUERY, DOCUMENTS, top_n=3) == engine.rerank(
+        QUERY, DOCUMENTS, top_n=3
+    )
+    assert await engine.ascore(QUERY, DOCUMENTS) == engine.score(QUERY, DOCUMENTS)
+    assert await engine.ascore_pairs(pairs) == engine.score_pairs(pairs)
+
+
+async def test_waiting_holds_no_thread(engine: RerankEngine) -> None:
+    before = threading.active_count()
+    calls = [asyncio.create_task(engine.ascore(QUERY, DOCUMENTS)) for _ in range(50)]
+    await asyncio.sleep(0)
+    assert threading.active_count() == before
+    expected = await engine.ascore(QUERY, DOCUMENTS)
+    for scores in await asyncio.gather(*calls):
+        assert scores == pytest.approx(expected, abs=1e-5)
+
+
+async def test_a_cancelled_task_leaves_the_queue(engine: RerankEngine) -> None:
+    task = asyncio.create_task(engine.ascore(QUERY, DOCUMENTS * 50))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert engine.stats().queued_pairs == 0
+
+
+def test_a_stream_of_pairs_is_read_as_it_is_needed(xlmr: str) -> None:
+    config = EngineConfig(xlmr, device="cpu", dtype="float32", max_queued_pairs=8)
+    read = 0
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        nonlocal read
+        for number in range(60):
+            # two chunks of 4 pairs wait at one time
+            assert read - answered() <= 8
+            read += 1
+            yield QUERY, f"document {number}"
+
+    with RerankEngine(config) as engine:
+
+        def answered() -> int:
+            return engine.stats().pairs
+
+        scores = engine.score_pairs(pairs())
+        expected = engine.score(QUERY, [f"document {number}" for number in range(8)])
+    assert len(scores) == 60
+    assert scores[:8] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_wrong_pair_late_in_a_stream_is_named(xlmr: str) -> None:
+    config = EngineConfig(xlmr, device="cpu", max_queued_pairs=4)
+    with RerankEngine(config) as engine:
+        with pytest.raises(InputError, match="the document of pair 11 must be a string"):
+            engine.score_pairs([(QUERY, "a")] * 11 + [(QUERY, 5)])  # type: ignore[list-item]
+        assert engine.stats().queued_pairs == 0
+
+
+def test_progress_is_shown_on_request(
+    engine: RerankEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.score_pairs([(QUERY, "a")])
+    assert capsys.readouterr().err == ""
+    engine.score_pairs([(QUERY, "a")], show_progress=True)
+    assert "1/1" in capsys.readouterr().err
+
+
+def test_a_call_may_have_a_deadline(engine: RerankEngine) -> None:
+    documents = [f"{number} " + "panda " * 400 for number in range(400)]
+    with pytest.raises(DeadlineError):
+        engine.rerank(QUERY, documents, timeout_s=0.01)
+    with pytest.raises(TimeoutError):
+        engine.score_pairs([(QUERY, document) for document in documents], timeout_s=0.01)
+    assert len(engine.rerank(QUERY, DOCUMENTS, timeout_s=60)) == len(DOCUMENTS)
+
+
+def test_many_threads_get_their_own_answers(engine: RerankEngine) -> None:
+    expected = engine.score(QUERY, DOCUMENTS)
+
+    def call(number: int) -> None:
+        part = DOCUMENTS[number % 9 :]
+        assert engine.score(QUERY, part) == pytest.approx(expected[number % 9 :], abs=1e-5)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(call, range(64)))
+
+
+def test_documents_too_long_are_truncated_or_read_in_windows(xlmr: str) -> None:
+    needle = "the giant panda eats bamboo"
+    haystack = "nothing of interest here. " * 200
+    head_only, whole = (
+        RerankEngine(
+            EngineConfig(xlmr, device="cpu", dtype="float32", normalize=False, max_length=64,
+                         long_documents=how)
+        )
+        for how in ("truncate", "window")
+    )  # fmt: skip
+    with head_only, whole:
+        without, hidden = head_only.score(QUERY, [haystack, haystack + needle])
+        assert without == pytest.approx(hidden, abs=1e-6)
+        without, hidden = whole.score(QUERY, [haystack, haystack + needle])
+        assert without != pytest.approx(hidden, abs=1e-6)
+        assert whole.score(QUERY, [needle]) == pytest.approx(head_only.score(QUERY, [needle]))
+
+
+def test_several_devices_serve_one_queue(xlmr: str, engine: RerankEngine) -> None:
+    config = EngineConfig(xlmr, device=("cpu", "cpu"), dtype="float32", normalize=False)
+    with RerankEngine(config) as pair:
+        assert pair.device == "cpu,cpu"
+        assert pair.score(QUERY, DOCUMENTS) == pytest.approx(
+            engine.score(QUERY, DOCUMENTS), abs=1e-5
+        )
+
+
+def test_equal_settings_share_an_engine_from_any_thread(xlmr: str) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        engines = set(threads.map(lambda _: RerankEngine.shared(xlmr, max_length=99), range(16)))
+    assert len(engines) == 1
+    (shared,) = engines
+    assert RerankEngine.shared(EngineConfig(xlmr, max_length=99)) is shared
+    assert RerankEngine.shared(xlmr, max_length=98) is not shared
+    shared.close()
+    assert RerankEngine.shared(xlmr, max_length=99) is not shared
+
+
+def test_wrong_settings_are_refused(xlmr: str) -> None:
+    with pytest.raises(ConfigurationError, match="dtype must be one of"):
+        RerankEngine.shared(xlmr, dtype="fast")
+    with pytest.raises(TypeError, match="batch_size"):
+        RerankEngine.shared(xlmr, batch_size=3)
+
+
+def test_copies_are_the_engine_itself(engine: RerankEngine) -> None:
+    assert copy.copy(engine) is engine
+    assert copy.deepcopy({"nested": [engine]})["nested"][0] is engine
+
+
+def test_a_pickle_carries_the_settings(xlmr: str) -> None:
+    shared = RerankEngine.shared(xlmr, max_length=64)
+    sent = pickle.dumps(shared)
+    assert len(sent) < 1_000
+    assert pickle.loads(sent) is shared
+
+
+def test_an_engine_can_be_sent_to_a_new_process(xlmr: str) -> None:
+    sent = pickle.dumps(RerankEngine.shared(xlmr, dtype="float32", device="cpu"))
+    program = (
+        "import pickle, sys; engine = pickle.load(sys.stdin.buffer); "
+        "print(len(engine.rerank('q', ['a', 'b'])))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=sent, capture_output=True)
+    assert done.stdout.strip() == b"2", done.stderr
+
+
+def test_closing_ends_an_engine_for_good(xlmr: str) -> None:
+    engine = RerankEngine(EngineConfig(xlmr, device="cpu"))
+    threads = threading.active_count()
+    with engine:
+        assert engine.stats().state == "ready"
+    assert not engine.is_alive
+    assert engine.stats().state == "closed"
+    assert threading.active_count() < threads
+    with pytest.raises(EngineClosedError):
+        engine.rerank(QUERY, DOCUMENTS)
+    engine.close()
+
+
+def test_an_engine_let_go_gives_its_memory_back(xlmr: str) -> None:
+    engine = RerankEngine(EngineConfig(xlmr, device="cpu"))
+    engine.score(QUERY, DOCUMENTS)
+    gone = weakref.ref(engine)
+    threads = engine._scheduler._threads
+    del engine
+    gc.collect()
+    assert gone() is None
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_closing_frees_the_model(xlmr: str) -> None:
+    from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
+
+    engine = RerankEngine(EngineConfig(xlmr, device="cpu", max_length=77))
+    engine.score(QUERY, DOCUMENTS)
+    gc.collect()
+    before = sum(type(thing) is EncoderScorer for thing in gc.get_objects())
+    engine.close()
+    gc.collect()
+    assert sum(type(thing) is EncoderScorer for thing in gc.get_objects()) == before - 1
+
+
+def rerank_in_child(engine: RerankEngine, answer: multiprocessing.SimpleQueue[str]) -> None:
+    try:
+        engine.rerank(QUERY, DOCUMENTS)
+    except ForkedProcessError as error:
+        answer.put(str(error))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_instead_of_left_hanging(engine: RerankEngine) -> None:
+    context = multiprocessing.get_context("fork")
+    answer: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
+    child = context.Process(target=rerank_in_child, args=(engine, answer))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert "made before the process forked" in answer.get()
+
+
+def test_the_interpreter_ends_while_calls_wait(xlmr: str) -> None:
+    program = f"""
+import threading
+from bge_rerank_integrations import RerankEngine
+engine = RerankEngine.shared({xlmr!r}, device="cpu")
+documents = [f"{{number}} " + "word " * 400 for number in range(2000)]
+threading.Thread(target=lambda: engine.rerank("q", documents), daemon=True).start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_stats_tell_what_was_done(xlmr: str) -> None:
+    with RerankEngine(EngineConfig(xlmr, device="cpu", dtype="float32")) as engine:
+        total = engine.rerank(QUERY, DOCUMENTS).total_tokens
+        engine.rerank(QUERY, DOCUMENTS)
+        stats = engine.stats()
+    assert (stats.pairs, stats.tokens) == (18, 2 * total)
+    assert stats.cache_hits >= 9
+    assert (stats.queued_pairs, stats.in_flight, stats.failures, stats.retries) == (0, 0, 0, 0)
+    assert (stats.device, stats.dtype, stats.state) == ("cpu", "float32", "ready")
+    assert "tests/golden/xlmr" in repr(engine)

@@ -1,0 +1,85 @@
+"""What the package promises before anything is loaded."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from importlib.resources import files
+
+import pytest
+
+import bge_rerank_integrations
+from bge_rerank_integrations import (
+    InputError,
+    MissingExtraError,
+    NonFiniteScoreError,
+    RerankError,
+    ScoringError,
+)
+
+
+def test_importing_the_package_loads_neither_torch_nor_a_framework() -> None:
+    heavy = {"torch", "transformers", "pydantic", "llama_index", "langchain_core", "numpy"}
+    program = (
+        "import sys, bge_rerank_integrations as package; "
+        "package.EngineConfig(); package.Ranking(); "
+        f"print(sorted(set(sys.modules) & {heavy!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    for name in bge_rerank_integrations.__all__:
+        assert getattr(bge_rerank_integrations, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Engine'"):
+        _ = bge_rerank_integrations.Engine
+
+
+def test_the_public_names_change_only_on_purpose() -> None:
+    assert set(bge_rerank_integrations.__all__) == {
+        "ConfigurationError",
+        "DeadlineError",
+        "EngineClosedError",
+        "EngineConfig",
+        "EngineFailedError",
+        "ForkedProcessError",
+        "InputError",
+        "MissingExtraError",
+        "ModelLoadError",
+        "NonFiniteScoreError",
+        "OverloadedError",
+        "RankedDocument",
+        "Ranking",
+        "RerankEngine",
+        "RerankError",
+        "Reranker",
+        "ScoringError",
+        "UnsupportedModelError",
+        "__version__",
+    }
+
+
+def test_the_package_is_typed() -> None:
+    assert (files("bge_rerank_integrations") / "py.typed").is_file()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("document 3 is not a string", 3),
+        ScoringError("it failed", 2),
+        NonFiniteScoreError(4, float("nan")),
+        MissingExtraError("langchain"),
+    ],
+)
+def test_errors_survive_pickling(error: RerankError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert getattr(again, "index", None) == getattr(error, "index", None)
+
+
+def test_a_missing_extra_names_its_cure() -> None:
+    assert 'pip install "bge-rerank-integrations[langchain]"' in str(MissingExtraError("langchain"))
