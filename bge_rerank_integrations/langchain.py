@@ -92,8 +92,8 @@ class BGERerankRetriever(RerankSettings, BaseRetriever):
 
         BGERerankRetriever(base_retriever=store.as_retriever(search_kwargs={"k": 100}), top_n=3)
 
-    ``invoke(query, top_n=5)`` keeps another number of documents in that call; other arguments
-    are handed to the base retriever.
+    ``invoke(query, top_n=5)`` keeps another number of documents in that call, and
+    ``score_threshold`` works alike; other arguments are handed to the base retriever.
 
     :param base_retriever: any runnable from a query to documents.
     :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
@@ -143,7 +143,8 @@ class BGECrossEncoder(EngineSettings, BaseCrossEncoder):
         """Score (query, text) pairs.
 
         :returns: one score a pair, in input order.
-        :raises RerankError: if the pairs cannot be scored.
+        :raises RerankError: if a pair cannot be scored; an ``index`` in it counts the texts of
+            that pair's query.
         """
         places: dict[str, list[int]] = {}
         for place, (query, _) in enumerate(text_pairs):
