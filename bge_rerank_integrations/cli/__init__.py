@@ -28,7 +28,7 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.exit(f"error: {MissingExtraError('cli')}")
-    app()
+    app(prog_name="bge-rerank")
 
 
 def _keep_libraries_quiet() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import shorten
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -12,10 +11,8 @@ from rich.text import Text
 from bge_rerank_integrations.cli.passages import Passage
 from bge_rerank_integrations.cli.two_stage import Run
 
-if TYPE_CHECKING:
-    from bge_rerank_integrations import RerankEngine
-
-_EXCERPT_CHARACTERS = 150
+_LONG, _SHORT = 180, 64  # characters of an excerpt
+_TITLE = "bold cyan"
 
 
 def before_table(run: Run, passages: Sequence[Passage], top_n: int) -> Table:
@@ -23,12 +20,17 @@ def before_table(run: Run, passages: Sequence[Passage], top_n: int) -> Table:
     ranks = {kept.index: rank for rank, kept in enumerate(run.kept, start=1)}
     table = _table("BM25 alone", "BM25 rank", "rank after", "passage")
     for rank, number in enumerate(run.found[:top_n], start=1):
-        table.add_row(str(rank), str(ranks.get(number, f">{top_n}")), _excerpt(passages[number]))
+        table.add_row(
+            str(rank), str(ranks.get(number, f">{top_n}")), _excerpt(passages[number], _SHORT)
+        )
     return table
 
 
-def after_table(run: Run, passages: Sequence[Passage]) -> Table:
-    """What the reranker kept, and where the first stage had it."""
+def after_table(run: Run, passages: Sequence[Passage], *, brief: bool) -> Table:
+    """What the reranker kept, and where the first stage had it.
+
+    :param brief: show less of the passages, where they were shown before.
+    """
     ranks = {number: rank for rank, number in enumerate(run.found, start=1)}
     table = _table(f"{run.framework}: {run.component}", "rank", "BM25 rank", "score", "passage")
     for rank, kept in enumerate(run.kept, start=1):
@@ -36,35 +38,25 @@ def after_table(run: Run, passages: Sequence[Passage]) -> Table:
             str(rank),
             str(ranks[kept.index]),
             f"{kept.score:.4f}",
-            _excerpt(passages[kept.index]),
+            _excerpt(passages[kept.index], _SHORT if brief else _LONG),
         )
     return table
 
 
-def timings(
-    engine: RerankEngine,
-    load_s: float,
-    first_pass_s: float,
-    passages: int,
-    index_s: float,
-    runs: Sequence[Run],
-) -> Table:
-    """Seconds of each step, and pairs per second of each framework's reranking."""
-    table = Table("step", "time", "what", box=None, title="Time", title_justify="left")
-    what = f"{engine.model} on {engine.device}, {engine.dtype}"
-    table.add_row("load", f"{load_s:.2f} s", Text(what))
-    table.add_row("first pass", f"{first_pass_s * 1000:.0f} ms", "1 pair")
-    table.add_row("index", f"{index_s * 1000:.0f} ms", f"{passages} passages, BM25")
+def time_table(steps: Sequence[tuple[str, float, str]], runs: Sequence[Run]) -> Table:
+    """How long everything took.
+
+    :param steps: name, seconds and what was done, for what comes before the frameworks.
+    """
+    table = Table("step", "what", title="Time", title_justify="left", title_style=_TITLE, box=None)
+    table.add_column("time", justify="right")
+    for name, seconds, what in steps:
+        table.add_row(name, Text(what), _milliseconds(seconds))
     for run in runs:
         pairs = len(run.found)
-        table.add_row(
-            f"{run.framework}: retrieve", f"{run.retrieve_s * 1000:.1f} ms", f"{pairs} candidates"
-        )
-        table.add_row(
-            f"{run.framework}: rerank",
-            f"{run.rerank_s * 1000:.1f} ms",
-            f"{pairs / run.rerank_s:.0f} pairs/s",
-        )
+        speed = f"{pairs} pairs, {pairs / run.rerank_s:.0f} pairs/s"
+        table.add_row(f"{run.framework}: retrieve", "BM25 search", _milliseconds(run.retrieve_s))
+        table.add_row(f"{run.framework}: rerank", speed, _milliseconds(run.rerank_s))
     return table
 
 
@@ -79,14 +71,18 @@ def closing_line(runs: Sequence[Run], *, one_engine: bool) -> Text:
 
 
 def _table(title: str, *headers: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold cyan")
+    table = Table(title=title, title_justify="left", title_style=_TITLE)
     for header in headers:
         table.add_column(header, justify="left" if header == "passage" else "right")
     return table
 
 
-def _excerpt(passage: Passage) -> Text:
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.1f} ms"
+
+
+def _excerpt(passage: Passage, characters: int) -> Text:
     """The topic, and the start of the text below it."""
     # Text: brackets in a passage are no markup
-    start = shorten(passage.text, _EXCERPT_CHARACTERS, placeholder=" …")
+    start = shorten(passage.text, characters, placeholder=" …")
     return Text.assemble((passage.topic, "bold"), "\n", start)
