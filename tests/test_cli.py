@@ -84,8 +84,8 @@ def test_a_setting_that_cannot_work_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
     passages = tmp_path / "a.txt"
-    passages.write_text("\n".join(f"passage {number} {'x' * 500}" for number in range(500)))
-    command = '"$0" -c "$1" rerank q "$2" --model "$3" --device cpu | head -n 1'
+    passages.write_text("\n".join(f"passage {number} {'x' * 8000}" for number in range(50)))
+    command = '"$0" -c "$1" rerank q "$2" --model "$3" --max-length 16 | head -n 1'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable, MAIN, str(passages), XLMR],
         capture_output=True,
