@@ -6,12 +6,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+)
 from typing_extensions import Self
 
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.ranking import Reranker, check_selection
-from bge_rerank_integrations.settings import DEFAULT_MODEL, Dtype, EngineConfig, LongDocuments
+from bge_rerank_integrations.settings import (
+    DEFAULT_MODEL,
+    Dtype,
+    EngineConfig,
+    LongDocuments,
+    layer_numbers,
+)
 
 _ENGINE_SETTINGS = tuple(field.name for field in fields(EngineConfig))
 
@@ -60,6 +73,18 @@ class EngineSettings(BaseModel):
     long_documents: LongDocuments = Field(
         default="truncate", frozen=True, description="'truncate', or 'window' to read all of it."
     )
+    prompt: str | None = Field(
+        default=None, frozen=True, description="Instruction to a decoder model."
+    )
+    cutoff_layers: tuple[int, ...] | None = Field(
+        default=None, frozen=True, description="Score after this number of layers (layerwise)."
+    )
+    compress_ratio: int | None = Field(
+        default=None, frozen=True, strict=True, description="Tokens that become one (lightweight)."
+    )
+    compress_layers: tuple[int, ...] | None = Field(
+        default=None, frozen=True, description="Before which layers tokens become one."
+    )
     cache_folder: str | None = Field(
         default=None, frozen=True, description="Where hub downloads are kept."
     )
@@ -81,6 +106,11 @@ class EngineSettings(BaseModel):
     )
 
     _reranker: Reranker = PrivateAttr()
+
+    @field_validator("cutoff_layers", "compress_layers", mode="before")
+    @classmethod
+    def _as_layer_numbers(cls, value: Any, info: ValidationInfo) -> tuple[int, ...] | None:
+        return layer_numbers(str(info.field_name), value)
 
     def model_post_init(self, context: Any, /) -> None:
         """Find the engine, once: assigning to a field later does not come here."""

@@ -37,6 +37,11 @@ class EngineConfig:
     :param normalize: report sigmoid(logit), between 0 and 1, instead of the logit.
     :param long_documents: ``"truncate"`` reads the head of a document that is too long, as the
         reference does; ``"window"`` reads all of it in overlapping windows and takes the best.
+    :param prompt: instruction to a decoder; None means the one it was trained with.
+    :param cutoff_layers: score after this number of layers (or after several: `rerank` uses the
+        deepest); for layerwise and lightweight models. None means the last.
+    :param compress_ratio: 1, 2, 4 or 8 passage tokens become one; for lightweight models.
+    :param compress_layers: before which layers that happens; for lightweight models.
     :param cache_folder: where hub downloads are kept; None means the hub's own default.
     :param local_files_only: never reach for the network.
     :param max_queued_pairs: (query, document) pairs that may wait at one time.
@@ -54,6 +59,10 @@ class EngineConfig:
     max_batch_tokens: int | None = None
     normalize: bool = True
     long_documents: LongDocuments = "truncate"
+    prompt: str | None = None
+    cutoff_layers: tuple[int, ...] | None = None
+    compress_ratio: int | None = None
+    compress_layers: tuple[int, ...] | None = None
     cache_folder: str | None = None
     local_files_only: bool = False
     max_queued_pairs: int = 100_000
@@ -63,11 +72,15 @@ class EngineConfig:
         if isinstance(self.device, Iterable) and not isinstance(self.device, str):
             # a tuple, so that a config given a list still hashes
             object.__setattr__(self, "device", tuple(self.device))
+        for name in ("cutoff_layers", "compress_layers"):
+            object.__setattr__(self, name, layer_numbers(name, getattr(self, name)))
         self._check_texts()
         self._check_device()
         self._check_choice("dtype", get_args(Dtype))
         self._check_choice("long_documents", get_args(LongDocuments))
         self._check_lengths()
+        _require(self.compress_ratio in (None, 1, 2, 4, 8), "compress_ratio",
+                 "None, 1, 2, 4 or 8", self.compress_ratio)  # fmt: skip
         for name in ("normalize", "local_files_only"):
             _require(isinstance(getattr(self, name), bool), name, "a bool", getattr(self, name))
         _require(_is_int(self.max_queued_pairs, 1), "max_queued_pairs", "an int of at least 1",
@@ -83,7 +96,7 @@ class EngineConfig:
     def _check_texts(self) -> None:
         _require(isinstance(self.model, str) and bool(self.model.strip()), "model",
                  "a hub id, a folder or 'tiny'", self.model)  # fmt: skip
-        for name in ("revision", "cache_folder"):
+        for name in ("revision", "prompt", "cache_folder"):
             value = getattr(self, name)
             _require(value is None or (isinstance(value, str) and bool(value)), name,
                      "None or a non-empty string", value)  # fmt: skip
@@ -117,6 +130,19 @@ class EngineConfig:
 def _require(holds: bool, name: str, expected: str, value: Any) -> None:
     if not holds:
         raise ConfigurationError(f"{name} must be {expected}, got {value!r}")
+
+
+def layer_numbers(name: str, value: object) -> tuple[int, ...] | None:
+    """A number of layers, or several, as different numbers in ascending order.
+
+    :raises ConfigurationError: naming the setting, if they are not ints of at least 1.
+    """
+    if value is None:
+        return None
+    numbers = tuple(value) if isinstance(value, Iterable) else (value,)
+    _require(bool(numbers) and all(_is_int(number, 1) for number in numbers), name,
+             "None, an int of at least 1, or several", value)  # fmt: skip
+    return tuple(sorted(set(numbers)))
 
 
 def _is_int(value: object, minimum: int) -> bool:

@@ -20,14 +20,11 @@ def digest(query: str, document: str) -> float:
 
 def tokenize(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
     """One sequence a pair: its digest, then one token a character."""
-    return [
-        [
-            TokenizedPair(
-                np.array([int(digest(query, document)), *map(ord, document)], dtype=np.int32), 1
-            )
-        ]
-        for query, document in pairs
-    ]
+    sequences = []
+    for query, document in pairs:
+        ids = np.array([int(digest(query, document)), *map(ord, document)], dtype=np.int32)
+        sequences.append([TokenizedPair(ids, 1, len(ids))])
+    return sequences
 
 
 def digests(batch: Sequence[TokenizedPair]) -> Logits:

@@ -188,7 +188,7 @@ def test_windows_of_a_document_count_as_their_best() -> None:
 
     def windows(pairs: object) -> list[list[TokenizedPair]]:
         ids = [np.array([score], dtype=np.int32) for score in (3, 9, 5)]
-        return [[TokenizedPair(each, 0) for each in ids]]
+        return [[TokenizedPair(each, 0, 1) for each in ids]]
 
     running = Scheduler(
         windows,

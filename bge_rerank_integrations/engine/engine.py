@@ -26,7 +26,7 @@ from bge_rerank_integrations.engine.requests import (
 from bge_rerank_integrations.engine.scheduler import Scheduler
 from bge_rerank_integrations.engine.stats import EngineStats, State
 from bge_rerank_integrations.engine.waiting import Steps, run, run_async
-from bge_rerank_integrations.errors import ForkedProcessError
+from bge_rerank_integrations.errors import ConfigurationError, ForkedProcessError
 from bge_rerank_integrations.ranking import Ranking, check_selection, rank, to_scores
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
 
@@ -62,6 +62,8 @@ class RerankEngine:
         self._device = ",".join(map(str, model.devices))
         self._dtype = str(model.dtype).removeprefix("torch.")
         self._max_length = model.max_length
+        self._layers = model.layers
+        self._is_layerwise = model.is_layerwise
         self._closed = False
         self._scheduler = Scheduler(
             model.tokenizer,
@@ -181,6 +183,24 @@ class RerankEngine:
         """Score like :meth:`score_pairs`, without blocking the event loop."""
         return await run_async(self._score_pairs(pairs, show_progress, timeout_s))
 
+    def score_layers(
+        self, pairs: Sequence[Sequence[str]], *, timeout_s: float | None = None
+    ) -> dict[int, list[float]]:
+        """Score pairs after each of ``cutoff_layers``; for layerwise and lightweight models.
+
+        Layers are not comparable to each other: each has a scale of its own.
+
+        :returns: for each number of layers, one score a pair in input order.
+        :raises ConfigurationError: for a model that scores after its last layer only.
+        """
+        return run(self._score_layers(pairs, timeout_s))
+
+    async def ascore_layers(
+        self, pairs: Sequence[Sequence[str]], *, timeout_s: float | None = None
+    ) -> dict[int, list[float]]:
+        """Score like :meth:`score_layers`, without blocking the event loop."""
+        return await run_async(self._score_layers(pairs, timeout_s))
+
     def stats(self) -> EngineStats:
         """Queue, work done and state, now."""
         return EngineStats(
@@ -258,6 +278,24 @@ class RerankEngine:
         scored = yield self._submit(request, timeout_s, self._config.queue_timeout_s)
         return _in_input_order(scored, request), scored.tokens
 
+    def _score_layers(
+        self, pairs: Sequence[Sequence[str]], timeout_s: float | None
+    ) -> Steps[dict[int, list[float]]]:
+        if not self._is_layerwise:
+            raise ConfigurationError(
+                f"score_layers needs a layerwise or lightweight model, got {self.model}"
+            )
+        request = request_for_pairs(pairs, 0)
+        if not request.pairs:
+            return {layer: [] for layer in self._layers}
+        scored = yield self._submit(request, timeout_s, self._config.queue_timeout_s)
+        return {
+            layer: to_scores(
+                _in_input_order(scored, request, column), normalize=self._config.normalize
+            )
+            for column, layer in enumerate(self._layers)
+        }
+
     def _score_pairs(
         self, pairs: Iterable[Sequence[str]], show_progress: bool, timeout_s: float | None
     ) -> Steps[list[float]]:
@@ -306,7 +344,7 @@ class RerankEngine:
         )
 
 
-def _in_input_order(scored: Scored, request: Request) -> list[float]:
-    """The deepest layer's logits, one for each of the caller's pairs."""
-    logits: list[float] = scored.logits[list(request.slots), -1].tolist()
+def _in_input_order(scored: Scored, request: Request, column: int = -1) -> list[float]:
+    """A layer's logits, the deepest's by default, one for each of the caller's pairs."""
+    logits: list[float] = scored.logits[list(request.slots), column].tolist()
     return logits

@@ -57,7 +57,8 @@ class PairTemplate:
         """Put query and passage in their places."""
         parts = (self.before, query, self.between, passage, self.after)
         start = len(self.before) + len(query) + len(self.between)
-        return TokenizedPair(np.concatenate([np.asarray(p, np.int32) for p in parts]), start)
+        ids = np.concatenate([np.asarray(part, np.int32) for part in parts])
+        return TokenizedPair(ids, start, start + len(passage))
 
 
 class PairTokenizer:
@@ -116,11 +117,11 @@ class PairTokenizer:
             return [self.template.fill(query, passage[:room])]
         return [
             self.template.fill(query, passage[i : i + room])
-            for i in _window_starts(len(passage), room)
+            for i in window_starts(len(passage), room)
         ]
 
 
-def _window_starts(tokens: int, room: int) -> list[int]:
+def window_starts(tokens: int, room: int) -> list[int]:
     """First tokens of windows that overlap by half; the last one ends with the text."""
     if tokens <= room:
         return [0]

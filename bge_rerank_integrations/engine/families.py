@@ -1,0 +1,249 @@
+"""Which scorer a checkpoint gets, decided by its own config: one function a family."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    Gemma2Model,
+    GraniteConfig,
+    GraniteModel,
+)
+
+from bge_rerank_integrations.engine import templates
+from bge_rerank_integrations.engine.checkpoint import Checkpoint
+from bge_rerank_integrations.engine.scorers import Scorer
+from bge_rerank_integrations.engine.scorers.decoder import (
+    PACKED_ATTENTION,
+    Compression,
+    DecoderScorer,
+)
+from bge_rerank_integrations.engine.scorers.encoder import PACKABLE, EncoderScorer
+from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.templates import PromptTemplate
+from bge_rerank_integrations.engine.tokenization import PairTemplate
+from bge_rerank_integrations.engine.weights import load_model, read_row
+from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
+from bge_rerank_integrations.settings import EngineConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What a family makes a scorer from."""
+
+    checkpoint: Checkpoint
+    config: EngineConfig
+    tokenizer: Tokenizer
+    template: PromptTemplate | None
+    layers: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A way to score.
+
+    :param name: for messages.
+    :param make_scorer: loads the weights.
+    :param template: what the model is asked; None for encoders.
+    :param settings: the settings that only some families have a use for.
+    """
+
+    name: str
+    make_scorer: Callable[[LoadRequest], Scorer]
+    template: PromptTemplate | None = None
+    settings: frozenset[str] = frozenset()
+
+    @property
+    def is_layerwise(self) -> bool:
+        """Whether the model scores after several layers."""
+        return "cutoff_layers" in self.settings
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family that a checkpoint's ``architectures`` name.
+
+    :raises UnsupportedModelError: naming what was found and what is supported.
+    """
+    if checkpoint.architecture.endswith("ForSequenceClassification"):
+        return _ENCODER
+    if checkpoint.architecture not in _DECODERS:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} is a {checkpoint.architecture} of type "
+            f"{checkpoint.model_type!r}; supported are …ForSequenceClassification with one label, "
+            + ", ".join(_DECODERS)
+        )
+    return _DECODERS[checkpoint.architecture]
+
+
+def check_settings(config: EngineConfig, family: Family) -> None:
+    """Refuse settings that the family has no use for.
+
+    :raises ConfigurationError: naming the setting and the family.
+    """
+    for name in ("prompt", "cutoff_layers", "compress_ratio", "compress_layers"):
+        if getattr(config, name) is not None and name not in family.settings:
+            takers = [f.name for f in _FAMILIES if name in f.settings]
+            raise ConfigurationError(
+                f"{name} must be None for {config.model}, which is of the {family.name} family "
+                f"(it is for {', '.join(takers)}), got {getattr(config, name)!r}"
+            )
+
+
+def scored_layers(config: EngineConfig, checkpoint: Checkpoint, family: Family) -> tuple[int, ...]:
+    """Numbers of layers to score after, ascending.
+
+    :raises ConfigurationError: for a cutoff layer that the model has no head for.
+    """
+    deepest = int(checkpoint.config.get("num_hidden_layers", 0))
+    if not family.is_layerwise or config.cutoff_layers is None:
+        return (deepest,)
+    start = int(checkpoint.config.get("start_layer", 1))
+    if config.cutoff_layers[0] < start or config.cutoff_layers[-1] > deepest:
+        raise ConfigurationError(
+            f"cutoff_layers must be within {start}..{deepest} for {config.model}, got "
+            f"{list(config.cutoff_layers)}"
+        )
+    return config.cutoff_layers
+
+
+def _encoder(request: LoadRequest) -> Scorer:
+    folder = request.checkpoint.folder
+    labels = AutoConfig.from_pretrained(folder, local_files_only=True).num_labels
+    if labels != 1:
+        raise UnsupportedModelError(
+            f"{folder.name} classifies into {labels} labels; a reranker has one"
+        )
+    model = load_model(AutoModelForSequenceClassification, folder, request.dtype, request.device)
+    passage_type = PairTemplate.of(request.tokenizer).passage_type
+    if request.checkpoint.model_type in PACKABLE:
+        return EncoderScorer(model, passage_type)
+    logger.info("%s cannot be packed: its batches are padded", request.checkpoint.model_type)
+    return PaddedScorer(model, passage_type)
+
+
+def _decoder(request: LoadRequest) -> Scorer:
+    """The logit of the relevant answer, or its difference to the counter-answer's."""
+    assert request.template is not None
+    folder = request.checkpoint.folder
+    model = load_model(
+        AutoModel, folder, request.dtype, request.device, attn_implementation=PACKED_ATTENTION
+    )
+
+    def answer_row(answer: str) -> torch.Tensor:
+        token = request.tokenizer.encode(answer, add_special_tokens=False).ids[0]
+        # tied models save the embeddings only
+        return read_row(folder, ("lm_head.weight", "model.embed_tokens.weight"), token).float()
+
+    head = answer_row(request.template.answer)
+    if request.template.counter_answer is not None:
+        head = head - answer_row(request.template.counter_answer)
+    return DecoderScorer(model, {request.layers[-1]: head.to(request.device)})
+
+
+def _layerwise(request: LoadRequest) -> Scorer:
+    """MiniCPM as Granite: the same layers, with the scales as multipliers (exact in float32)."""
+    given = request.checkpoint.config
+    config = GraniteConfig(
+        **_shared_shape(given, request.layers[-1]),
+        hidden_act=given["hidden_act"],
+        embedding_multiplier=given["scale_emb"],
+        # the scale counts all layers of the released model, also those that are not loaded
+        residual_multiplier=given["scale_depth"] / math.sqrt(given["num_hidden_layers"]),
+        attention_multiplier=(given["hidden_size"] // given["num_attention_heads"]) ** -0.5,
+    )
+    start = given["start_layer"]
+    heads = {layers: _layer_head(request, layers - start) for layers in request.layers}
+    return DecoderScorer(_load_body(GraniteModel, request, config), heads)
+
+
+def _lightweight(request: LoadRequest) -> Scorer:
+    """Gemma2's layers, without their attention cap, as the released class runs them."""
+    given, config = request.checkpoint.config, request.config
+    shape = Gemma2Config(
+        **_shared_shape(given, request.layers[-1]),
+        head_dim=given["head_dim"],
+        hidden_activation=given["hidden_activation"],
+        query_pre_attn_scalar=given["query_pre_attn_scalar"],
+        sliding_window=given["sliding_window"],
+    )
+    # the j-th layer that is scored takes head j, whichever layer it is
+    heads = {layers: _layer_head(request, j) for j, layers in enumerate(request.layers)}
+    compression = None
+    if config.compress_layers and (config.compress_ratio or 1) > 1:
+        compression = Compression(frozenset(config.compress_layers), config.compress_ratio or 1)
+    cap = float(given["final_logit_softcapping"])
+    return DecoderScorer(
+        _load_body(Gemma2Model, request, shape),
+        heads,
+        compression=compression,
+        activation=lambda logits: cap * torch.tanh(logits / cap),
+    )
+
+
+def _shared_shape(given: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Config values that Granite and Gemma2 name as the released models do."""
+    names = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "attention_bias",
+    )
+    return {
+        **{name: given[name] for name in names},
+        "num_hidden_layers": layers,
+        "rope_parameters": {"rope_type": "default", "rope_theta": given["rope_theta"]},
+        "pad_token_id": given.get("pad_token_id"),
+    }
+
+
+def _load_body(model_class: Any, request: LoadRequest, config: Any) -> Any:
+    return load_model(
+        model_class,
+        request.checkpoint.folder,
+        request.dtype,
+        request.device,
+        config=config,
+        attn_implementation=PACKED_ATTENTION,
+    )
+
+
+def _layer_head(request: LoadRequest, number: int) -> torch.Tensor:
+    name = f"lm_head.{number}.linear_head.weight"
+    return read_row(request.checkpoint.folder, (name,), 0).to(request.device)
+
+
+_ENCODER = Family("encoder", _encoder)
+_BGE_DECODER = Family("decoder", _decoder, templates.BGE, frozenset({"prompt"}))
+_LAYERWISE = Family("layerwise", _layerwise, templates.BGE, frozenset({"prompt", "cutoff_layers"}))
+_LIGHTWEIGHT = Family(
+    "lightweight",
+    _lightweight,
+    templates.BGE_LIGHTWEIGHT,
+    frozenset({"prompt", "cutoff_layers", "compress_ratio", "compress_layers"}),
+)
+_DECODERS = {
+    "GemmaForCausalLM": _BGE_DECODER,
+    "Qwen3ForCausalLM": Family("decoder", _decoder, templates.QWEN3, frozenset({"prompt"})),
+    "Qwen2ForCausalLM": Family("decoder", _decoder, templates.MXBAI_V2, frozenset({"prompt"})),
+    "LayerWiseMiniCPMForCausalLM": _LAYERWISE,
+    "CostWiseGemmaForCausalLM": _LIGHTWEIGHT,
+}
+_FAMILIES = (_ENCODER, _BGE_DECODER, _LAYERWISE, _LIGHTWEIGHT)

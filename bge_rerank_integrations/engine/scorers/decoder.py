@@ -1,0 +1,121 @@
+"""Decoders without padding: one layer after the other over packed sequences, up to the last head.
+
+A head is one row: the relevant answer's logit, or a layer's own. Nothing is computed over the
+vocabulary, and nothing above the deepest layer that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+
+from bge_rerank_integrations.engine.attention import Packing, packed_attention
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.scorers.compression import Span, compress
+
+PACKED_ATTENTION = "bge_rerank_packed"
+
+
+def _attend(
+    _module: object,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _mask: object,
+    *,
+    scaling: float,
+    packing: Packing,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface over a packed batch, `(1, heads, tokens, head_dim)`."""
+    q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
+    attended = packed_attention(q, k, v, packing, packing, scale=scaling, causal=True)
+    return attended.unsqueeze(0), None
+
+
+AttentionInterface.register(PACKED_ATTENTION, _attend)
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """Token compression: before which layers, and how many tokens become one."""
+
+    layers: frozenset[int]
+    ratio: int
+
+
+class DecoderScorer:
+    """Scores packed batches with the layers of a stock decoder.
+
+    :param model: the decoder's body, loaded with ``PACKED_ATTENTION``, in eval mode on its device.
+    :param heads: for each number of layers to score after, the head's row `(hidden,)`.
+    :param compression: for lightweight models.
+    :param activation: applied to logits, where the model's recipe has one.
+    """
+
+    padded = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        heads: Mapping[int, torch.Tensor],
+        *,
+        compression: Compression | None = None,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self._model: Any = model
+        self._heads = {layers: heads[layers] for layers in sorted(heads)}
+        self._deepest = max(heads)
+        self._compression = compression
+        self._activation = activation
+        self._multiplier: float = getattr(model, "embedding_multiplier", 1.0)
+
+    @torch.inference_mode()
+    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+        """Score one packed batch.
+
+        :returns: float32 logits, `(n, heads)`, the deepest head last.
+        """
+        ids = torch.from_numpy(np.concatenate([pair.ids for pair in batch]))
+        hidden = self._model.embed_tokens(ids.to(self._model.device).unsqueeze(0))
+        hidden = hidden * self._multiplier
+        spans = [Span(len(pair), pair.passage_start, pair.passage_end) for pair in batch]
+        packing, rotation = self._lay_out(hidden, spans)
+        logits = []
+        for passed, layer in enumerate([*self._model.layers[: self._deepest], None]):
+            if passed in self._heads:
+                logits.append(self._head(hidden, spans, self._heads[passed]))
+            if layer is None:
+                break
+            if self._compression and passed and passed in self._compression.layers:
+                rows, spans = compress(hidden[0], spans, self._compression.ratio)
+                hidden = rows.unsqueeze(0)
+                packing, rotation = self._lay_out(hidden, spans)
+            hidden = layer(
+                hidden, attention_mask=None, position_embeddings=rotation, packing=packing
+            )
+        scores: Logits = torch.stack(logits, dim=1).cpu().numpy()
+        return scores
+
+    def _lay_out(
+        self, hidden: torch.Tensor, spans: Sequence[Span]
+    ) -> tuple[Packing, tuple[torch.Tensor, torch.Tensor]]:
+        """Where the sequences lie, and the rotary embeddings of positions that restart in each."""
+        lengths = [span.length for span in spans]
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        rows = torch.from_numpy(positions).to(hidden.device).unsqueeze(0)
+        return Packing.of(lengths, hidden.device), self._model.rotary_emb(hidden, position_ids=rows)
+
+    def _head(self, hidden: torch.Tensor, spans: Sequence[Span], row: torch.Tensor) -> torch.Tensor:
+        """Float32 logits `(n,)` of the sequences' last tokens."""
+        ends = torch.tensor(list(accumulate(span.length for span in spans))) - 1
+        last = self._model.norm(hidden[0, ends.to(hidden.device)])
+        logits = last.float() @ row.float()
+        return logits if self._activation is None else self._activation(logits)

@@ -1,0 +1,316 @@
+"""Decoders that are scored by an answer: prompts, heads, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import edit_json
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from bge_rerank_integrations import (
+    ConfigurationError,
+    EngineConfig,
+    ModelLoadError,
+    RerankEngine,
+    UnsupportedModelError,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+# Qwen's own, so that ids may differ where a template is cut in the wrong place
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PAIRS = [
+    (query, passage)
+    for query in ["what is a panda?", "who\n", "", "1, 2: ", "日本？"]
+    for passage in ["A panda is a bear.", "", " leading", "\n\nnew line", "\tno", "0", "熊猫。" * 9]
+]
+LONG = ("what is it?", "The panda eats bamboo. " * 60)
+QWEN_SIZE = {
+    "vocab_size": 600,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.3,
+}
+
+
+def qwen_tokenizer() -> Tokenizer:
+    """A byte-level tokenizer that splits as Qwen's does, with merges learned from the prompts."""
+    from bge_rerank_integrations.engine.templates import MXBAI_V2, QWEN3
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=590,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    prompts = [QWEN3.before, *QWEN3.after, *MXBAI_V2.after, "query: yes no document: ?\n\n\n:\n"]
+    tokenizer.train_from_iterator(
+        [*prompts * 3, *(text for pair in PAIRS for text in pair)], trainer
+    )
+    return tokenizer
+
+
+def save(model: PreTrainedModel, folder: Path) -> str:
+    model.save_pretrained(folder)
+    qwen_tokenizer().save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def qwen3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(3)
+    config = Qwen3Config(**QWEN_SIZE, head_dim=8, tie_word_embeddings=request.param)
+    return save(Qwen3ForCausalLM(config), tmp_path_factory.mktemp("qwen3"))
+
+
+@pytest.fixture(scope="module")
+def qwen2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(4)
+    return save(Qwen2ForCausalLM(Qwen2Config(**QWEN_SIZE)), tmp_path_factory.mktemp("qwen2"))
+
+
+def last_logits(folder: str, ids: list[list[int]], answer: str, counter: str) -> list[float]:
+    """The answers' difference at the last token, from the whole model, one sequence at a time."""
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    yes, no = (tokenizer.encode(text).ids[0] for text in (answer, counter))
+    with torch.inference_mode():
+        rows = [model(torch.tensor([sequence])).logits[0, -1] for sequence in ids]
+    return [(row[yes] - row[no]).item() for row in rows]
+
+
+@pytest.mark.parametrize("prompt", [None, "Find the passage about bears"])
+@pytest.mark.parametrize("max_length", [512, 160])
+def test_qwen3_reranker(qwen3: str, prompt: str | None, max_length: int) -> None:
+    """The model card's recipe: one text between a fixed prefix and suffix, cut at max_length."""
+    encode = Tokenizer.from_file(f"{qwen3}/tokenizer.json").encode
+    prefix = encode(
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
+        'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+        "<|im_start|>user\n"
+    ).ids
+    suffix = encode("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n").ids
+    task = prompt or "Given a web search query, retrieve relevant passages that answer the query"
+    room = max_length - len(prefix) - len(suffix)
+    pairs = [*PAIRS, LONG]
+    ids = [
+        [*prefix, *encode(f"<Instruct>: {task}\n<Query>: {q}\n<Document>: {p}").ids[:room], *suffix]
+        for q, p in pairs
+    ]
+    config = EngineConfig(
+        qwen3, prompt=prompt, dtype="float32", device="cpu", normalize=False,
+        max_length=max_length, query_max_length=20,
+    )  # fmt: skip
+    with RerankEngine(config) as engine:
+        scores = engine.score_pairs(pairs)
+    np.testing.assert_allclose(scores, last_logits(qwen3, ids, "yes", "no"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", [None, "Find the passage about bears"])
+@pytest.mark.parametrize("max_length", [512, 64])
+def test_mxbai_rerank_v2(qwen2: str, prompt: str | None, max_length: int) -> None:
+    """mxbai-rerank's recipe: query and passage by themselves, the pair cut at max_length."""
+    tokenizer = Tokenizer.from_file(f"{qwen2}/tokenizer.json")
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text).ids
+        return ids
+
+    task = (
+        "You are a search relevance expert who evaluates how well documents match search queries. "
+        "For each query-document pair, carefully analyze the semantic relationship between them, "
+        "then provide your binary relevance judgment (0 for not relevant, 1 for relevant).\n"
+        "Relevance:"
+    )
+    system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    before = encode(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n")
+    after = [*encode("\n"), *encode(task), *encode("<|im_end|>\n<|im_start|>assistant\n")]
+    pairs = [*PAIRS, LONG]
+    ids = []
+    for query, passage in pairs:
+        asked = f"instruction: {prompt}\nquery: {query}" if prompt else f"query: {query}"
+        head = encode(asked)[: max_length * 3 // 4]
+        tail = [*encode("\n"), *encode(f"document: {passage}")[:max_length]]
+        ids.append([*before, *head, *tail[: max_length - len(head)], *after])
+    config = EngineConfig(
+        qwen2, prompt=prompt, dtype="float32", device="cpu", normalize=False, max_length=max_length
+    )
+    with RerankEngine(config) as engine:
+        scores = engine.score_pairs(pairs)
+    np.testing.assert_allclose(scores, last_logits(qwen2, ids, "1", "0"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "noise"), [("bfloat16", 0.026), ("float16", 0.0024)])
+def test_half_precision_equals_the_whole_model_in_half_precision(
+    reference: dict[str, Any], dtype: str, noise: float
+) -> None:
+    """Bounds: what left padding alone moves the reference's scores of a gemma."""
+    folder = str(GOLDEN / "gemma")
+    pairs = [tuple(pair) for pair in reference["pairs"]]
+    settings: Any = {"dtype": dtype, "device": "cpu", "normalize": False}
+    with RerankEngine(EngineConfig(folder, **settings)) as engine:
+        sequences = [sequence.ids.tolist() for (sequence,) in engine._tokenizer(pairs)]
+        scores = engine.score_pairs(pairs)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    yes = Tokenizer.from_file(f"{folder}/tokenizer.json").encode("Yes", add_special_tokens=False)
+    with torch.inference_mode():
+        whole = [model(torch.tensor([ids])).logits[0, -1, yes.ids[0]].item() for ids in sequences]
+    # the whole model rounds its logits to half precision too: half a unit in the last place
+    ulp = np.abs(whole).max() * torch.finfo(getattr(torch, dtype)).eps
+    np.testing.assert_allclose(scores, whole, rtol=0, atol=noise + ulp)
+
+
+def test_a_prompt_changes_the_scores() -> None:
+    folder = str(GOLDEN / "gemma")
+    plain, asked = (
+        RerankEngine(EngineConfig(folder, device="cpu", prompt=prompt))
+        for prompt in (None, "Is the passage about pandas?")
+    )
+    with plain, asked:
+        assert plain.score("q", ["a"]) != asked.score("q", ["a"])
+
+
+def test_windows_of_a_decoder_begin_like_a_passage() -> None:
+    config = EngineConfig(
+        str(GOLDEN / "gemma"), device="cpu", max_length=64, long_documents="window"
+    )
+    with RerankEngine(config) as engine:
+        (windows,) = engine._tokenizer([("who?", "the panda eats " * 100)])
+        short = engine._tokenizer([("who?", "the panda")])[0][0]
+    assert len(windows) > 3
+    begin = short.ids[short.passage_start : short.passage_start + 2].tolist()
+    for window in windows:
+        passage = window.ids[window.passage_start : window.passage_end].tolist()
+        assert passage[:2] == begin
+        assert (
+            window.ids[: window.passage_start].tolist() == short.ids[: short.passage_start].tolist()
+        )
+
+
+def test_a_prompt_must_leave_room() -> None:
+    config = EngineConfig(str(GOLDEN / "gemma"), device="cpu", max_length=16, query_max_length=15)
+    with RerankEngine(config) as engine:
+        assert len(engine.score("a query " * 50, ["text"])) == 1
+
+
+def test_qwen3_with_too_short_a_length(qwen3: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"max_length must be at least \d+ with a prompt"):
+        RerankEngine(EngineConfig(qwen3, device="cpu", max_length=32))
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("xlmr", {"prompt": "Find it"}, "prompt must be None .* encoder family"),
+        ("xlmr", {"cutoff_layers": 2}, r"cutoff_layers must be None .*layerwise, lightweight"),
+        ("gemma", {"cutoff_layers": (2,)}, "cutoff_layers must be None .* decoder family"),
+        (
+            "minicpm",
+            {"compress_ratio": 2},
+            r"compress_ratio must be None .*\(it is for lightweight",
+        ),
+        ("minicpm", {"compress_layers": (3,)}, "compress_layers must be None"),
+        ("minicpm", {"cutoff_layers": (1, 4)}, r"within 2\.\.8 .*got \[1, 4\]"),
+        ("minicpm", {"cutoff_layers": 9}, r"within 2\.\.8 .*got \[9\]"),
+        ("light", {"cutoff_layers": [3, 99]}, r"within 2\.\.8 .*got \[3, 99\]"),
+    ],
+)
+def test_settings_without_a_use_are_refused(
+    model: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        RerankEngine(EngineConfig(str(GOLDEN / model), device="cpu", **settings))
+
+
+def test_cutoff_layers_are_sorted_and_different() -> None:
+    assert EngineConfig(cutoff_layers=[6, 3, 6]).cutoff_layers == (3, 6)  # type: ignore[arg-type]
+    assert EngineConfig(cutoff_layers=4).cutoff_layers == (4,)  # type: ignore[arg-type]
+
+
+def test_layers_above_the_deepest_cutoff_are_not_loaded() -> None:
+    from bge_rerank_integrations.engine.loading import load
+
+    config = EngineConfig(str(GOLDEN / "minicpm"), device="cpu", cutoff_layers=(3, 5))
+    (scorer,) = load(config).scorers
+    assert len(scorer._model.layers) == 5  # type: ignore[attr-defined]
+
+
+def test_scores_by_layer(reference: dict[str, Any]) -> None:
+    config = EngineConfig(str(GOLDEN / "minicpm"), device="cpu", cutoff_layers=(6, 3))
+    with RerankEngine(config) as engine:
+        by_layer = engine.score_layers(reference["pairs"])
+        assert list(by_layer) == [3, 6]
+        assert by_layer[6] == pytest.approx(engine.score_pairs(reference["pairs"]), abs=1e-5)
+        assert engine.score_layers([]) == {3: [], 6: []}
+
+
+def test_scores_by_layer_need_a_layerwise_model(engine: RerankEngine) -> None:
+    with pytest.raises(ConfigurationError, match="score_layers needs a layerwise or lightweight"):
+        engine.score_layers([("q", "d")])
+
+
+@pytest.mark.parametrize("model", ["minicpm", "light"])
+def test_missing_heads_are_not_made_up(tmp_path: Path, model: str) -> None:
+    folder = Path(shutil.copytree(GOLDEN / model, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("lm_head")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"has no weights lm_head\.\d\.linear_head\.weight"):
+        RerankEngine(EngineConfig(str(folder), device="cpu"))
+
+
+def test_an_unknown_architecture_names_the_supported(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "gemma", tmp_path / "model"))
+    edit_json(folder / "config.json", architectures=["MambaForCausalLM"])
+    with pytest.raises(UnsupportedModelError, match=r"MambaForCausalLM.*supported are .*Gemma"):
+        RerankEngine(EngineConfig(str(folder), device="cpu"))
+
+
+def test_a_checkpoint_in_several_files(tmp_path: Path, reference: dict[str, Any]) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "minicpm", tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    files = {name: f"model-{1 + (i % 2)}-of-2.safetensors" for i, name in enumerate(names)}
+    for file in set(files.values()):
+        part = {name: weights[name] for name in names if files[name] == file}
+        save_file(part, folder / file, metadata={"format": "pt"})
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {"total_size": 0}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    config = EngineConfig(str(folder), dtype="float32", device="cpu", normalize=False)
+    with RerankEngine(config) as engine:
+        scores = engine.score_pairs(reference["pairs"])
+    expected = reference["scores"]["layerwise/default"]["scores"]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)

@@ -1,0 +1,77 @@
+"""All families against FlagEmbedding 1.4.2 (transformers 4.46.3, float32), on tiny checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bge_rerank_integrations import EngineConfig, RerankEngine
+
+GOLDEN = Path(__file__).parent / "golden"
+EXACT = 1e-5
+
+# half precision against float32, by how much the tiny models amplify rounding
+HALF = [("bfloat16", 0.1), ("float16", 0.01)]
+
+
+def golden_engine(golden: dict[str, Any], **settings: Any) -> RerankEngine:
+    """An engine with the settings that the reference was run with."""
+    given = {"normalize": False, **golden["constructor"], **golden["call"], **settings}
+    return RerankEngine(EngineConfig(str(GOLDEN / golden["model"]), device="cpu", **given))
+
+
+def settings() -> list[str]:
+    import json
+
+    return list(json.loads((GOLDEN / "reference_scores.json").read_text("utf-8"))["scores"])
+
+
+@pytest.mark.parametrize("setting", settings())
+@pytest.mark.parametrize("max_batch_tokens", [None, 100])
+def test_scores_equal_the_reference(
+    reference: dict[str, Any], setting: str, max_batch_tokens: int | None
+) -> None:
+    golden = reference["scores"][setting]
+    layers = golden["call"].get("cutoff_layers", [])
+    with golden_engine(golden, dtype="float32", max_batch_tokens=max_batch_tokens) as engine:
+        if len(layers) > 1:
+            by_layer = engine.score_layers(reference["pairs"])
+            assert list(by_layer) == layers
+            scores = list(by_layer.values())
+            assert engine.score_pairs(reference["pairs"]) == pytest.approx(scores[-1], abs=EXACT)
+        else:
+            scores = engine.score_pairs(reference["pairs"])
+    np.testing.assert_allclose(scores, golden["scores"], rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("setting", settings())
+@pytest.mark.parametrize(("dtype", "noise"), HALF)
+def test_half_precision_stays_close(
+    reference: dict[str, Any], setting: str, dtype: str, noise: float
+) -> None:
+    golden = reference["scores"][setting]
+    expected = np.atleast_2d(golden["scores"])[-1]
+    with golden_engine(golden, dtype=dtype) as engine:
+        scores = engine.score_pairs(reference["pairs"])
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=noise)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["decoder/default", "layerwise/default",
+     "lightweight/cutoff_layers=[7],compress_ratio=2,compress_layers=[2, 5]"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("dtype", "noise"), [("float32", 1e-5), ("bfloat16", 0.026), ("float16", 0.0024)]
+)
+def test_a_score_does_not_depend_on_its_batch(
+    reference: dict[str, Any], setting: str, dtype: str, noise: float
+) -> None:
+    """Bounds of half precision: what padding alone moves the reference's scores."""
+    with golden_engine(reference["scores"][setting], dtype=dtype) as engine:
+        together = engine.score_pairs(reference["pairs"])
+        alone = [engine.score_pairs([pair])[0] for pair in reference["pairs"]]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=noise)
