@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import time
 import weakref
-from collections import deque
-from collections.abc import Iterable, Sequence, Sized
-from concurrent.futures import Future
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tqdm.auto import tqdm
 from typing_extensions import Self
 
 from bge_rerank_integrations.engine import registry
+from bge_rerank_integrations.engine.calls import Calls
 from bge_rerank_integrations.engine.devices import release_memory
-from bge_rerank_integrations.engine.jobs import Scored
 from bge_rerank_integrations.engine.loading import load
-from bge_rerank_integrations.engine.requests import (
-    Request,
-    request_for_documents,
-    request_for_pairs,
-)
 from bge_rerank_integrations.engine.scheduler import Scheduler
 from bge_rerank_integrations.engine.stats import EngineStats, State
-from bge_rerank_integrations.engine.waiting import Steps, run, run_async
-from bge_rerank_integrations.errors import ConfigurationError, ForkedProcessError
-from bge_rerank_integrations.ranking import Ranking, check_selection, rank, to_scores
+from bge_rerank_integrations.engine.waiting import run, run_async
+from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
-
-# pairs of a stream in one job, and jobs of it that wait at one time
-_CHUNK_PAIRS = 2_048
-_CHUNKS_AHEAD = 2
 
 
 class RerankEngine:
@@ -56,14 +40,11 @@ class RerankEngine:
 
     def __init__(self, config: EngineConfig | None = None) -> None:
         self._config = config or EngineConfig()
-        self._pid = os.getpid()
         model = load(self._config)
         self._tokenizer = model.tokenizer
         self._device = ",".join(map(str, model.devices))
         self._dtype = str(model.dtype).removeprefix("torch.")
         self._max_length = model.max_length
-        self._layers = model.layers
-        self._is_layerwise = model.is_layerwise
         self._closed = False
         self._scheduler = Scheduler(
             model.tokenizer,
@@ -71,6 +52,8 @@ class RerankEngine:
             max_batch_tokens=model.max_batch_tokens,
             max_queued_pairs=self._config.max_queued_pairs,
         )
+        layers = model.layers if model.is_layerwise else ()
+        self._calls = Calls(self._config, self._scheduler, layers)
         # also runs when the interpreter ends, so that no caller is left waiting then
         weakref.finalize(self, self._scheduler.close)
 
@@ -130,7 +113,7 @@ class RerankEngine:
         :returns: the kept documents; empty if there are none.
         :raises ConfigurationError: for a ``top_n`` below 1.
         """
-        return run(self._rerank(query, documents, top_n, score_threshold, timeout_s))
+        return run(self._calls.rerank(query, documents, top_n, score_threshold, timeout_s))
 
     async def arerank(
         self,
@@ -142,7 +125,9 @@ class RerankEngine:
         timeout_s: float | None = None,
     ) -> Ranking:
         """Rank like :meth:`rerank`, without blocking the event loop."""
-        return await run_async(self._rerank(query, documents, top_n, score_threshold, timeout_s))
+        return await run_async(
+            self._calls.rerank(query, documents, top_n, score_threshold, timeout_s)
+        )
 
     def score(
         self, query: str, documents: Sequence[str], *, timeout_s: float | None = None
@@ -151,13 +136,13 @@ class RerankEngine:
 
         :returns: one score a document, in input order.
         """
-        return run(self._score(query, documents, timeout_s))
+        return run(self._calls.score(query, documents, timeout_s))
 
     async def ascore(
         self, query: str, documents: Sequence[str], *, timeout_s: float | None = None
     ) -> list[float]:
         """Score like :meth:`score`, without blocking the event loop."""
-        return await run_async(self._score(query, documents, timeout_s))
+        return await run_async(self._calls.score(query, documents, timeout_s))
 
     def score_pairs(
         self,
@@ -171,7 +156,7 @@ class RerankEngine:
         :param show_progress: show a progress bar on standard error.
         :returns: one score a pair, in input order.
         """
-        return run(self._score_pairs(pairs, show_progress, timeout_s))
+        return run(self._calls.score_pairs(pairs, show_progress, timeout_s))
 
     async def ascore_pairs(
         self,
@@ -181,7 +166,7 @@ class RerankEngine:
         timeout_s: float | None = None,
     ) -> list[float]:
         """Score like :meth:`score_pairs`, without blocking the event loop."""
-        return await run_async(self._score_pairs(pairs, show_progress, timeout_s))
+        return await run_async(self._calls.score_pairs(pairs, show_progress, timeout_s))
 
     def score_layers(
         self, pairs: Sequence[Sequence[str]], *, timeout_s: float | None = None
@@ -193,13 +178,13 @@ class RerankEngine:
         :returns: for each number of layers, one score a pair in input order.
         :raises ConfigurationError: for a model that scores after its last layer only.
         """
-        return run(self._score_layers(pairs, timeout_s))
+        return run(self._calls.score_layers(pairs, timeout_s))
 
     async def ascore_layers(
         self, pairs: Sequence[Sequence[str]], *, timeout_s: float | None = None
     ) -> dict[int, list[float]]:
         """Score like :meth:`score_layers`, without blocking the event loop."""
-        return await run_async(self._score_layers(pairs, timeout_s))
+        return await run_async(self._calls.score_layers(pairs, timeout_s))
 
     def stats(self) -> EngineStats:
         """Queue, work done and state, now."""
@@ -243,108 +228,3 @@ class RerankEngine:
         if self._closed:
             return "closed"
         return "failed" if self._scheduler.failure is not None else "ready"
-
-    def _rerank(
-        self,
-        query: str,
-        documents: Sequence[str],
-        top_n: int | None,
-        score_threshold: float | None,
-        timeout_s: float | None,
-    ) -> Steps[Ranking]:
-        check_selection(top_n, score_threshold)
-        logits, tokens = yield from self._logits(query, documents, timeout_s)
-        ranked = rank(
-            logits,
-            top_n=top_n,
-            score_threshold=score_threshold,
-            normalize=self._config.normalize,
-        )
-        return Ranking(ranked, tokens, self.model)
-
-    def _score(
-        self, query: str, documents: Sequence[str], timeout_s: float | None
-    ) -> Steps[list[float]]:
-        logits, _ = yield from self._logits(query, documents, timeout_s)
-        return to_scores(logits, normalize=self._config.normalize)
-
-    def _logits(
-        self, query: str, documents: Sequence[str], timeout_s: float | None
-    ) -> Steps[tuple[list[float], int]]:
-        """Logits of the documents in input order, and the tokens that were read."""
-        request = request_for_documents(query, documents)
-        if not request.pairs:
-            return [], 0
-        scored = yield self._submit(request, timeout_s, self._config.queue_timeout_s)
-        return _in_input_order(scored, request), scored.tokens
-
-    def _score_layers(
-        self, pairs: Sequence[Sequence[str]], timeout_s: float | None
-    ) -> Steps[dict[int, list[float]]]:
-        if not self._is_layerwise:
-            raise ConfigurationError(
-                f"score_layers needs a layerwise or lightweight model, got {self.model}"
-            )
-        request = request_for_pairs(pairs, 0)
-        if not request.pairs:
-            return {layer: [] for layer in self._layers}
-        scored = yield self._submit(request, timeout_s, self._config.queue_timeout_s)
-        return {
-            layer: to_scores(
-                _in_input_order(scored, request, column), normalize=self._config.normalize
-            )
-            for column, layer in enumerate(self._layers)
-        }
-
-    def _score_pairs(
-        self, pairs: Iterable[Sequence[str]], show_progress: bool, timeout_s: float | None
-    ) -> Steps[list[float]]:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        # only the start may be refused: what has begun waits for its place and loses nothing
-        queue_timeout_s: float | None = self._config.queue_timeout_s
-        waiting: deque[tuple[Request, Future[Scored]]] = deque()
-        logits: list[float] = []
-        source = iter(pairs)
-        total = len(pairs) if isinstance(pairs, Sized) else None
-        with tqdm(total=total, unit="pair", disable=not show_progress) as bar:
-            try:
-                while True:
-                    read = len(logits) + sum(len(request.slots) for request, _ in waiting)
-                    request = request_for_pairs(islice(source, self._chunk_pairs()), read)
-                    if request.pairs:
-                        left_s = None if deadline is None else deadline - time.monotonic()
-                        waiting.append((request, self._submit(request, left_s, queue_timeout_s)))
-                        queue_timeout_s = None
-                    if not waiting:
-                        return to_scores(logits, normalize=self._config.normalize)
-                    if not request.pairs or len(waiting) == _CHUNKS_AHEAD:
-                        request, future = waiting.popleft()
-                        logits += _in_input_order((yield future), request)
-                        bar.update(len(request.slots))
-            finally:
-                for _, future in waiting:
-                    future.cancel()
-
-    def _chunk_pairs(self) -> int:
-        return max(min(_CHUNK_PAIRS, self._config.max_queued_pairs // _CHUNKS_AHEAD), 1)
-
-    def _submit(
-        self, request: Request, timeout_s: float | None, queue_timeout_s: float | None
-    ) -> Future[Scored]:
-        if os.getpid() != self._pid:
-            raise ForkedProcessError(
-                "this engine was made before the process forked and cannot run here: make it in "
-                "the child, or start processes with multiprocessing.get_context('spawn')"
-            )
-        return self._scheduler.submit(
-            request.pairs,
-            request.indices,
-            timeout_s=timeout_s,
-            queue_timeout_s=queue_timeout_s,
-        )
-
-
-def _in_input_order(scored: Scored, request: Request, column: int = -1) -> list[float]:
-    """A layer's logits, the deepest's by default, one for each of the caller's pairs."""
-    logits: list[float] = scored.logits[list(request.slots), column].tolist()
-    return logits
