@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import SMALL, save_checkpoint
-from pytest_socket import disable_socket
+from pytest_socket import disable_socket, enable_socket
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -23,9 +23,12 @@ from bge_rerank_integrations import EngineConfig, RerankEngine
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def pytest_runtest_setup() -> None:
-    # event loops wake themselves through a pair of unix sockets
-    disable_socket(allow_unix_socket=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("enable_socket"):
+        enable_socket()
+    else:
+        # event loops wake themselves through a pair of unix sockets
+        disable_socket(allow_unix_socket=True)
 
 
 @pytest.fixture(scope="session")

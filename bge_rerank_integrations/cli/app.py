@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from bge_rerank_integrations import ConfigurationError, RerankError, __version__
 from bge_rerank_integrations.cli.demo import demo
+from bge_rerank_integrations.cli.models import models
 from bge_rerank_integrations.cli.rerank import rerank
 
 
@@ -36,6 +37,7 @@ def _show_version(wanted: bool) -> None:
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False)
 app.command()(demo)
 app.command()(rerank)
+app.command()(models)
 
 
 @app.callback()

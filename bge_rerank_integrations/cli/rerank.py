@@ -46,6 +46,22 @@ def rerank(
     dtype: Annotated[
         str, typer.Option(help="auto, float32, bfloat16 or float16.")
     ] = EngineConfig.dtype,
+    prompt: Annotated[
+        str | None, typer.Option(help="Instruction to a decoder model.", show_default="its own")
+    ] = None,
+    cutoff_layer: Annotated[
+        list[int] | None,
+        typer.Option(help="Score after this number of layers (layerwise models)."),
+    ] = None,
+    compress_ratio: Annotated[
+        int | None, typer.Option(help="1, 2, 4 or 8 tokens become one (lightweight models).")
+    ] = None,
+    compress_layer: Annotated[
+        list[int] | None, typer.Option(help="Before this layer tokens become one; repeatable.")
+    ] = None,
+    long_documents: Annotated[
+        str, typer.Option(help="truncate, or window to read all of a long passage.")
+    ] = EngineConfig.long_documents,
     raw: Annotated[
         bool, typer.Option("--raw", help="Show logits instead of scores from 0 to 1.")
     ] = False,
@@ -66,6 +82,11 @@ def rerank(
         max_length=max_length,
         device=device,
         dtype=dtype,  # type: ignore[arg-type]  # EngineConfig refuses what is not a Dtype
+        prompt=prompt,
+        cutoff_layers=tuple(cutoff_layer) if cutoff_layer else None,
+        compress_ratio=compress_ratio,
+        compress_layers=tuple(compress_layer) if compress_layer else None,
+        long_documents=long_documents,  # type: ignore[arg-type]
         normalize=not raw,
     )
     passages = read_passages(files, jsonl=jsonl)
