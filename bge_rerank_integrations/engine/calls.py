@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence, Sized
@@ -11,7 +10,7 @@ from itertools import islice
 
 from tqdm.auto import tqdm
 
-from bge_rerank_integrations.engine.jobs import Scored
+from bge_rerank_integrations.engine.jobs import Scored, deadline_after
 from bge_rerank_integrations.engine.requests import (
     Request,
     request_for_documents,
@@ -39,7 +38,6 @@ class Calls:
     def __init__(self, config: EngineConfig, scheduler: Scheduler, layers: Sequence[int]) -> None:
         self._config = config
         self._scheduler = scheduler
-        self._pid = os.getpid()
         self._layers = layers
 
     def rerank(
@@ -91,7 +89,7 @@ class Calls:
         self, pairs: Iterable[Sequence[str]], show_progress: bool, timeout_s: float | None
     ) -> Steps[list[float]]:
         """See ``RerankEngine.score_pairs``."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline = deadline_after(timeout_s)
         # only the start may be refused: what has begun waits for its place and loses nothing
         queue_timeout_s: float | None = self._config.queue_timeout_s
         waiting: deque[tuple[Request, Future[Scored]]] = deque()
@@ -104,7 +102,7 @@ class Calls:
                     read = len(logits) + sum(len(request.slots) for request, _ in waiting)
                     request = request_for_pairs(islice(source, self._chunk_pairs()), read)
                     if request.pairs:
-                        left_s = None if deadline is None else deadline - time.monotonic()
+                        left_s = deadline - time.monotonic()
                         waiting.append((request, self._submit(request, left_s, queue_timeout_s)))
                         queue_timeout_s = None
                     if not waiting:
@@ -133,7 +131,7 @@ class Calls:
     def _submit(
         self, request: Request, timeout_s: float | None, queue_timeout_s: float | None
     ) -> Future[Scored]:
-        if os.getpid() != self._pid:
+        if not self._scheduler.is_of_this_process:
             raise ForkedProcessError(
                 "this engine was made before the process forked and cannot run here: make it in "
                 "the child, or start processes with multiprocessing.get_context('spawn')"

@@ -51,6 +51,7 @@ class RerankEngine:
             model.scorers,
             max_batch_tokens=model.max_batch_tokens,
             max_queued_pairs=self._config.max_queued_pairs,
+            layers=len(model.layers),
         )
         layers = model.layers if model.is_layerwise else ()
         self._calls = Calls(self._config, self._scheduler, layers)
@@ -94,8 +95,8 @@ class RerankEngine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine is neither closed nor failed."""
-        return not self._closed and self._scheduler.failure is None
+        """Whether the engine answers calls: not closed, not failed, not the parent process's."""
+        return self._state() == "ready"
 
     def rerank(
         self,
@@ -196,7 +197,7 @@ class RerankEngine:
             queued_pairs=self._scheduler.queued_pairs,
             in_flight=self._scheduler.in_flight,
             cache_hits=self._tokenizer.cache_hits,
-            **vars(self._scheduler.counters),
+            **self._scheduler.counters.snapshot(),
         )
 
     def close(self) -> None:
@@ -225,6 +226,7 @@ class RerankEngine:
         return f"RerankEngine({self.model!r}, {self.device}, {self.dtype}, {self._state()})"
 
     def _state(self) -> State:
-        if self._closed:
+        # in a forked child the engine cannot run any more, as after closing it
+        if self._closed or not self._scheduler.is_of_this_process:
             return "closed"
         return "failed" if self._scheduler.failure is not None else "ready"

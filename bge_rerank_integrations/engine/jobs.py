@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -12,9 +13,25 @@ import numpy as np
 
 from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.errors import NonFiniteScoreError
+from bge_rerank_integrations.errors import ConfigurationError, NonFiniteScoreError
 
 TextPair = tuple[str, str]
+
+
+def deadline_after(timeout_s: float | None) -> float:
+    """The moment, on the monotonic clock, at which a timeout that starts now is over.
+
+    :param timeout_s: None means never; 0 or less means that it is over already.
+    :raises ConfigurationError: if it is not a number.
+    """
+    if timeout_s is None:
+        return math.inf
+    is_number = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
+    if not is_number or math.isnan(timeout_s):
+        raise ConfigurationError(
+            f"timeout_s must be None or a number of seconds, got {timeout_s!r}"
+        )
+    return time.monotonic() + timeout_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +68,7 @@ class Job:
     :param timeout_s: seconds from now after which the call has failed; None waits for ever.
     :param queue_timeout_s: seconds from now to wait for a place in a full queue; None waits for
         ever.
+    :raises ConfigurationError: if ``timeout_s`` is not a number.
     """
 
     def __init__(
@@ -60,12 +78,11 @@ class Job:
         timeout_s: float | None,
         queue_timeout_s: float | None,
     ) -> None:
-        now = time.monotonic()
         self.future: Future[Scored] = Future()
         self.size = len(pairs)
         self.indices = indices
-        self.deadline = None if timeout_s is None else now + timeout_s
-        self.queue_deadline = None if queue_timeout_s is None else now + queue_timeout_s
+        self.deadline = deadline_after(timeout_s)
+        self.queue_deadline = deadline_after(queue_timeout_s)
         self.admitted = False
         self.ready: list[Piece] = []
         self._pairs = pairs
@@ -84,10 +101,15 @@ class Job:
         """Whether no pair is left to tokenize."""
         return self._tokenized == self.size
 
-    def next_pairs(self, count: int) -> tuple[int, Sequence[TextPair]]:
-        """The next pairs to tokenize, and the slot of the first."""
+    def next_pairs(self, max_pairs: int, max_characters: int) -> tuple[int, Sequence[TextPair]]:
+        """The next pairs to tokenize, at least one, and the slot of the first."""
         start = self._tokenized
-        self._tokenized = min(start + count, self.size)
+        characters = 0
+        while self._tokenized < min(start + max_pairs, self.size):
+            characters += sum(map(len, self._pairs[self._tokenized]))
+            if characters > max_characters and self._tokenized > start:
+                break
+            self._tokenized += 1
         return start, self._pairs[start : self._tokenized]
 
     def add_sequences(self, start: int, sequences: Sequence[Sequence[TokenizedPair]]) -> None:
@@ -103,11 +125,13 @@ class Job:
         self.ready += sorted(pieces, key=len)
 
     def add_logits(self, slot: int, logits: Logits) -> None:
-        """Take one sequence's logits `(layers,)`; of a pair's windows the best counts."""
+        """Take one sequence's logits `(layers,)`; of a pair's windows the best counts.
+
+        :raises NonFiniteScoreError: naming the pair, if a logit is NaN or infinite.
+        """
         if not np.isfinite(logits).all():
             worst = logits[~np.isfinite(logits)][0]
-            self.fail(NonFiniteScoreError(self.indices[slot], float(worst)))
-            return
+            raise NonFiniteScoreError(self.indices[slot], float(worst))
         if self._logits is None:
             self._logits = np.full((self.size, len(logits)), -np.inf, dtype=np.float32)
         np.maximum(self._logits[slot], logits, out=self._logits[slot])
@@ -115,10 +139,13 @@ class Job:
         if self.is_tokenized and not self._unscored:
             self._answer(Scored(self._logits, self._tokens))
 
-    def fail(self, error: BaseException) -> None:
-        """Answer with an error, unless there is an answer already."""
-        with suppress(InvalidStateError):
+    def fail(self, error: BaseException) -> bool:
+        """Answer with an error, and return True, unless there is an answer already."""
+        try:
             self.future.set_exception(error)
+        except InvalidStateError:
+            return False
+        return True
 
     def forget(self) -> None:
         """Let go of texts and token ids."""

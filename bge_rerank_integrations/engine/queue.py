@@ -6,15 +6,28 @@ whether it is answered, has failed or was cancelled, the future's callback gives
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from threading import Condition, RLock
 
 from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.jobs import Job, Piece, TextPair
+from bge_rerank_integrations.engine.deadlines import Deadlines
+from bge_rerank_integrations.engine.jobs import Job, Piece, Scored, TextPair
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.errors import DeadlineError, OverloadedError, RerankError
+from bge_rerank_integrations.errors import (
+    DeadlineError,
+    NonFiniteScoreError,
+    OverloadedError,
+    RerankError,
+)
+
+logger = logging.getLogger(__name__)
+
+# Jobs in order of arrival, any of which may leave at once.
+Line = OrderedDict[Job, None]
 
 
 class JobQueue:
@@ -30,13 +43,22 @@ class JobQueue:
         self._lock = lock
         self._to_tokenize = Condition(lock)
         self._to_score = Condition(lock)
-        self._jobs: dict[Job, None] = {}
-        self._backlog: deque[Job] = deque()
-        self._untokenized: deque[Job] = deque()
-        self._ready: OrderedDict[Job, None] = OrderedDict()
+        self._to_watch = Condition(lock)
+        # by future, so that a future needs no reference to its job: the two would be a cycle
+        self._jobs: dict[Future[Scored], Job] = {}
+        self._backlog: Line = OrderedDict()
+        self._untokenized: Line = OrderedDict()
+        self._ready: Line = OrderedDict()
+        self._deadlines = Deadlines()
+        self._in_flight: set[Piece] = set()
         self._stopped: Callable[[], RerankError] | None = None
+        self._refuses = False
         self.queued_pairs = 0
-        self.in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Sequences that a scorer has taken and that are still waited for."""
+        return len(self._in_flight)
 
     def submit(self, job: Job) -> None:
         """Take a job in, or let it wait for a place.
@@ -44,37 +66,39 @@ class JobQueue:
         :raises OverloadedError: if there is no place and the job does not wait for one.
         :raises RerankError: the reason why the queue was stopped.
         """
+        # before anything else: an interrupt in here must not leave a job that holds its place
+        job.future.add_done_callback(self._release)
         with self._lock:
             if self._stopped is not None:
                 raise self._stopped()
             # behind the backlog, or a large job would wait there for ever
-            if not self._backlog and self._has_room_for(job):
-                self._admit(job)
-            elif job.queue_deadline is not None and job.queue_deadline <= time.monotonic():
-                raise self._overloaded()
-            else:
-                self._backlog.append(job)
-                self._to_tokenize.notify()
-            self._jobs[job] = None
-        job.future.add_done_callback(lambda _: self._release(job))
+            has_place = not self._backlog and self._has_room_for(job)
+            if has_place or job.queue_deadline > time.monotonic():
+                self._enter(job, has_place)
+                return
+            refusal = self._overloaded()
+        self._log_refusal()
+        raise refusal
 
-    def next_to_tokenize(self, count: int) -> tuple[Job, int, Sequence[TextPair]] | None:
-        """Wait for pairs to tokenize; meanwhile answer the calls whose time is over.
+    def next_to_tokenize(
+        self, max_pairs: int, max_characters: int
+    ) -> tuple[Job, int, Sequence[TextPair]] | None:
+        """Wait for pairs to tokenize; the limits let other jobs pass a long one.
 
-        :param count: pairs at one time, so that a long job lets others pass.
+        :param max_pairs: pairs at one time.
+        :param max_characters: characters of more than one pair at one time.
         :returns: job, slot of the first pair, pairs; None once the queue is stopped.
         """
         with self._lock:
-            while self._stopped is None:
-                wait_s = self._expire(time.monotonic())
-                if self._untokenized:
-                    job = self._untokenized.popleft()
-                    start, pairs = job.next_pairs(count)
-                    if not job.is_tokenized:
-                        self._untokenized.append(job)
-                    return job, start, pairs
-                self._to_tokenize.wait(wait_s)
-            return None
+            while self._stopped is None and not self._untokenized:
+                self._to_tokenize.wait()
+            if self._stopped is not None:
+                return None
+            job, _ = self._untokenized.popitem(last=False)
+            start, pairs = job.next_pairs(max_pairs, max_characters)
+            if not job.is_tokenized:
+                self._untokenized[job] = None
+            return job, start, pairs
 
     def add_sequences(
         self, job: Job, start: int, sequences: Sequence[Sequence[TokenizedPair]]
@@ -109,45 +133,82 @@ class JobQueue:
                 self._ready.move_to_end(job)
                 if not job.ready:
                     del self._ready[job]
-            self.in_flight += len(pieces)
+            self._in_flight.update(pieces)
             if self._ready:
                 self._to_score.notify()
             return pieces
 
-    def add_logits(self, pieces: Sequence[Piece], logits: Logits) -> None:
-        """Hand logits `(n, layers)` to the jobs of the ``n`` pieces."""
-        with self._lock:
-            self.in_flight -= len(pieces)
-            for piece, row in zip(pieces, logits, strict=True):
-                if not piece.job.done:
-                    piece.job.add_logits(piece.slot, row)
+    def add_logits(self, pieces: Sequence[Piece], logits: Logits) -> list[NonFiniteScoreError]:
+        """Hand logits `(n, layers)` to the jobs of the ``n`` pieces.
 
-    def fail(self, piece: Piece, error: RerankError) -> None:
-        """Answer the job of a piece with an error."""
+        :returns: the errors of jobs that have failed now because a logit was not finite.
+        """
+        errors = []
         with self._lock:
-            self.in_flight -= 1
-            piece.job.fail(error)
+            self._in_flight.difference_update(pieces)
+            for piece, row in zip(pieces, logits, strict=True):
+                if piece.job.done:
+                    continue
+                try:
+                    piece.job.add_logits(piece.slot, row)
+                except NonFiniteScoreError as error:
+                    if piece.job.fail(error):
+                        errors.append(error)
+        return errors
+
+    def fail(self, piece: Piece, error: RerankError) -> bool:
+        """Answer the job of a piece with an error; return whether it still had no answer."""
+        with self._lock:
+            self._in_flight.discard(piece)
+            return piece.job.fail(error)
 
     def without_answered(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Drop the pieces that nobody waits for any more."""
         with self._lock:
-            waited_for = [piece for piece in pieces if not piece.job.done]
-            self.in_flight -= len(pieces) - len(waited_for)
-            return waited_for
+            self._in_flight.difference_update(piece for piece in pieces if piece.job.done)
+            return [piece for piece in pieces if not piece.job.done]
 
-    def stop(self, reason: Callable[[], RerankError]) -> None:
+    def answer_late_jobs(self) -> None:
+        """Answer every call whose time is over, when it is over, until the queue is stopped."""
+        while self._stopped is None:
+            with self._lock:
+                now = time.monotonic()
+                refused = False
+                for job in self._deadlines.pop_due(now):
+                    if job.deadline <= now:
+                        job.fail(DeadlineError("timeout_s passed before the scores were ready"))
+                    elif job in self._backlog:
+                        refused |= job.fail(self._overloaded())
+                if not refused and self._stopped is None:
+                    self._to_watch.wait(self._deadlines.seconds_left(now))
+            if refused:
+                self._log_refusal()
+
+    def stop(self, reason: Callable[[], RerankError]) -> int:
         """Answer every waiting job, and every later one, with an error.
 
         :param reason: makes the error; the first reason stays.
+        :returns: how many jobs waited.
         """
         with self._lock:
             if self._stopped is None:
                 self._stopped = reason
-            for job in list(self._jobs):
-                job.fail(reason())
-            self.in_flight = 0
-            self._to_tokenize.notify_all()
-            self._to_score.notify_all()
+            waiting = list(self._jobs.values())
+            for job in waiting:
+                job.fail(self._stopped())
+            self._in_flight.clear()
+            for condition in (self._to_tokenize, self._to_score, self._to_watch):
+                condition.notify_all()
+            return len(waiting)
+
+    def _enter(self, job: Job, has_place: bool) -> None:
+        self._jobs[job.future] = job
+        if has_place:
+            self._admit(job)
+        else:
+            self._backlog[job] = None
+            self._watch(job.queue_deadline, job)
+        self._watch(job.deadline, job)
 
     def _has_room_for(self, job: Job) -> bool:
         return not self.queued_pairs or self.queued_pairs + job.size <= self._max_pairs
@@ -155,37 +216,41 @@ class JobQueue:
     def _admit(self, job: Job) -> None:
         job.admitted = True
         self.queued_pairs += job.size
-        self._untokenized.append(job)
+        self._untokenized[job] = None
         self._to_tokenize.notify()
 
-    def _release(self, job: Job) -> None:
+    def _release(self, future: Future[Scored]) -> None:
         """Give back what an answered or cancelled job held, and let the next ones in."""
         with self._lock:
-            self._jobs.pop(job, None)
-            self._ready.pop(job, None)
-            for line in (self._backlog, self._untokenized):
-                if job in line:
-                    line.remove(job)
+            job = self._jobs.pop(future, None)
+            if job is None:
+                return
+            for line in (self._backlog, self._untokenized, self._ready):
+                line.pop(job, None)
             if job.admitted:
                 self.queued_pairs -= job.size
             job.forget()
-            while self._backlog and self._has_room_for(self._backlog[0]):
-                self._admit(self._backlog.popleft())
+            while self._backlog and self._has_room_for(next(iter(self._backlog))):
+                self._admit(self._backlog.popitem(last=False)[0])
+            if not self._backlog and self.queued_pairs <= self._max_pairs // 2:
+                self._refuses = False
 
-    def _expire(self, now: float) -> float | None:
-        """Answer the jobs whose time is over; return the seconds until the next one's."""
-        for job in list(self._jobs):
-            if job.deadline is not None and job.deadline <= now:
-                job.fail(DeadlineError("the call's timeout_s passed before its scores were ready"))
-        for job in list(self._backlog):
-            if job.queue_deadline is not None and job.queue_deadline <= now:
-                job.fail(self._overloaded())
-        deadlines = [job.deadline for job in self._jobs if job.deadline is not None]
-        deadlines += [job.queue_deadline for job in self._backlog if job.queue_deadline is not None]
-        return min(deadlines) - now if deadlines else None
+    def _watch(self, moment: float, job: Job) -> None:
+        if self._deadlines.add(moment, job):
+            self._to_watch.notify()
 
     def _overloaded(self) -> OverloadedError:
         return OverloadedError(
             f"{self.queued_pairs} pairs are waiting and max_queued_pairs is {self._max_pairs}: "
             "try again later, or raise the limit"
         )
+
+    def _log_refusal(self) -> None:
+        """One line until the queue is half empty again: a flood of calls makes no flood of lines.
+
+        Not under the lock: a slow log must not hold up the callers.
+        """
+        with self._lock:
+            is_first, self._refuses = not self._refuses, True
+        if is_first:
+            logger.warning("the queue is full (%d pairs): calls are refused", self._max_pairs)

@@ -39,7 +39,10 @@ def find_or_make(
 
 
 def _renew_locks() -> None:
-    """In a forked child: another thread of the parent may have held them for ever."""
+    """In a forked child: another thread of the parent may have held them for ever.
+
+    The parent's engines stay listed; they are not alive here, so that the child makes its own.
+    """
     global _lock
     _lock = Lock()
     for place in _places.values():

@@ -1,29 +1,30 @@
-"""The threads behind an engine: one tokenizes, one a device scores. Every caller is answered.
+"""The threads behind an engine: one tokenizes, one a device scores, one watches the deadlines.
 
 While a batch runs, calls gather in the queue and the next batch takes from all of them: nothing
-waits for a timer. A batch that fails is halved until the pair at fault stands alone, so that only
-its call fails; a batch that does not fit the device's memory is halved and the next ones are made
-smaller. A thread that dies, or a device that is lost, fails all callers at once, and later ones.
+waits for a timer. Every caller is answered: a thread that dies, or a device that is lost, fails all
+callers at once, and later ones.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
-from bge_rerank_integrations.engine.batching import TokenizedPair, plan_batches
-from bge_rerank_integrations.engine.failures import is_fatal, is_out_of_memory
-from bge_rerank_integrations.engine.jobs import Job, Piece, Scored, TextPair
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.failures import caused_by, is_exit, without_traceback
+from bge_rerank_integrations.engine.jobs import Job, Scored, TextPair
 from bge_rerank_integrations.engine.queue import JobQueue
 from bge_rerank_integrations.engine.scorers import Scorer
+from bge_rerank_integrations.engine.scoring import BatchRunner
+from bge_rerank_integrations.engine.stats import Counters
 from bge_rerank_integrations.errors import (
     EngineClosedError,
     EngineFailedError,
     InputError,
-    RerankError,
     ScoringError,
 )
 
@@ -31,22 +32,10 @@ logger = logging.getLogger(__name__)
 
 Tokenize = Callable[[Sequence[TextPair]], list[list[TokenizedPair]]]
 
-# pairs tokenized at one time: the first are scored while the next are tokenized
+# Tokenized at one time: the first pairs are scored while the next are tokenized, and a call with
+# very long documents lets others pass.
 _TOKENIZE_PAIRS = 256
-_SMALLEST_BATCH_TOKENS = 256
-# a padded scorer sorts over several batches, to put like lengths together
-_PADDED_BATCHES_AHEAD = 4
-
-
-@dataclass
-class Counters:
-    """What the threads have done so far."""
-
-    pairs: int = 0
-    tokens: int = 0
-    batches: int = 0
-    retries: int = 0
-    failures: int = 0
+_TOKENIZE_CHARACTERS = 1_000_000
 
 
 class Scheduler:
@@ -56,6 +45,7 @@ class Scheduler:
     :param scorers: one a replica; each is called from one thread only.
     :param max_batch_tokens: tokens in one forward pass.
     :param max_queued_pairs: pairs that may wait.
+    :param layers: columns of the scorers' logits.
     """
 
     def __init__(
@@ -65,18 +55,26 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_queued_pairs: int,
+        layers: int = 1,
     ) -> None:
         self.counters = Counters()
         self.failure: BaseException | None = None
+        self._pid = os.getpid()
         self._tokenize = tokenize
-        self._max_batch_tokens = max_batch_tokens
-        self._batch_tokens = float(max_batch_tokens)
         self._queue = JobQueue(max_queued_pairs)
-        self._threads = [self._start("tokenizer", self._run_tokenizer)]
-        self._threads += [
-            self._start(f"scorer-{number}", self._run_scorer, scorer)
-            for number, scorer in enumerate(scorers)
-        ]
+        runner = BatchRunner(
+            self._queue, self.counters, max_batch_tokens=max_batch_tokens, layers=layers
+        )
+        self._threads: list[threading.Thread] = []
+        try:
+            self._start("deadlines", self._queue.answer_late_jobs)
+            self._start("tokenizer", self._run_tokenizer)
+            for number, scorer in enumerate(scorers):
+                self._start(f"scorer-{number}", runner.run, scorer)
+        except BaseException:
+            # the system has no thread left: those that it had must not keep the model
+            self.close()
+            raise
 
     @property
     def queued_pairs(self) -> int:
@@ -85,8 +83,13 @@ class Scheduler:
 
     @property
     def in_flight(self) -> int:
-        """Sequences in a forward pass now."""
+        """Sequences that a scorer has taken and that are still waited for."""
         return self._queue.in_flight
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether the threads run here: a forked child has the object, but not its threads."""
+        return self._pid == os.getpid()
 
     def submit(
         self,
@@ -101,6 +104,7 @@ class Scheduler:
         :raises OverloadedError: if the queue is full and ``queue_timeout_s`` is 0.
         :raises EngineClosedError: after :meth:`close`.
         :raises EngineFailedError: after a thread or the device was lost.
+        :raises ConfigurationError: if a timeout is not a number.
         """
         job = Job(pairs, indices, timeout_s, queue_timeout_s)
         self._queue.submit(job)
@@ -111,18 +115,24 @@ class Scheduler:
 
         :param join_timeout_s: how long to wait for a forward pass that is under way.
         """
-        self._queue.stop(lambda: EngineClosedError("the engine was closed"))
+        if not self.is_of_this_process:
+            # another thread of the parent may have held the queue's lock when it forked
+            return
+        waiting = self._queue.stop(lambda: EngineClosedError("the engine was closed"))
+        if waiting:
+            logger.warning("the engine was closed while %d calls waited", waiting)
+        end = time.monotonic() + join_timeout_s
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(join_timeout_s)
+                thread.join(max(end - time.monotonic(), 0))
 
-    def _start(self, name: str, run: Callable[..., None], *args: object) -> threading.Thread:
+    def _start(self, name: str, run: Callable[..., None], *args: object) -> None:
         # daemon: an engine that nobody closed must not keep the interpreter from ending
         thread = threading.Thread(
             target=self._guard, args=(run, *args), name=f"bge-rerank-{name}", daemon=True
         )
         thread.start()
-        return thread
+        self._threads.append(thread)
 
     def _guard(self, run: Callable[..., None], *args: object) -> None:
         """Run a thread's loop; if it dies, no caller waits for it in vain."""
@@ -132,93 +142,50 @@ class Scheduler:
             self._break(error)
 
     def _break(self, cause: BaseException) -> None:
-        logger.critical("the engine failed and will answer no more calls", exc_info=cause)
+        """Answer all callers, then tell of it: a log that fails must not keep them waiting."""
         self.failure = cause
         message = f"the engine failed and cannot go on: {type(cause).__name__}: {cause}"
-        self._queue.stop(lambda: _caused_by(EngineFailedError(message), cause))
+        self._queue.stop(lambda: caused_by(EngineFailedError(message), cause))
+        logger.critical("the engine failed and will answer no more calls", exc_info=cause)
+        without_traceback(cause)
 
     def _run_tokenizer(self) -> None:
-        while (work := self._queue.next_to_tokenize(_TOKENIZE_PAIRS)) is not None:
+        limits = _TOKENIZE_PAIRS, _TOKENIZE_CHARACTERS
+        while (work := self._queue.next_to_tokenize(*limits)) is not None:
             job, start, pairs = work
             try:
-                sequences = self._tokenize(pairs)
-            except Exception as error:
+                sequences = self._sequences(pairs)
+            except BaseException as error:
+                if is_exit(error):
+                    raise
                 self._blame_pair(job, start, pairs, error)
             else:
                 self._queue.add_sequences(job, start, sequences)
 
+    def _sequences(self, pairs: Sequence[TextPair]) -> list[list[TokenizedPair]]:
+        """Sequences of each pair; none may be without, or its call would never be complete."""
+        sequences = self._tokenize(pairs)
+        if len(sequences) != len(pairs) or not all(sequences):
+            raise RuntimeError(
+                f"token ids of {len(pairs)} pairs were expected, the tokenizer gave "
+                f"{sum(map(bool, sequences))}"
+            )
+        return sequences
+
     def _blame_pair(
-        self, job: Job, start: int, pairs: Sequence[TextPair], error: Exception
+        self, job: Job, start: int, pairs: Sequence[TextPair], error: BaseException
     ) -> None:
         """Fail a job whose tokenization failed, naming the pair at fault if one alone fails too."""
-        self.counters.failures += 1
+        answer: InputError | ScoringError = ScoringError(f"tokenization failed: {error}")
         for slot, pair in enumerate(pairs, start):
             try:
-                self._tokenize([pair])
-            except Exception as alone:
-                index = job.indices[slot]
-                message = f"document {index} cannot be tokenized: {alone}"
-                job.fail(_caused_by(InputError(message, index), alone))
-                return
-        job.fail(_caused_by(ScoringError(f"tokenization failed: {error}"), error))
-
-    def _run_scorer(self, scorer: Scorer) -> None:
-        ahead = _PADDED_BATCHES_AHEAD if scorer.padded else 1
-        while (pieces := self._queue.next_to_score(int(self._batch_tokens) * ahead)) is not None:
-            lengths = [len(piece) for piece in pieces]
-            for batch in plan_batches(lengths, int(self._batch_tokens), padded=scorer.padded):
-                self._score(scorer, [pieces[index] for index in batch])
-
-    def _score(self, scorer: Scorer, pieces: Sequence[Piece]) -> None:
-        """Score a batch, or halve it until the pair at fault stands alone."""
-        pieces = self._queue.without_answered(pieces)
-        if not pieces:
-            return
-        try:
-            logits = scorer.score([piece.pair for piece in pieces])
-            if len(logits) != len(pieces):
-                raise RuntimeError(
-                    f"{len(pieces)} logits were expected, the model gave {len(logits)}"
-                )
-        except BaseException as error:
-            if is_fatal(error):
-                raise
-            # without its traceback, whose frames would keep the failed batch's tensors alive
-            failure = error.with_traceback(None)
-        else:
-            self._count(pieces)
-            self._queue.add_logits(pieces, logits)
-            return
-        if is_out_of_memory(failure):
-            self._shrink()
-        if len(pieces) == 1:
-            self._fail(pieces[0], failure)
-            return
-        self.counters.retries += 1
-        middle = len(pieces) // 2
-        self._score(scorer, pieces[:middle])
-        self._score(scorer, pieces[middle:])
-
-    def _fail(self, piece: Piece, error: BaseException) -> None:
-        self.counters.failures += 1
-        index = piece.job.indices[piece.slot]
-        logger.error("scoring document %d of a call failed: %s", index, error)
-        message = f"scoring document {index} failed: {error}"
-        self._queue.fail(piece, _caused_by(ScoringError(message, index), error))
-
-    def _shrink(self) -> None:
-        """Halve the budget of the batches to come."""
-        self._batch_tokens = max(self._batch_tokens / 2, _SMALLEST_BATCH_TOKENS)
-        logger.warning("out of memory: batches shrink to %d tokens", self._batch_tokens)
-
-    def _count(self, pieces: Sequence[Piece]) -> None:
-        self.counters.batches += 1
-        self.counters.pairs += len(pieces)
-        self.counters.tokens += sum(map(len, pieces))
-        # back to the full budget by and by: memory may have been another process's for a moment
-        self._batch_tokens = min(self._batch_tokens * 1.01, self._max_batch_tokens)
-
-
-def _caused_by(error: RerankError, cause: BaseException) -> RerankError:
-    error.__cause__ = cause
-    return error
+                self._sequences([pair])
+            except BaseException as alone:
+                if is_exit(alone):
+                    raise
+                index, error = job.indices[slot], alone
+                answer = InputError(f"document {index} cannot be tokenized: {alone}", index)
+                break
+        if job.fail(caused_by(answer, error)):
+            self.counters.add(failures=1)
+            logger.error("a call failed: %s", answer)

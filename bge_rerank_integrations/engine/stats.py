@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Literal
 
 State = Literal["ready", "closed", "failed"]
@@ -38,3 +39,22 @@ class EngineStats:
     retries: int
     failures: int
     cache_hits: int
+
+
+class Counters:
+    """What an engine's threads have done so far; may be counted and read from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts = dict.fromkeys(("pairs", "tokens", "batches", "retries", "failures"), 0)
+
+    def add(self, **more: int) -> None:
+        """Add to some of the counts."""
+        with self._lock:
+            for name, number in more.items():
+                self._counts[name] += number
+
+    def snapshot(self) -> dict[str, int]:
+        """All counts, of one moment."""
+        with self._lock:
+            return dict(self._counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +15,28 @@ TokenIds = npt.NDArray[np.int32]
 _CHARACTERS_PER_TOKEN = 8
 # Tokens just before a cut may differ from those of the whole text; these are not relied upon.
 _CUT_MARGIN_TOKENS = 64
+# A longer text is tokenized in parts: one part's ids at a time become Python objects, which holds
+# up all other threads of the process for as long.
+_PART_CHARACTERS = 32_768
+# what an entry of the cache takes besides its text and its ids: a key, an array, a place
+_ENTRY_BYTES = 400
 
 
 class CachedTokenizer:
     """Token ids of texts, without special tokens, with a bounded memory of recent texts.
 
     A very long text is cut before it is tokenized, so that its cost is bounded by the tokens asked
-    for and not by its length.
+    for and not by its length. Where no cut is asked for, it is tokenized in parts that end before
+    a space where there is one; a token across two parts is then two tokens.
 
     :param tokenizer: without truncation and padding; must not be changed afterwards.
-    :param max_cached_tokens: tokens kept, over all texts.
+    :param max_cached_bytes: memory for texts and their ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_cached_tokens: int = 4_000_000) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_cached_bytes: int = 64 * 2**20) -> None:
         self._tokenizer = tokenizer
-        self._max_cached_tokens = max_cached_tokens
-        self._cached_tokens = 0
+        self._max_cached_bytes = max_cached_bytes
+        self._cached_bytes = 0
         self._cache: OrderedDict[tuple[str, int | None], TokenIds] = OrderedDict()
         self.hits = 0
 
@@ -45,16 +51,18 @@ class CachedTokenizer:
             self._cache.move_to_end(key)
         self.hits += sum(key in found for key in keys)
         missing = [key for key in dict.fromkeys(keys) if key not in found]
-        encoded = self._encode_head([text for text, _ in missing], max_tokens)
+        missing_texts = [text for text, _ in missing]
+        if max_tokens is None:
+            encoded = self._encode_whole(missing_texts)
+        else:
+            encoded = self._encode_heads(missing_texts, max_tokens)
         for key, ids in zip(missing, encoded, strict=True):
             found[key] = ids
             self._remember(key, ids)
         return [found[key] for key in keys]
 
-    def _encode_head(self, texts: Sequence[str], max_tokens: int | None) -> list[TokenIds]:
+    def _encode_heads(self, texts: Sequence[str], max_tokens: int) -> list[TokenIds]:
         """Token ids of the texts, reading only as many characters as ``max_tokens`` need."""
-        if max_tokens is None:
-            return self._encode_all(texts)
         heads = [max_tokens * _CHARACTERS_PER_TOKEN] * len(texts)
         encoded = self._encode_all([text[: heads[i]] for i, text in enumerate(texts)])
         enough = max_tokens + _CUT_MARGIN_TOKENS
@@ -67,7 +75,14 @@ class CachedTokenizer:
                 short, self._encode_all([texts[i][: heads[i]] for i in short]), strict=True
             ):
                 encoded[i] = ids
-        return [ids[:max_tokens] for ids in encoded]
+        # copied: a slice would keep all the ids it was cut from
+        return [ids[:max_tokens].copy() for ids in encoded]
+
+    def _encode_whole(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Token ids of the texts to their ends."""
+        parts = [list(_parts(text)) for text in texts]
+        encoded = iter(self._encode_all([part for of_one in parts for part in of_one]))
+        return [np.concatenate([next(encoded) for _ in of_one]) for of_one in parts]
 
     def _encode_all(self, texts: Sequence[str]) -> list[TokenIds]:
         if not texts:
@@ -77,8 +92,24 @@ class CachedTokenizer:
 
     def _remember(self, key: tuple[str, int | None], ids: TokenIds) -> None:
         self._cache[key] = ids
-        # at least 1: a text without tokens takes a place too
-        self._cached_tokens += max(len(ids), len(key[0]) // _CHARACTERS_PER_TOKEN, 1)
-        while self._cached_tokens > self._max_cached_tokens:
+        self._cached_bytes += _bytes(key[0], ids)
+        while self._cached_bytes > self._max_cached_bytes:
             (text, _), oldest = self._cache.popitem(last=False)
-            self._cached_tokens -= max(len(oldest), len(text) // _CHARACTERS_PER_TOKEN, 1)
+            self._cached_bytes -= _bytes(text, oldest)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text in parts of at least one character, or the empty text itself."""
+    start = 0
+    while len(text) - start > _PART_CHARACTERS:
+        end = start + _PART_CHARACTERS
+        space = text.rfind(" ", start + 1, end)
+        end = end if space < 0 else space
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _bytes(text: str, ids: TokenIds) -> int:
+    # not sys.getsizeof: it grows once the text's UTF-8 form was asked for
+    return len(text) * (1 if text.isascii() else 4) + ids.nbytes + _ENTRY_BYTES
