@@ -13,6 +13,7 @@ from bge_rerank_integrations import ConfigurationError, RerankError, __version__
 from bge_rerank_integrations.cli.demo import demo
 from bge_rerank_integrations.cli.models import models
 from bge_rerank_integrations.cli.rerank import rerank
+from bge_rerank_integrations.cli.serve import serve
 
 
 class _Commands(TyperGroup):
@@ -37,6 +38,7 @@ def _show_version(wanted: bool) -> None:
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False)
 app.command()(demo)
 app.command()(rerank)
+app.command()(serve)
 app.command()(models)
 
 

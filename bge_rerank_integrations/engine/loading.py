@@ -72,7 +72,7 @@ def load(config: EngineConfig) -> LoadedModel:
     check_settings(config, family)
     layers = scored_layers(config, checkpoint, family)
     max_length = _max_length(config, checkpoint)
-    raw_tokenizer = _load_tokenizer(checkpoint)
+    raw_tokenizer = load_tokenizer(checkpoint)
     tokenizer = _make_tokenizer(raw_tokenizer, config, checkpoint, family, max_length)
     scorers = tuple(
         family.make_scorer(
@@ -126,7 +126,7 @@ def _make_tokenizer(
     )
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The checkpoint's fast tokenizer, as it was saved."""
     folder = checkpoint.folder
     try:

@@ -1,0 +1,132 @@
+"""``bge-rerank serve``: one engine for many processes, over HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bge_rerank_integrations.errors import MissingExtraError
+from bge_rerank_integrations.serving.settings import API_KEY_VARIABLE, ServerSettings
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+
+if TYPE_CHECKING:
+    from bge_rerank_integrations import RerankEngine
+
+DEFAULT_PORT = 8787
+
+
+def serve(
+    model: Annotated[
+        str, typer.Option(help="Hub id, folder, or the built-in English model.")
+    ] = BUILT_IN_MODEL,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; only this machine reaches the default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = DEFAULT_PORT,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar=API_KEY_VARIABLE,
+            help="Ask every request for this key. Better given in the environment: a command "
+            "line is seen by all users of a machine.",
+            show_default="none",
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None,
+        typer.Option(help="Name of the model in answers.", show_default="the model's"),
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option(help="Tokens of query and passage together, at most.")
+    ] = EngineConfig.max_length,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16.")
+    ] = EngineConfig.dtype,
+    max_queued_pairs: Annotated[
+        int, typer.Option(help="Pairs that may wait; more are answered with 429.")
+    ] = EngineConfig.max_queued_pairs,
+    max_documents: Annotated[
+        int, typer.Option(help="Documents in one request, at most.")
+    ] = ServerSettings.max_documents,
+    max_characters: Annotated[
+        int, typer.Option(help="Characters in one text, at most.")
+    ] = ServerSettings.max_characters,
+    max_body_bytes: Annotated[
+        int, typer.Option(help="Bytes in one request, at most.")
+    ] = ServerSettings.max_body_bytes,
+    timeout_s: Annotated[
+        float, typer.Option(help="Seconds after which a request is answered with 504.")
+    ] = ServerSettings.timeout_s,
+    log_level: Annotated[str, typer.Option(help="critical, error, warning, info or debug.")] = (
+        "info"
+    ),
+) -> None:
+    """Serve a reranker over HTTP, in the words of Cohere, Jina, TEI, vLLM and others.
+
+    SIGTERM lets the requests that are being answered finish first.
+    """
+    try:
+        import uvicorn
+
+        from bge_rerank_integrations.serving.app import create_app
+    except ModuleNotFoundError as error:
+        if error.name != "uvicorn":
+            raise
+        raise MissingExtraError("serve") from error
+
+    config = EngineConfig(
+        model=model,
+        max_length=max_length,
+        device=device,
+        dtype=dtype,  # type: ignore[arg-type]  # EngineConfig refuses what is not a Dtype
+        max_queued_pairs=max_queued_pairs,
+        normalize=False,
+    )
+    settings = ServerSettings(
+        api_key=api_key,
+        model_name=model_name,
+        max_documents=max_documents,
+        max_characters=max_characters,
+        max_body_bytes=max_body_bytes,
+        timeout_s=timeout_s,
+    )
+    if api_key is None and not _is_loopback(host):
+        typer.echo(f"warning: {host} may be reached by others, and no key is asked for", err=True)
+
+    failures: list[Exception] = []
+
+    def give_up(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(lambda: _load(config), settings, on_load_error=give_up),
+            host=host,
+            port=port,
+            log_level=log_level,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(timeout_s),
+        )
+    )
+    server.run()
+    if failures:
+        raise failures[0]
+
+
+def _load(config: EngineConfig) -> RerankEngine:
+    # here: torch takes seconds to import, and the server can say meanwhile that it is loading
+    from bge_rerank_integrations import RerankEngine
+
+    return RerankEngine.shared(config)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,1 @@
+"""One engine for many processes: an HTTP server, a client for it and for hosted services, Ray."""

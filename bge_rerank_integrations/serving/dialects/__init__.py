@@ -1,0 +1,1 @@
+"""How other rerank services speak: one file each, tied to paths in :mod:`routes`."""

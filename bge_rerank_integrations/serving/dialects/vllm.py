@@ -1,0 +1,185 @@
+"""vLLM: ``/score``, and a ``/rerank`` that always repeats the documents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from typing_extensions import Self
+
+from bge_rerank_integrations.ranking import to_scores
+from bge_rerank_integrations.serving.dialects.base import (
+    EXAMPLE,
+    EXAMPLE_DOCUMENTS,
+    EXAMPLE_QUERY,
+    Answer,
+    Dialect,
+    Documents,
+    DocumentText,
+    Form,
+    ModelName,
+    Question,
+    Request,
+    Text,
+)
+from bge_rerank_integrations.serving.dialects.common import Usage
+from bge_rerank_integrations.serving.dialects.infinity import OpenAIError, openai_error
+from bge_rerank_integrations.serving.problems import Kind
+
+
+def _listed(texts: Any) -> Any:
+    return [texts] if isinstance(texts, str) else texts
+
+
+OneOrMore = Annotated[
+    list[DocumentText],
+    BeforeValidator(_listed),
+    Field(min_length=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+
+
+class VllmRequest(Request):
+    """Documents to rank for a query."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    model: ModelName = None
+    query: str
+    documents: Documents
+    top_n: int = Field(default=0, ge=0, description="How many to return; 0 means all.")
+    truncate_prompt_tokens: int | None = Field(
+        default=None, ge=-1, description="Cut each document after this many tokens; -1: as fits."
+    )
+    use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
+
+
+class VllmScoreRequest(Request):
+    """Texts to compare: one with many, or two lists in step."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text_1": EXAMPLE_QUERY, "text_2": EXAMPLE_DOCUMENTS}]}
+    )
+
+    model: ModelName = None
+    text_1: OneOrMore = Field(validation_alias=AliasChoices("text_1", "data_1", "queries"))
+    text_2: OneOrMore = Field(
+        validation_alias=AliasChoices("text_2", "data_2", "documents", "items")
+    )
+    truncate_prompt_tokens: int | None = Field(default=None, ge=-1)
+    use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if len(self.text_1) not in (1, len(self.text_2)):
+            raise ValueError(
+                "text_1 must be one text, or as many as text_2: "
+                f"got {len(self.text_1)} and {len(self.text_2)}"
+            )
+        return self
+
+
+class VllmResult(BaseModel):
+    """One document's place."""
+
+    index: int
+    document: Text
+    relevance_score: float
+
+
+class VllmResponse(BaseModel):
+    """Documents, best first."""
+
+    id: str
+    model: str
+    usage: Usage
+    results: list[VllmResult]
+
+
+class VllmScore(BaseModel):
+    """One pair's score."""
+
+    index: int
+    object: Literal["score"] = "score"
+    score: float
+
+
+class VllmScoreResponse(BaseModel):
+    """Scores in input order."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[VllmScore]
+    usage: Usage
+
+
+def _document_tokens(truncate_prompt_tokens: int | None) -> int | None:
+    # -1 asks for what this server does anyway: as much as the model reads
+    return truncate_prompt_tokens if (truncate_prompt_tokens or 0) > 0 else None
+
+
+def _questions(request: VllmRequest) -> list[Question]:
+    limit = _document_tokens(request.truncate_prompt_tokens)
+    return [Question(request.query, request.documents, limit)]
+
+
+def score_questions(request: VllmScoreRequest) -> list[Question]:
+    """One question for one text against many; else one for each pair."""
+    limit = _document_tokens(request.truncate_prompt_tokens)
+    if len(request.text_1) == 1:
+        return [Question(request.text_1[0], request.text_2, limit)]
+    return [
+        Question(query, [document], limit)
+        for query, document in zip(request.text_1, request.text_2, strict=True)
+    ]
+
+
+def _reply(request: VllmRequest, answer: Answer) -> VllmResponse:
+    return VllmResponse(
+        id=answer.id,
+        model=answer.model,
+        usage=Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
+        results=[
+            VllmResult(
+                index=ranked.index,
+                document=Text(text=request.documents[ranked.index]),
+                relevance_score=ranked.score,
+            )
+            for ranked in answer.ranked(request.top_n or None, raw=not request.use_activation)
+        ],
+    )
+
+
+def _score_reply(request: VllmScoreRequest, answer: Answer) -> VllmScoreResponse:
+    scores = to_scores(answer.logits, normalize=request.use_activation)
+    return VllmScoreResponse(
+        id=answer.id,
+        created=answer.created,
+        model=answer.model,
+        data=[VllmScore(index=index, score=score) for index, score in enumerate(scores)],
+        usage=Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
+    )
+
+
+VLLM = Dialect("vllm", openai_error, OpenAIError, {Kind.INVALID: 400, Kind.EMPTY: 400})
+RERANK = Form(VLLM, VllmRequest, VllmResponse, _questions, _reply)
+SCORE = Form(
+    VLLM, VllmScoreRequest, VllmScoreResponse, score_questions, _score_reply, marker="text_1"
+)

@@ -1,0 +1,115 @@
+"""Figures for Prometheus: requests as they end, the engine's counters as they are read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bge_rerank_integrations.serving import routes
+from bge_rerank_integrations.serving.service import RerankService
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_DOCUMENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+_GAUGES = {
+    "queued_pairs": "Pairs in calls that are not answered yet.",
+    "in_flight": "Sequences in a forward pass now.",
+}
+_COUNTERS = {
+    "pairs": "Sequences scored.",
+    "tokens": "Tokens read.",
+    "batches": "Forward passes that succeeded.",
+    "retries": "Batches that failed and were halved.",
+    "failures": "Calls that failed in tokenization or in the forward pass.",
+    "cache_hits": "Texts whose token ids were remembered.",
+}
+
+
+class Metrics:
+    """A server's figures, in a registry of its own.
+
+    :param service: whose engine is read.
+    """
+
+    def __init__(self, service: RerankService) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_EngineCollector(service))
+        self.requests = Counter(
+            "bge_rerank_requests",
+            "Requests answered; 499 means that the client went away.",
+            ("path", "status"),
+            registry=self._registry,
+        )
+        self.seconds = Histogram(
+            "bge_rerank_request_seconds",
+            "From a request's first byte to its answer's last.",
+            ("path",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.documents = Histogram(
+            "bge_rerank_request_documents",
+            "Documents in a request.",
+            buckets=_DOCUMENTS,
+            registry=self._registry,
+        )
+        self.in_progress = Gauge(
+            "bge_rerank_requests_in_progress",
+            "Requests that are not answered yet.",
+            registry=self._registry,
+        )
+
+    def text(self) -> bytes:
+        """All figures in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class MetricsMiddleware:
+    """Counts the requests on the dialects' paths."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = routes.find(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            # no labels from paths that anyone may make up
+            await self._app(scope, receive, send)
+            return
+        path, status, start = found[0], 500, time.perf_counter()
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with self._metrics.in_progress.track_inprogress():
+            try:
+                await self._app(scope, receive, send_and_note)
+            finally:
+                self._metrics.requests.labels(path, str(status)).inc()
+                self._metrics.seconds.labels(path).observe(time.perf_counter() - start)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, service: RerankService) -> None:
+        self._service = service
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "bge_rerank_ready", "Whether requests are answered.", value=self._service.is_ready
+        )
+        if not self._service.is_ready:
+            return
+        stats = self._service.engine.stats()
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(f"bge_rerank_engine_{name}", text, value=getattr(stats, name))
+        for name, text in _COUNTERS.items():
+            yield CounterMetricFamily(f"bge_rerank_engine_{name}", text, value=getattr(stats, name))

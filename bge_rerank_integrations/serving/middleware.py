@@ -1,0 +1,92 @@
+"""What happens to a request before its body is read: key, size, type of content."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bge_rerank_integrations.serving.problems import Kind, Problem
+
+# the page asks for the key itself; orchestrators ask for the other two without one
+PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json"})
+
+Refuse = Callable[[str, Problem], Response]
+
+
+class KeyMiddleware:
+    """Asks for the key everywhere but on :data:`PUBLIC_PATHS`.
+
+    :param key: what must come as ``Authorization: Bearer …``.
+    :param refuse: path and problem → answer.
+    """
+
+    def __init__(self, app: ASGIApp, key: str, refuse: Refuse) -> None:
+        self._app = app
+        self._expected = f"bearer {key}".encode()
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PUBLIC_PATHS or self._has_key(scope):
+            await self._app(scope, receive, send)
+            return
+        message = "the API key is missing or wrong: send Authorization: Bearer <key>"
+        response = self._refuse(scope["path"], Problem(Kind.UNAUTHORIZED, message))
+        response.headers["WWW-Authenticate"] = "Bearer"
+        await response(scope, receive, send)
+
+    def _has_key(self, scope: Scope) -> bool:
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        given = f"{scheme.lower()} {key.strip()}".encode("latin-1")
+        # takes as long for a wrong key as for a nearly right one
+        return hmac.compare_digest(given, self._expected)
+
+
+class BodyMiddleware:
+    """Refuses a body that is too large, before or while it is read, or that is not JSON.
+
+    :param max_bytes: size of a body, at most.
+    :param refuse: path and problem → answer.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, refuse: Refuse) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self._problem(scope)
+        if problem is not None:
+            await self._refuse(scope["path"], problem)(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise HTTPException(413, self._too_large())
+            return message
+
+        await self._app(scope, receive_within_limit, send)
+
+    def _problem(self, scope: Scope) -> Problem | None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return None
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            return Problem(Kind.TOO_LARGE, self._too_large())
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            message = f"send Content-Type: application/json, got {content_type or 'none'!r:.80}"
+            return Problem(Kind.MEDIA_TYPE, message)
+        return None
+
+    def _too_large(self) -> str:
+        return f"a request may hold {self._max_bytes} bytes"

@@ -1,0 +1,184 @@
+"""An engine behind a server: loaded in the background, asked with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from bge_rerank_integrations.errors import ConfigurationError, InputError, RerankError
+from bge_rerank_integrations.ranking import Ranking
+from bge_rerank_integrations.serving.dialects.base import Answer, Question
+from bge_rerank_integrations.serving.problems import Kind, Problem
+from bge_rerank_integrations.serving.served import ServedEngine
+from bge_rerank_integrations.serving.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from bge_rerank_integrations.serving.cutting import DocumentCutter
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class RefusedError(Exception):
+    """The server itself refuses a request."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class RerankService:
+    """Checks requests against the limits, and asks the engine.
+
+    :param load: makes the engine; called once, in a thread.
+    :param settings: the limits.
+    :param on_load_error: called on the event loop if ``load`` raises.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], ServedEngine],
+        settings: ServerSettings,
+        on_load_error: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self._load = load
+        self._on_load_error = on_load_error
+        self._engine: ServedEngine | None = None
+        self._error: Exception | None = None
+        self._cutter: DocumentCutter | None = None
+
+    async def start(self) -> None:
+        """Load the engine; until that is done every request is answered with 503."""
+        try:
+            engine = await asyncio.to_thread(self._load)
+            if engine.config.normalize:
+                raise ConfigurationError(
+                    "a server's engine must have normalize=False: requests ask for either scale"
+                )
+            self._engine = engine
+        except Exception as error:
+            logger.error("the engine could not be loaded: %s", error)
+            self._error = error
+            if self._on_load_error is not None:
+                self._on_load_error(error)
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the engine cannot be loaded, has failed or was closed."""
+        return self._error is None and (self._engine is None or self._engine.is_alive)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are answered."""
+        return self._engine is not None and self._engine.is_alive
+
+    @property
+    def engine(self) -> ServedEngine:
+        """The engine.
+
+        :raises RefusedError: while there is none.
+        """
+        if self._engine is None:
+            message = "the model is being loaded" if self._error is None else "there is no model"
+            raise RefusedError(Problem(Kind.UNAVAILABLE, message))
+        return self._engine
+
+    @property
+    def model_name(self) -> str:
+        """The name that answers carry."""
+        return self.settings.model_name or self.engine.model
+
+    async def answer(self, questions: Sequence[Question]) -> Answer:
+        """Ask the engine all questions of one request at once.
+
+        :raises RefusedError: if a limit is passed, or there is no engine.
+        :raises RerankError: see :class:`RerankEngine`; its ``index`` counts the documents of all
+            questions.
+        """
+        engine = self.engine
+        self._check(questions)
+        deadline = time.monotonic() + self.settings.timeout_s
+        firsts = [0]
+        for question in questions:
+            firsts.append(firsts[-1] + len(question.documents))
+        rankings = await _all(
+            [
+                self._ask(engine, question, first, deadline)
+                for question, first in zip(questions, firsts, strict=False)
+            ]
+        )
+        logits = [0.0] * firsts[-1]
+        for first, ranking in zip(firsts, rankings, strict=False):
+            for document in ranking:
+                logits[first + document.index] = document.score
+        return Answer(
+            logits=logits,
+            tokens=sum(ranking.total_tokens for ranking in rankings),
+            model=self.model_name,
+            id=f"rerank-{uuid.uuid4().hex}",
+            created=int(time.time()),
+        )
+
+    async def _ask(
+        self, engine: ServedEngine, question: Question, first: int, deadline: float
+    ) -> Ranking:
+        try:
+            documents = await self._fitted(engine, question)
+            left_s = max(deadline - time.monotonic(), 0.0)
+            return await engine.arerank(question.query, documents, timeout_s=left_s)
+        except RerankError as error:
+            index = getattr(error, "index", None)
+            if index is not None:
+                # in the request's list, not in this question's
+                error.index = first + index  # type: ignore[attr-defined]
+            raise
+
+    async def _fitted(self, engine: ServedEngine, question: Question) -> Sequence[str]:
+        limit, documents = question.max_tokens_per_document, question.documents
+        if limit is None and not question.refuse_long:
+            return documents
+        # here: it loads the engine's libraries, which nothing needs before the engine does
+        from bge_rerank_integrations.serving.cutting import DocumentCutter
+
+        if self._cutter is None:
+            self._cutter = DocumentCutter(engine.config, engine.max_length)
+        if question.refuse_long:
+            await asyncio.to_thread(self._cutter.refuse_long, question.query, documents)
+        if limit is None:
+            return documents
+        return await asyncio.to_thread(self._cutter.cut, question.query, documents, limit)
+
+    def _check(self, questions: Sequence[Question]) -> None:
+        count = sum(len(question.documents) for question in questions)
+        if count > self.settings.max_documents:
+            raise InputError(
+                f"a request may hold {self.settings.max_documents} documents, got {count}"
+            )
+        index = 0
+        for question in questions:
+            self._check_length("the query", question.query, None)
+            for document in question.documents:
+                self._check_length(f"document {index}", document, index)
+                index += 1
+
+    def _check_length(self, name: str, text: str, index: int | None) -> None:
+        if len(text) > self.settings.max_characters:
+            raise InputError(
+                f"{name} may hold {self.settings.max_characters} characters, got {len(text)}", index
+            )
+
+
+async def _all(work: Sequence[Coroutine[None, None, T]]) -> list[T]:
+    """Await everything; when one fails, or the caller is cancelled, the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

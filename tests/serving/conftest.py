@@ -1,0 +1,52 @@
+"""A server around an engine without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import httpx
+import pytest
+
+from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.served import ServedEngine
+from bge_rerank_integrations.serving.settings import ServerSettings
+from serving.fake_engine import FakeEngine
+
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@asynccontextmanager
+async def served(
+    engine: ServedEngine, settings: ServerSettings | None = None, *, raise_errors: bool = True
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server that is ready, without a socket."""
+    app = create_app(lambda: engine, settings)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=raise_errors)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://server") as client,
+    ):
+        while (await client.get("/ready")).status_code != 200:
+            await asyncio.sleep(0.005)
+        yield client
+
+
+@pytest.fixture
+def serve() -> Serve:
+    """Make a server and its client."""
+    return served
+
+
+@pytest.fixture
+def fake_engine() -> FakeEngine:
+    """An engine that counts words."""
+    return FakeEngine()
+
+
+@pytest.fixture
+async def client(fake_engine: FakeEngine) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server around the fake engine."""
+    async with served(fake_engine) as client:
+        yield client

@@ -1,0 +1,180 @@
+"""Each service's own words, asked and answered."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from bge_rerank_integrations.ranking import sigmoid
+from serving.fake_engine import FakeEngine, logit_of
+
+QUERY = "what is a panda"
+DOCUMENTS = ["no word of it", "a panda is a bear", "what a panda is", "is it"]
+LOGITS = [logit_of(QUERY, document) for document in DOCUMENTS]
+SCORES = [sigmoid(logit) for logit in LOGITS]
+ORDER = [2, 1, 3, 0]
+
+
+async def post(client: httpx.AsyncClient, path: str, /, **body: Any) -> Any:
+    response = await client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+async def test_the_common_form(client: httpx.AsyncClient, path: str) -> None:
+    answer = await post(client, path, model="any", query=QUERY, documents=DOCUMENTS, top_n=2)
+    assert answer.pop("created") > 1.7e9
+    assert re.fullmatch("rerank-[0-9a-f]{32}", answer.pop("id"))
+    assert answer == {
+        "object": "rerank",
+        "model": "fake",
+        "results": [
+            {"index": 2, "relevance_score": SCORES[2]},
+            {"index": 1, "relevance_score": SCORES[1]},
+        ],
+        "usage": {"prompt_tokens": 40, "total_tokens": 40},
+    }
+
+
+async def test_the_common_form_repeats_texts_and_gives_logits_on_request(
+    client: httpx.AsyncClient,
+) -> None:
+    documents = [{"text": text, "id": 7} for text in DOCUMENTS]
+    answer = await post(
+        client,
+        "/rerank",
+        query=QUERY,
+        documents=documents,
+        return_documents=True,
+        raw_scores=True,
+        top_n=None,
+    )
+    assert answer["results"] == [
+        {"index": index, "relevance_score": LOGITS[index], "document": {"text": DOCUMENTS[index]}}
+        for index in ORDER
+    ]
+
+
+async def test_infinity_gives_bare_documents_or_null(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/infinity/rerank", query=QUERY, documents=DOCUMENTS, top_n=1)
+    assert answer["results"] == [{"index": 2, "relevance_score": SCORES[2], "document": None}]
+    answer = await post(
+        client, "/infinity/rerank", query=QUERY, documents=DOCUMENTS, return_documents=True
+    )
+    assert [result["document"] for result in answer["results"]] == [DOCUMENTS[i] for i in ORDER]
+
+
+async def test_cohere_v2(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/v2/rerank", model="m", query=QUERY, documents=DOCUMENTS * 30)
+    assert answer["results"][0] == {"index": 2, "relevance_score": SCORES[2]}
+    assert answer["meta"] == {
+        "api_version": {"version": "2"},
+        "billed_units": {"search_units": 2},
+        "tokens": {"input_tokens": 1200},
+    }
+    assert answer.keys() == {"id", "results", "meta"}
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/tei/rerank"])
+async def test_tei_answers_a_bare_list(client: httpx.AsyncClient, path: str) -> None:
+    answer = await post(client, path, query=QUERY, texts=DOCUMENTS)
+    assert answer == [{"index": index, "score": SCORES[index]} for index in ORDER]
+    answer = await post(
+        client, path, query=QUERY, texts=DOCUMENTS, raw_scores=True, return_text=True, truncate=True
+    )
+    assert answer[0] == {"index": 2, "score": LOGITS[2], "text": DOCUMENTS[2]}
+
+
+@pytest.mark.parametrize("path", ["/score", "/v1/score"])
+async def test_scores_come_in_input_order(client: httpx.AsyncClient, path: str) -> None:
+    answer = await post(client, path, text_1=QUERY, text_2=DOCUMENTS)
+    assert answer["data"] == [
+        {"index": index, "object": "score", "score": score} for index, score in enumerate(SCORES)
+    ]
+    assert answer["object"] == "list"
+    assert answer["usage"] == {"prompt_tokens": 40, "total_tokens": 40}
+
+
+async def test_two_lists_are_scored_in_step(
+    client: httpx.AsyncClient, fake_engine: FakeEngine
+) -> None:
+    queries = [QUERY, "is it", QUERY]
+    answer = await post(
+        client, "/score", data_1=queries, data_2=DOCUMENTS[1:], use_activation=False
+    )
+    pairs = list(zip(queries, DOCUMENTS[1:], strict=True))
+    assert [result["score"] for result in answer["data"]] == [logit_of(*pair) for pair in pairs]
+    assert [(query, documents) for query, documents, _ in fake_engine.calls] == [
+        (query, (document,)) for query, document in pairs
+    ]
+
+
+async def test_one_pair_is_scored(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/score", text_1=QUERY, text_2=DOCUMENTS[1])
+    assert [result["score"] for result in answer["data"]] == [SCORES[1]]
+
+
+async def test_vllm_always_repeats_the_documents(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/vllm/v1/rerank", query=QUERY, documents=DOCUMENTS, top_n=0)
+    assert answer["results"] == [
+        {"index": i, "document": {"text": DOCUMENTS[i]}, "relevance_score": SCORES[i]}
+        for i in ORDER
+    ]
+
+
+async def test_azions_examples_work_as_printed(client: httpx.AsyncClient) -> None:
+    documents = [
+        "Deep learning is a subset of machine learning that uses neural networks with many layers",
+        "The weather is nice today",
+        "Deep learning enables computers to learn from large amounts of data",
+        "I like pizza",
+    ]
+    path, query = "/azion/ai/run/baai-bge-reranker-v2-m3", "What is deep learning?"
+    answer = await post(client, path, query=query, documents=documents)
+    assert len(answer["results"]) == 4
+    assert answer["results"][0].keys() == {"index", "document", "relevance_score"}
+    assert answer["results"][0]["document"] == {"text": documents[0]}
+    assert answer["usage"]["total_tokens"] == 40
+    scored = await post(client, path, text_1=query, text_2=documents)
+    assert [result["index"] for result in scored["data"]] == [0, 1, 2, 3]
+
+
+async def test_voyage(client: httpx.AsyncClient) -> None:
+    answer = await post(
+        client, "/voyage/v1/rerank", query=QUERY, documents=DOCUMENTS, model="m", top_k=1,
+        return_documents=True,
+    )  # fmt: skip
+    assert answer == {
+        "object": "list",
+        "data": [{"index": 2, "relevance_score": SCORES[2], "document": DOCUMENTS[2]}],
+        "model": "fake",
+        "usage": {"total_tokens": 40},
+    }
+
+
+async def test_nim_answers_logits(client: httpx.AsyncClient) -> None:
+    passages = [{"text": text} for text in DOCUMENTS]
+    answer = await post(client, "/v1/ranking", query={"text": QUERY}, passages=passages)
+    assert answer["rankings"] == [{"index": index, "logit": LOGITS[index]} for index in ORDER]
+
+
+async def test_cloudflare(client: httpx.AsyncClient) -> None:
+    answer = await post(
+        client,
+        "/client/v4/accounts/a1b2/ai/run/@cf/baai/bge-reranker-base",
+        query=QUERY,
+        contexts=[{"text": text} for text in DOCUMENTS],
+        top_k=2,
+    )
+    assert answer == {
+        "result": {
+            "response": [{"id": 2, "score": SCORES[2]}, {"id": 1, "score": SCORES[1]}],
+        },
+        "success": True,
+        "errors": [],
+        "messages": [],
+    }

@@ -1,0 +1,201 @@
+"""What is refused or fails, said in each service's own words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from bge_rerank_integrations import (
+    DeadlineError,
+    EngineClosedError,
+    EngineFailedError,
+    InputError,
+    NonFiniteScoreError,
+    OverloadedError,
+)
+from bge_rerank_integrations.serving.settings import ServerSettings
+from serving.conftest import Serve
+from serving.fake_engine import FakeEngine
+
+CLOUDFLARE = "/client/v4/accounts/a/ai/run/@cf/baai/bge-reranker-base"
+BODIES: dict[str, dict[str, Any]] = {
+    "/rerank": {"query": "q", "documents": ["a", "b"]},
+    "/v1/rerank": {"query": "q", "documents": ["a", "b"]},
+    "/v2/rerank": {"query": "q", "documents": ["a", "b"]},
+    "/infinity/rerank": {"query": "q", "documents": ["a", "b"]},
+    "/tei/rerank": {"query": "q", "texts": ["a", "b"]},
+    "/vllm/rerank": {"query": "q", "documents": ["a", "b"]},
+    "/score": {"text_1": "q", "text_2": ["a", "b"]},
+    "/v1/score": {"text_1": "q", "text_2": ["a", "b"]},
+    "/voyage/v1/rerank": {"query": "q", "documents": ["a", "b"]},
+    "/v1/ranking": {"query": {"text": "q"}, "passages": [{"text": "a"}, {"text": "b"}]},
+    "/azion/ai/run/m": {"query": "q", "documents": ["a", "b"]},
+    CLOUDFLARE: {"query": "q", "contexts": [{"text": "a"}, {"text": "b"}]},
+}
+TEXTS = {CLOUDFLARE: "contexts", "/tei/rerank": "texts", "/v1/ranking": "passages"}
+TEXTS |= {"/score": "text_2", "/v1/score": "text_2"}
+
+
+def message_of(path: str, response: httpx.Response) -> str:
+    """The message, from where the service's clients look for it."""
+    body = response.json()
+    if path == CLOUDFLARE:
+        assert (body["success"], body["result"]) == (False, None)
+        assert body["errors"][0]["code"] == response.status_code
+        return str(body["errors"][0]["message"])
+    if path == "/tei/rerank":
+        assert body.keys() == {"error", "error_type"}
+        return str(body["error"])
+    if path == "/v2/rerank":
+        assert body.keys() == {"message"}
+        return str(body["message"])
+    if path in ("/voyage/v1/rerank", "/v1/ranking"):
+        assert body.keys() == {"detail"}
+        return str(body["detail"])
+    if path in ("/rerank", "/v1/rerank"):
+        assert body["message"] == body["detail"] == body["error"]["message"]
+    assert body["error"]["code"] == response.status_code
+    return str(body["error"]["message"])
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OverloadedError("the queue is full"), 429),
+        (DeadlineError("too late"), 504),
+        (EngineFailedError("it broke"), 503),
+        (EngineClosedError("it was closed"), 503),
+        (NonFiniteScoreError(1, float("nan")), 500),
+    ],
+)
+async def test_an_engines_error_is_answered_in_the_services_words(
+    serve: Serve, path: str, error: Exception, status: int
+) -> None:
+    async with serve(FakeEngine(error)) as client:
+        response = await client.post(path, json=BODIES[path])
+    expected = 424 if (path, status) == ("/tei/rerank", 500) else status
+    assert response.status_code == expected
+    assert message_of(path, response) == str(error)
+    assert response.headers.get("retry-after") == ("1" if status in (429, 503) else None)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_wrong_document_is_named(client: httpx.AsyncClient, path: str) -> None:
+    texts = TEXTS.get(path, "documents")
+    body = BODIES[path] | {texts: [*BODIES[path][texts], 5]}
+    response = await client.post(path, json=body)
+    assert response.status_code in (400, 422)
+    assert f"{texts}[2]" in message_of(path, response)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_the_error_of_a_document_keeps_its_index(serve: Serve, path: str) -> None:
+    async with serve(FakeEngine(InputError("document 1 is odd", 1))) as client:
+        response = await client.post(path, json=BODIES[path])
+    assert response.status_code in (400, 422)
+    assert message_of(path, response) == "document 1 is odd"
+
+
+async def test_the_index_counts_the_documents_of_all_pairs(serve: Serve) -> None:
+    settings = ServerSettings(max_characters=5)
+    async with serve(FakeEngine(), settings) as client:
+        body = {"text_1": ["q", "q"], "text_2": ["short", "longer"]}
+        response = await client.post("/score", json=body)
+    assert response.json()["error"] == {
+        "message": "document 1 may hold 5 characters, got 6",
+        "type": "invalid_request",
+        "param": "documents[1]",
+        "code": 400,
+    }
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe\x00",
+        b"[" * 10_000,
+        b'{"a":' * 10_000,
+        b'{"query": NaN}',
+        b'{"query": "q", "documents": ["a"], "top_n": NaN, "top_k": Infinity}',
+        b'{"top_n": ' + b"9" * 5_000 + b"}",
+        b'"\\ud800"',
+        b'{"query": "\\ud800", "documents": []}',
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_never_a_failure_of_the_server(
+    client: httpx.AsyncClient, path: str, content: bytes
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await client.post(path, content=content, headers=headers)
+    assert response.status_code in (400, 422)
+    assert message_of(path, response)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_another_content_type_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.post(path, content=json.dumps(BODIES[path]))
+    assert response.status_code == 415
+    assert "application/json" in message_of(path, response)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_another_method_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+    assert message_of(path, response)
+
+
+@pytest.mark.parametrize("top_n", [True, "3", 0, -1, 1.5, [1], 2.0])
+async def test_a_wrong_top_n_is_refused(client: httpx.AsyncClient, top_n: object) -> None:
+    response = await client.post("/rerank", json=BODIES["/rerank"] | {"top_n": top_n})
+    assert response.status_code == 422
+    assert response.json()["error"]["param"] == "top_n"
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_no_documents_are_refused(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.post(path, json=BODIES[path] | {TEXTS.get(path, "documents"): []})
+    assert response.status_code in (400, 422)
+    assert TEXTS.get(path, "documents") in message_of(path, response)
+    if path == "/tei/rerank":
+        assert response.json()["error_type"] == "empty"
+
+
+async def test_the_form_of_texts_gets_teis_errors_on_the_shared_path(
+    client: httpx.AsyncClient,
+) -> None:
+    response = await client.post("/rerank", json={"query": 3, "texts": ["a"]})
+    assert response.status_code == 422
+    assert response.json() == {
+        "error": "query: Input should be a valid string",
+        "error_type": "validation",
+    }
+
+
+async def test_scores_need_lists_in_step(client: httpx.AsyncClient) -> None:
+    response = await client.post("/score", json={"text_1": ["a", "b"], "text_2": ["c"]})
+    assert response.status_code == 400
+    assert "got 2 and 1" in response.json()["error"]["message"]
+
+
+async def test_an_unknown_path_is_named_so(client: httpx.AsyncClient) -> None:
+    response = await client.post("/nothing", json={})
+    assert response.status_code == 404
+    assert response.json()["error"]["type"] == "not_found"
+
+
+async def test_a_failure_of_the_server_says_nothing_of_itself(serve: Serve) -> None:
+    async with serve(FakeEngine(ZeroDivisionError("secret")), raise_errors=False) as client:
+        response = await client.post("/v2/rerank", json=BODIES["/v2/rerank"])
+    assert response.status_code == 500
+    assert response.json() == {"message": "the server failed on this request"}

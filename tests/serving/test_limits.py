@@ -1,0 +1,170 @@
+"""Key, limits, deadline and cancelled requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from bge_rerank_integrations import ConfigurationError
+from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.settings import ServerSettings
+from serving.conftest import Serve
+from serving.fake_engine import FakeEngine
+from serving.test_errors import BODIES, message_of
+
+KEY = "a-key-that-nobody-guesses"
+PUBLIC = ("/", "/health", "/ready", "/openapi.json")
+PRIVATE = ("/info", "/metrics", "/nothing")
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", KEY, f"Basic {KEY}", "ü"])
+async def test_every_alias_asks_for_the_key(serve: Serve, path: str, header: str | None) -> None:
+    engine = FakeEngine()
+    async with serve(engine, ServerSettings(api_key=KEY)) as client:
+        headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+        response = await client.post(path, json=BODIES[path], headers=headers)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "key" in message_of(path, response)
+        assert KEY not in response.text
+        assert not engine.calls
+        response = await client.post(
+            path, json=BODIES[path], headers={"Authorization": f"bearer  {KEY}"}
+        )
+        assert response.status_code == 200
+
+
+async def test_only_the_page_and_the_state_are_public(serve: Serve) -> None:
+    async with serve(FakeEngine(), ServerSettings(api_key=KEY)) as client:
+        for path in PUBLIC:
+            assert (await client.get(path)).status_code == 200
+        for path in PRIVATE:
+            assert (await client.get(path)).status_code == 401
+        assert (await client.get("/health/")).status_code == 401
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_body_that_is_too_large_is_refused(serve: Serve, path: str) -> None:
+    async with serve(FakeEngine(), ServerSettings(max_body_bytes=20)) as client:
+        response = await client.post(path, json=BODIES[path])
+    assert response.status_code == 413
+    assert message_of(path, response) == "a request may hold 20 bytes"
+
+
+async def test_a_body_without_a_length_is_counted_while_it_comes(serve: Serve) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 100
+            yield b" " * 100
+
+    headers = {"Content-Type": "application/json"}
+    async with serve(FakeEngine(), ServerSettings(max_body_bytes=1_000)) as client:
+        response = await client.post("/v2/rerank", content=endless(), headers=headers)
+    assert response.status_code == 413
+    assert response.json() == {"message": "a request may hold 1000 bytes"}
+    assert sent <= 1_200
+
+
+async def test_too_many_documents_are_refused(serve: Serve) -> None:
+    async with serve(FakeEngine(), ServerSettings(max_documents=3)) as client:
+        response = await client.post("/rerank", json={"query": "q", "documents": ["a"] * 4})
+        assert response.status_code == 422
+        assert response.json()["detail"] == "a request may hold 3 documents, got 4"
+        response = await client.post("/score", json={"text_1": ["q"] * 4, "text_2": ["a"] * 4})
+        assert response.status_code == 400
+
+
+async def test_a_text_that_is_too_long_is_named(serve: Serve) -> None:
+    async with serve(FakeEngine(), ServerSettings(max_characters=10)) as client:
+        response = await client.post("/rerank", json={"query": "q" * 11, "documents": ["a"]})
+        assert response.json()["detail"] == "the query may hold 10 characters, got 11"
+        response = await client.post("/rerank", json={"query": "q", "documents": ["a", "b" * 11]})
+        assert response.json()["error"]["param"] == "documents[1]"
+
+
+async def test_the_engine_is_told_the_deadline(serve: Serve) -> None:
+    engine = FakeEngine()
+    async with serve(engine, ServerSettings(timeout_s=7)) as client:
+        await client.post("/rerank", json=BODIES["/rerank"])
+    timeout_s = engine.calls[0][2]
+    assert timeout_s is not None
+    assert 6 < timeout_s <= 7
+
+
+async def call(app: Any, body: bytes, gone: asyncio.Event) -> list[Message]:
+    """Post ``body`` to ``/score`` and hang up when ``gone`` is set."""
+    messages = iter([{"type": "http.request", "body": body}])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        try:
+            return next(messages)
+        except StopIteration:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {
+        "type": "http", "method": "POST", "path": "/score", "raw_path": b"/score",
+        "headers": headers, "query_string": b"", "http_version": "1.1", "scheme": "http",
+        "root_path": "",
+        "server": ("server", 80), "client": ("client", 1), "state": {}, "asgi": {"version": "3.0"},
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("body", "calls"),
+    [
+        (b'{"text_1": "q", "text_2": ["a", "b"]}', 1),
+        (b'{"text_1": ["q", "r", "s"], "text_2": ["a", "b", "c"]}', 3),
+    ],
+)
+async def test_a_client_that_goes_away_leaves_the_queue(body: bytes, calls: int) -> None:
+    engine = FakeEngine(delay_s=30)
+    app = create_app(lambda: engine)
+    async with app.router.lifespan_context(app):
+        while not app.state.service.is_ready:
+            await asyncio.sleep(0.005)
+        gone = asyncio.Event()
+        request = asyncio.create_task(call(app, body, gone))
+        while engine.waiting < calls:
+            await asyncio.sleep(0.005)
+        gone.set()
+        sent = await asyncio.wait_for(request, 5)
+        while engine.waiting:
+            await asyncio.sleep(0.005)
+    assert engine.cancelled == calls
+    assert sent[0]["status"] == 499
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"api_key": ""},
+        {"api_key": "ü"},
+        {"max_documents": 0},
+        {"max_body_bytes": True},
+        {"timeout_s": 0},
+        {"timeout_s": float("nan")},
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        ServerSettings(**settings)
+
+
+def test_the_key_is_not_shown() -> None:
+    assert KEY not in repr(ServerSettings(api_key=KEY))

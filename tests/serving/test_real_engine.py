@@ -1,0 +1,133 @@
+"""The server around a real engine, with a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations.ranking import sigmoid
+from serving.conftest import served
+
+QUERY = "what is a panda?"
+DOCUMENTS = [f"document {number}: the panda eats bamboo {'often ' * number}" for number in range(9)]
+
+
+@pytest.fixture
+async def client(engine: RerankEngine) -> AsyncIterator[httpx.AsyncClient]:
+    async with served(engine) as client:
+        yield client
+
+
+async def test_scores_are_the_engines(client: httpx.AsyncClient, engine: RerankEngine) -> None:
+    ranking = engine.rerank(QUERY, DOCUMENTS)
+    body = {"query": QUERY, "documents": DOCUMENTS}
+    answer = (await client.post("/rerank", json=body)).json()
+    assert [(r["index"], r["relevance_score"]) for r in answer["results"]] == [
+        (document.index, sigmoid(document.score)) for document in ranking
+    ]
+    assert answer["usage"]["total_tokens"] == ranking.total_tokens
+
+
+async def test_both_scales_come_from_one_engine(client: httpx.AsyncClient) -> None:
+    body = {"query": QUERY, "texts": DOCUMENTS}
+    scores = (await client.post("/rerank", json=body)).json()
+    raw = (await client.post("/rerank", json=body | {"raw_scores": True})).json()
+    assert [result["score"] for result in scores] == [sigmoid(r["score"]) for r in raw]
+
+
+async def test_requests_that_come_together_are_all_answered(
+    client: httpx.AsyncClient, engine: RerankEngine
+) -> None:
+    async def ask(number: int) -> list[int]:
+        documents = DOCUMENTS[number % 5 :]
+        body = {"query": f"{QUERY} {number}", "documents": documents}
+        answer = (await client.post("/rerank", json=body)).json()
+        expected = [kept.index for kept in engine.rerank(body["query"], documents)]
+        assert [result["index"] for result in answer["results"]] == expected
+        return expected
+
+    assert len(await asyncio.gather(*map(ask, range(40)))) == 40
+    assert engine.stats().queued_pairs == 0
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v2/rerank"])
+async def test_max_tokens_per_doc_cuts_the_document(
+    client: httpx.AsyncClient, engine: RerankEngine, path: str
+) -> None:
+    document = DOCUMENTS[8]
+    body = {"query": QUERY, "documents": [document, "short"], "max_tokens_per_doc": 6}
+    answer = (await client.post(path, json=body)).json()
+    score = {r["index"]: r["relevance_score"] for r in answer["results"]}
+    heads = [document[:end] for end in range(len(document))]
+    tokens = [engine.rerank(QUERY, [head]).total_tokens for head in heads]
+    six = tokens[0] + 6
+    head = [head for head, count in zip(heads, tokens, strict=True) if count == six][-1]
+    assert score[0] == pytest.approx(sigmoid(engine.score(QUERY, [head])[0]), abs=1e-6)
+    assert score[1] == pytest.approx(sigmoid(engine.score(QUERY, ["short"])[0]), abs=1e-6)
+
+
+async def test_more_tokens_than_the_model_reads_change_nothing(
+    client: httpx.AsyncClient,
+) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS}
+    plain = (await client.post("/v2/rerank", json=body)).json()
+    asked = (await client.post("/v2/rerank", json=body | {"max_tokens_per_doc": 4096})).json()
+    assert plain["results"] == asked["results"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tei/rerank", {"query": "q", "texts": ["a", "panda " * 600], "truncate": False}),
+        (
+            "/voyage/v1/rerank",
+            {"query": "q", "documents": ["a", "panda " * 600], "truncation": False},
+        ),
+        (
+            "/v1/ranking",
+            {
+                "query": {"text": "q"},
+                "passages": [{"text": "a"}, {"text": "panda " * 600}],
+                "truncate": "NONE",
+            },
+        ),
+    ],
+)
+async def test_a_document_that_is_too_long_is_refused_where_that_is_asked(
+    client: httpx.AsyncClient, path: str, body: dict[str, object]
+) -> None:
+    response = await client.post(path, json=body)
+    assert response.status_code in (400, 422)
+    assert "document 1 have" in response.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"query": "q", "documents": ["a", "\\ud800"]}',
+        b'{"query": "q", "documents": ["a", "\\ud800"], "max_tokens_per_doc": 3}',
+        b'{"query": "q", "texts": ["a", "\\ud800"], "truncate": false}',
+    ],
+)
+async def test_a_lone_surrogate_is_named(client: httpx.AsyncClient, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await client.post("/rerank", content=body, headers=headers)
+    assert response.status_code == 422
+    assert "document 1 holds a lone surrogate" in response.text
+
+
+async def test_an_engine_that_normalizes_is_refused(xlmr: str) -> None:
+    from bge_rerank_integrations.serving.app import create_app
+
+    config = EngineConfig(xlmr, device="cpu", dtype="float32")
+    errors: list[Exception] = []
+    with RerankEngine(config) as engine:
+        app = create_app(lambda: engine, on_load_error=errors.append)
+        async with app.router.lifespan_context(app):
+            while not errors:
+                await asyncio.sleep(0.005)
+    assert "normalize=False" in str(errors[0])

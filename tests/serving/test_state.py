@@ -1,0 +1,110 @@
+"""Health, readiness, figures and the description of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import httpx
+import pytest
+
+from bge_rerank_integrations import ModelLoadError
+from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.settings import ServerSettings
+from serving.conftest import Serve
+from serving.fake_engine import FakeEngine
+
+BODY = {"query": "a", "documents": ["a", "b"]}
+
+
+async def test_a_server_says_when_it_is_ready() -> None:
+    loaded = threading.Event()
+
+    def load() -> FakeEngine:
+        assert loaded.wait(20)
+        return FakeEngine()
+
+    app = create_app(load)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://server") as client,
+    ):
+        assert (await client.get("/ready")).status_code == 503
+        assert (await client.get("/health")).status_code == 200
+        response = await client.post("/rerank", json=BODY)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert response.json()["detail"] == "the model is being loaded"
+        assert "bge_rerank_ready 0.0" in (await client.get("/metrics")).text
+        loaded.set()
+        while (await client.get("/ready")).status_code != 200:
+            await asyncio.sleep(0.005)
+        assert (await client.post("/rerank", json=BODY)).status_code == 200
+
+
+async def test_a_model_that_cannot_be_loaded_is_a_failed_server() -> None:
+    def load() -> FakeEngine:
+        raise ModelLoadError("there is none")
+
+    errors: list[Exception] = []
+    app = create_app(load, on_load_error=errors.append)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client,
+    ):
+        while not errors:
+            await asyncio.sleep(0.005)
+        assert (await client.get("/health")).status_code == 503
+        assert (await client.get("/ready")).status_code == 503
+        assert (await client.post("/rerank", json=BODY)).status_code == 503
+        assert (await client.get("/info")).status_code == 503
+
+
+async def test_a_dead_engine_is_a_failed_server(serve: Serve) -> None:
+    engine = FakeEngine()
+    async with serve(engine) as client:
+        assert (await client.get("/health")).json() == {"status": "ok"}
+        engine.is_alive = False
+        assert (await client.get("/health")).status_code == 503
+        assert (await client.get("/ready")).status_code == 503
+
+
+async def test_the_figures_count_requests_and_show_the_engines(client: httpx.AsyncClient) -> None:
+    await client.post("/rerank", json=BODY)
+    await client.post("/rerank", json={})
+    await client.post("/made/up/path", json={})
+    text = (await client.get("/metrics")).text
+    assert 'bge_rerank_requests_total{path="/rerank",status="200"} 1.0' in text
+    assert 'bge_rerank_requests_total{path="/rerank",status="422"} 1.0' in text
+    assert 'bge_rerank_request_seconds_count{path="/rerank"} 2.0' in text
+    assert "bge_rerank_request_documents_sum 2.0" in text
+    assert "bge_rerank_requests_in_progress 0.0" in text
+    assert "bge_rerank_engine_tokens_total 0.0" in text
+    assert "bge_rerank_ready 1.0" in text
+    assert "made/up" not in text
+
+
+async def test_two_servers_count_apart(serve: Serve) -> None:
+    async with serve(FakeEngine()) as first, serve(FakeEngine()) as second:
+        await first.post("/rerank", json=BODY)
+        assert "bge_rerank_requests_total{" not in (await second.get("/metrics")).text
+
+
+async def test_info_names_model_and_limits(serve: Serve) -> None:
+    settings = ServerSettings(model_name="mine", max_documents=5)
+    async with serve(FakeEngine(), settings) as client:
+        info = (await client.get("/info")).json()
+        assert (info["model_id"], info["max_documents"]) == ("mine", 5)
+        assert (info["max_input_length"], info["model_dtype"]) == (512, "float32")
+        assert (await client.post("/rerank", json=BODY)).json()["model"] == "mine"
+
+
+async def test_an_answer_tells_its_time(client: httpx.AsyncClient) -> None:
+    timing = (await client.post("/rerank", json=BODY)).headers["server-timing"]
+    assert timing.startswith("rerank;dur=")
+    assert float(timing.removeprefix("rerank;dur=")) >= 0
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/rerank/"])
+async def test_nothing_else_is_there(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.get(path)).status_code == 404
