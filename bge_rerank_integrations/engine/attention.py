@@ -1,7 +1,8 @@
 """Padding-free attention: sequences lie one behind the other, each attends to itself only.
 
 On CUDA in half precision this is ``torch.nn.attention.varlen`` (the flash kernel, from torch 2.12
-on); elsewhere one scaled-dot-product call per run of equally long sequences.
+on); elsewhere one scaled-dot-product call per run of equally long sequences, or in bfloat16 on the
+CPU two matrix products.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ else:
 
 # the parameters came one after the other in torch 2.10 to 2.12
 _HAS_VARLEN = {"scale", "window_size", "enable_gqa"} <= _VARLEN_PARAMETERS
+
+# shorter sequences are faster in torch's kernel, which is one call instead of several
+_PRODUCTS_FROM_TOKENS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +89,42 @@ def packed_attention(
             window_size=(-1, 0) if causal else (-1, -1),
         )  # type: ignore[assignment]  # a tuple only with return_aux
         return attended
+    # torch's kernel computes in float32 here, with a product that is slow on AMD
+    by_products = query.dtype is torch.bfloat16 and query.device.type == "cpu"
+    by_products = by_products and not (causal or grouped)
     output = torch.empty_like(query)
     query_start = key_start = 0
     for query_length, key_length, count in _common_runs(queries, keys):
         query_end = query_start + count * query_length
         key_end = key_start + count * key_length
-        attended = scaled_dot_product_attention(
+        states = (
             _by_head(query[query_start:query_end], count),
             _by_head(key[key_start:key_end], count),
             _by_head(value[key_start:key_end], count),
-            is_causal=causal,
-            scale=scale,
-            enable_gqa=grouped,
         )
+        if by_products and query_length >= _PRODUCTS_FROM_TOKENS:
+            attended = _attention_by_products(*states, scale)
+        else:
+            attended = scaled_dot_product_attention(
+                *states, is_causal=causal, scale=scale, enable_gqa=grouped
+            )
         output[query_start:query_end] = attended.transpose(1, 2).flatten(0, 1)
         query_start, key_start = query_end, key_end
     return output
+
+
+def _attention_by_products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Attention as oneDNN's two batched products with a softmax between.
+
+    :param query: `(count, heads, length, head_dim)`, like ``key`` and ``value``.
+    :returns: `(count, heads, length, head_dim)`.
+    """
+    q, k, v = (states.flatten(0, 1).contiguous() for states in (query, key, value))
+    # beta=0: nothing is read from the tensor that stands for a sum
+    products = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+    return torch.bmm(products.softmax(-1), v).view(query.shape)
 
 
 def _has_flash_kernel(query: torch.Tensor) -> bool:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from bge_rerank_integrations.engine.attention import Packing, packed_attention
 from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.scorers.linear import Linear, make_linear
 
 # transformers' model_type → whether positions count from padding_idx + 1 (fairseq's convention)
 PACKABLE = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
@@ -36,10 +37,13 @@ class EncoderScorer:
 
     def __init__(self, model: PreTrainedModel, passage_type: int) -> None:
         base: Any = model.base_model
+        exact_gelu = model.config.hidden_act == "gelu"
         self._classifier: Any = model.classifier
         self._embeddings = base.embeddings
         self._pooler = base.pooler
-        self._layers = [_Layer(layer) for layer in base.encoder.layer]
+        *layers, last = base.encoder.layer
+        self._layers = [_Layer(layer, exact_gelu) for layer in layers]
+        self._last_layer = _LastLayer(last, exact_gelu)
         self._passage_type = passage_type
         self._padding_index: int | None = None
         if PACKABLE[model.config.model_type]:
@@ -55,12 +59,10 @@ class EncoderScorer:
         device: torch.device = self._embeddings.word_embeddings.weight.device
         packing = Packing.of([len(pair) for pair in batch], device)
         hidden = self._embed(batch, device)
-        firsts = Packing.of([1] * len(batch), device)
-        first_rows = packing.starts[:-1].long()
-        for layer in self._layers[:-1]:
-            hidden = layer.forward(hidden, hidden, packing, packing)
-        hidden = self._layers[-1].forward(hidden[first_rows], hidden, firsts, packing)
-        logits: Logits = self._classify(hidden).float().cpu().numpy()
+        for layer in self._layers:
+            hidden = layer.forward(hidden, packing)
+        first = self._last_layer.forward(hidden, packing)
+        logits: Logits = self._classify(first).float().cpu().numpy()
         return logits
 
     def _embed(self, batch: Sequence[TokenizedPair], device: torch.device) -> torch.Tensor:
@@ -98,54 +100,87 @@ class EncoderScorer:
         return logits
 
 
-class _Layer:
-    """One transformer layer over packed rows, with query, key and value in one product."""
+class _Block:
+    """What every transformer layer does with the attended values.
 
-    def __init__(self, layer: Any) -> None:
+    :param layer: transformers' layer; its weights are taken over.
+    :param exact_gelu: its activation is GELU by the error function, which linear layers take along.
+    """
+
+    def __init__(self, layer: Any, exact_gelu: bool) -> None:
         attention = layer.attention.self
         self._heads: int = attention.num_attention_heads
         self._scale: float = attention.scaling
-        self._query_key_value = _fused(attention.query, attention.key, attention.value)
-        self._width: int = attention.query.out_features
-        self._attention_output = layer.attention.output
-        self._intermediate = layer.intermediate
-        self._output = layer.output
+        self._attention_output = _take(layer.attention.output.dense)
+        self._attention_norm = layer.attention.output.LayerNorm
+        self._intermediate = _take(layer.intermediate.dense)
+        self._activation = None if exact_gelu else layer.intermediate.intermediate_act_fn
+        self._output = _take(layer.output.dense)
+        self._norm = layer.output.LayerNorm
 
-    def forward(
-        self, rows: torch.Tensor, hidden: torch.Tensor, queries: Packing, keys: Packing
-    ) -> torch.Tensor:
-        """States of ``rows``, which attend to ``hidden``; each `(tokens, hidden)`."""
-        query, key, value = self._project(rows, hidden)
-        attended = packed_attention(query, key, value, queries, keys, scale=self._scale)
-        attended = self._attention_output(attended.flatten(1), rows)
-        result: torch.Tensor = self._output(self._intermediate(attended), attended)
-        return result
+    def _finish(self, attended: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Output projection, feed-forward and their residual sums, `(tokens, hidden)`.
 
-    def _project(
-        self, rows: torch.Tensor, hidden: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if rows is hidden:
-            query, key, value = self._query_key_value(hidden).split(self._width, dim=1)
+        :param attended: `(tokens, heads, head_dim)`.
+        :param rows: the layer's input, `(tokens, hidden)`.
+        """
+        states = self._attention_norm(self._attention_output.add(attended.flatten(1), rows))
+        if self._activation is None:
+            wide = self._intermediate.gelu(states)
         else:
-            weight, bias = self._query_key_value.weight, self._query_key_value.bias
-            query = nn.functional.linear(rows, weight[: self._width], bias[: self._width])
-            key_value = nn.functional.linear(hidden, weight[self._width :], bias[self._width :])
-            key, value = key_value.split(self._width, dim=1)
-        return self._by_head(query), self._by_head(key), self._by_head(value)
+            wide = self._activation(self._intermediate(states))
+        result: torch.Tensor = self._norm(self._output.add(wide, states))
+        return result
 
     def _by_head(self, rows: torch.Tensor) -> torch.Tensor:
         return rows.view(len(rows), self._heads, -1)
 
 
-def _fused(*linears: nn.Linear) -> nn.Linear:
-    """One linear layer with the outputs of several, one after the other.
+class _Layer(_Block):
+    """One transformer layer over packed rows, with query, key and value in one product."""
+
+    def __init__(self, layer: Any, exact_gelu: bool) -> None:
+        super().__init__(layer, exact_gelu)
+        attention = layer.attention.self
+        self._query_key_value = _take(attention.query, attention.key, attention.value)
+
+    def forward(self, hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """States of the packed tokens after this layer; both `(tokens, hidden)`."""
+        query, key, value = map(self._by_head, self._query_key_value(hidden).chunk(3, dim=1))
+        attended = packed_attention(query, key, value, packing, packing, scale=self._scale)
+        return self._finish(attended, hidden)
+
+
+class _LastLayer(_Block):
+    """The last layer: every token is a key and a value, the first of each sequence asks."""
+
+    def __init__(self, layer: Any, exact_gelu: bool) -> None:
+        super().__init__(layer, exact_gelu)
+        attention = layer.attention.self
+        self._query = _take(attention.query)
+        self._key_value = _take(attention.key, attention.value)
+
+    def forward(self, hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """States of each sequence's first token; `(tokens, hidden)` → `(n, hidden)`."""
+        firsts = Packing.of([1] * len(packing.lengths), hidden.device)
+        rows = hidden[packing.starts[:-1].long()]
+        key, value = map(self._by_head, self._key_value(hidden).chunk(2, dim=1))
+        query = self._by_head(self._query(rows))
+        attended = packed_attention(query, key, value, firsts, packing, scale=self._scale)
+        return self._finish(attended, rows)
+
+
+def _take(*linears: nn.Linear) -> Linear:
+    """One layer with the outputs of several, one after the other.
 
     The originals are emptied, so that the weights are held once.
     """
-    width = sum(linear.out_features for linear in linears)
-    fused = nn.Linear(linears[0].in_features, width, device="meta")
-    fused.weight = nn.Parameter(torch.cat([linear.weight for linear in linears]), False)
-    fused.bias = nn.Parameter(torch.cat([linear.bias for linear in linears]), False)
+    weights = [linear.weight.detach() for linear in linears]
+    biases = [linear.bias.detach() for linear in linears]
+    taken = make_linear(
+        weights[0] if len(weights) == 1 else torch.cat(weights),
+        biases[0] if len(biases) == 1 else torch.cat(biases),
+    )
     for linear in linears:
         linear.to("meta")
-    return fused
+    return taken

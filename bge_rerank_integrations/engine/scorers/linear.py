@@ -1,0 +1,100 @@
+"""Linear layers that never change: on the CPU their weights are laid out once for oneDNN.
+
+torch hands float32 products to MKL, which is slow on AMD, and has oneDNN lay bfloat16 weights out
+anew at every call. `torch.ops.mkldnn` (what TorchInductor compiles to) does it once, and takes GELU
+and the residual sum along while the product is still in registers. The results are exact.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F  # noqa: N812  # torch's own abbreviation
+
+# the token count that the layout is chosen for; any other count is as correct, and near as fast
+_TYPICAL_TOKENS = 1_024
+
+
+class Linear(Protocol):
+    """``rows @ weight.T + bias``, alone or with what follows it."""
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """`(tokens, inputs)` → `(tokens, outputs)`."""
+        ...
+
+    def gelu(self, rows: torch.Tensor) -> torch.Tensor:
+        """The product's GELU, by the error function, `(tokens, outputs)`."""
+        ...
+
+    def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The product plus ``residual``, both `(tokens, outputs)`."""
+        ...
+
+
+def make_linear(weight: torch.Tensor, bias: torch.Tensor) -> Linear:
+    """The fastest layer that this device and this torch have for these weights.
+
+    :param weight: `(outputs, inputs)`.
+    :param bias: `(outputs,)`.
+    """
+    if weight.device.type == "cpu" and _has_prepacked(weight.dtype):
+        return PrepackedLinear(weight, bias)
+    return PlainLinear(weight, bias)
+
+
+class PlainLinear:
+    """torch's own operators, on any device."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self._weight = weight
+        self._bias = bias
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        return F.linear(rows, self._weight, self._bias)
+
+    def gelu(self, rows: torch.Tensor) -> torch.Tensor:
+        return F.gelu(self(rows))
+
+    def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self(rows).add_(residual)
+
+
+class PrepackedLinear:
+    """oneDNN's operators on weights in oneDNN's own layout, on the CPU."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_TOKENS)
+        self._bias = bias
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._run(rows, "none")
+
+    def gelu(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._run(rows, "gelu")
+
+    def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+            rows, residual, self._weight, self._bias, "add"
+        )
+        return result
+
+    def _run(self, rows: torch.Tensor, activation: str) -> torch.Tensor:
+        # the last "none": GELU without its approximation by tanh
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self._weight, self._bias, activation, [], "none"
+        )
+        return result
+
+
+def _has_prepacked(dtype: torch.dtype) -> bool:
+    """Whether this torch has the operators, and this CPU computes with them in this precision."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    probe = torch.ones((2, 2), dtype=dtype)
+    try:
+        PrepackedLinear(probe, probe[0]).add(probe, probe)
+    # torch reports a missing operator by AttributeError, a missing instruction by RuntimeError
+    except (AttributeError, RuntimeError):
+        return False
+    return True
