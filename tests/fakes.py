@@ -7,9 +7,11 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.scheduler import Scheduler
+from bge_rerank_integrations.engine.loading import LoadedModel
+from bge_rerank_integrations.engine.scheduler import Scheduler, Tokenize
 from bge_rerank_integrations.engine.scorers import Logits
 
 
@@ -68,3 +70,31 @@ def scheduler(*scorers: FakeScorer, max_batch_tokens: int = 64, **settings: int)
     """A scheduler over fake scorers."""
     settings = {"max_queued_pairs": 10_000, **settings}
     return Scheduler(tokenize, scorers, max_batch_tokens=max_batch_tokens, **settings)
+
+
+class FakeTokenizer:
+    """What an engine needs of a tokenizer, round a function."""
+
+    cache_hits = 0
+
+    def __init__(self, tokenize: Tokenize = tokenize) -> None:
+        self._tokenize = tokenize
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        return self._tokenize(pairs)
+
+
+def fake_model(
+    *scorers: FakeScorer, tokenize: Tokenize = tokenize, max_batch_tokens: int = 64
+) -> LoadedModel:
+    """What loading gives, with fakes in the places of tokenizer and scorers."""
+    return LoadedModel(
+        tokenizer=FakeTokenizer(tokenize),  # type: ignore[arg-type]
+        scorers=scorers or (FakeScorer(),),
+        layers=(1,),
+        is_layerwise=False,
+        devices=(torch.device("cpu"),),
+        dtype=torch.float32,
+        max_length=512,
+        max_batch_tokens=max_batch_tokens,
+    )

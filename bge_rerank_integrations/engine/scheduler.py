@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -146,7 +147,9 @@ class Scheduler:
         self.failure = cause
         message = f"the engine failed and cannot go on: {type(cause).__name__}: {cause}"
         self._queue.stop(lambda: caused_by(EngineFailedError(message), cause))
-        logger.critical("the engine failed and will answer no more calls", exc_info=cause)
+        # as text: a log that keeps its records would keep the model with the traceback
+        lines = "".join(traceback.format_exception(cause)).rstrip()
+        logger.critical("the engine failed and will answer no more calls: %s", lines)
         without_traceback(cause)
 
     def _run_tokenizer(self) -> None:

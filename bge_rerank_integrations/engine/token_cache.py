@@ -70,7 +70,7 @@ class CachedTokenizer:
             i for i, ids in enumerate(encoded) if len(ids) < enough and heads[i] < len(texts[i])
         ]:
             for i in short:
-                heads[i] *= 4
+                heads[i] *= 16
             for i, ids in zip(
                 short, self._encode_all([texts[i][: heads[i]] for i in short]), strict=True
             ):

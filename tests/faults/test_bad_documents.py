@@ -1,0 +1,163 @@
+"""One document at fault: its caller is told, and nobody else notices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Event
+
+import numpy as np
+import pytest
+from callers import PATIENCE_S, assert_works, error_of, expected, in_thread, wait_until
+from conftest import MakeEngine
+from fakes import FakeScorer, digests, text_of, tokenize
+
+from bge_rerank_integrations import InputError, NonFiniteScoreError, ScoringError
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.scorers import Logits
+
+GOOD = [f"document {number}" for number in range(20)]
+BAD = [*GOOD[:13], "poison", *GOOD[13:]]
+
+
+class PanicException(BaseException):  # the name that pyo3 gives it
+    """What a panic in a tokenizer's Rust becomes: no ``Exception``."""
+
+
+def poisoned(spoil: Callable[[Logits, int], Logits]) -> FakeScorer:
+    """A scorer whose answer is spoiled if the poison is in the batch."""
+
+    def answer(batch: Sequence[TokenizedPair]) -> Logits:
+        logits = digests(batch)
+        for row, pair in enumerate(batch):
+            if text_of(pair) == "poison":
+                logits = spoil(logits, row)
+        return logits
+
+    return FakeScorer(answer)
+
+
+def raises(logits: Logits, row: int) -> Logits:
+    raise RuntimeError("index out of range in self")
+
+
+def has_nan(logits: Logits, row: int) -> Logits:
+    logits[row] = np.nan
+    return logits
+
+
+def has_infinity(logits: Logits, row: int) -> Logits:
+    logits[row] = -np.inf
+    return logits
+
+
+def has_too_few(logits: Logits, row: int) -> Logits:
+    return np.delete(logits, row, axis=0)
+
+
+def has_no_columns(logits: Logits, row: int) -> Logits:
+    return logits[:, :0]
+
+
+def has_one_axis(logits: Logits, row: int) -> Logits:
+    return logits[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (raises, ScoringError, "scoring document 13 failed: index out of range"),
+        (has_nan, NonFiniteScoreError, "the score of document 13 must be finite.* nan"),
+        (has_infinity, NonFiniteScoreError, "the score of document 13 must be finite.* -inf"),
+        (has_too_few, ScoringError, r"document 13 .*\(1, 1\) were expected, .* gave \(0, 1\)"),
+        (has_no_columns, ScoringError, r"document 13 .*the model gave \(1, 0\)"),
+        (has_one_axis, ScoringError, r"document 13 .*the model gave \(1,\)"),
+    ],
+)
+def test_only_the_caller_of_a_bad_document_fails(
+    make_engine: MakeEngine,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Logits, int], Logits],
+    error: type[ScoringError],
+    message: str,
+) -> None:
+    """One of 201 documents of 8 callers, all in the same batches."""
+    scorer = poisoned(spoil)
+    scorer._gate = Event()
+    engine = make_engine(scorer, max_batch_tokens=4_096)
+    first = in_thread(engine.score, "first", ["x"])
+    assert scorer.entered.wait(PATIENCE_S)
+    calls = [in_thread(engine.score, f"q{number}", [*GOOD, "x", "y"]) for number in range(7)]
+    bad = in_thread(engine.score, "bad", BAD)
+    wait_until(lambda: engine.stats().queued_pairs == 1 + 7 * 22 + 21)
+    scorer._gate.set()
+    for number, call in enumerate(calls):
+        assert call.result(PATIENCE_S) == expected(f"q{number}", [*GOOD, "x", "y"])
+    assert first.result(PATIENCE_S) == expected("first", ["x"])
+    caught = error_of(bad)
+    assert type(caught) is error
+    with pytest.raises(error, match=message) as again:
+        raise caught
+    assert again.value.index == 13
+    wait_until(lambda: caplog.text.count("a call failed") == 1)
+    assert engine.stats().failures == 1
+    assert_works(engine)
+
+
+def test_the_cause_of_a_failure_is_chained(make_engine: MakeEngine) -> None:
+    with pytest.raises(ScoringError) as caught:
+        make_engine(poisoned(raises)).score("q", BAD)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def broken_tokenizer(
+    error: BaseException,
+) -> Callable[[Sequence[tuple[str, str]]], list[list[TokenizedPair]]]:
+    def broken(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        if any(document == "poison" for _, document in pairs):
+            raise error
+        return tokenize(pairs)
+
+    return broken
+
+
+@pytest.mark.parametrize("error", [TypeError("not a text"), PanicException("no such piece")])
+def test_a_tokenizer_error_names_the_document(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    engine = make_engine(tokenize=broken_tokenizer(error))
+    with pytest.raises(InputError, match="document 13 cannot be tokenized") as caught:
+        engine.score("q", BAD)
+    assert caught.value.index == 13
+    assert caught.value.__cause__ is error
+    wait_until(lambda: "a call failed: document 13 cannot be tokenized" in caplog.text)
+    assert engine.stats().failures == 1
+    assert_works(engine)
+
+
+def test_a_tokenizer_error_of_several_documents_together(make_engine: MakeEngine) -> None:
+    def broken(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        if len(pairs) > 10:
+            raise MemoryError("too many")
+        return tokenize(pairs)
+
+    engine = make_engine(tokenize=broken)
+    with pytest.raises(ScoringError, match="tokenization failed: too many"):
+        engine.score("q", BAD)
+    assert_works(engine)
+
+
+@pytest.mark.parametrize(
+    "lose", [lambda made: made[:-1], lambda made: [*made[:-1], []]], ids=["pair", "sequences"]
+)
+def test_a_tokenizer_that_loses_something_leaves_no_call_incomplete(
+    make_engine: MakeEngine,
+    lose: Callable[[list[list[TokenizedPair]]], list[list[TokenizedPair]]],
+) -> None:
+    def losing(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        made = tokenize(pairs)
+        return lose(made) if any(document == "poison" for _, document in pairs) else made
+
+    engine = make_engine(tokenize=losing)
+    with pytest.raises(InputError, match=r"document 13 .* expected, the tokenizer gave 0"):
+        engine.score("q", BAD, timeout_s=PATIENCE_S)
+    assert_works(engine)

@@ -1,0 +1,174 @@
+"""Calls whose time is over, and a queue that is full."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+from typing import Any
+
+import pytest
+from callers import GRACE_S, PATIENCE_S, assert_works, error_of, expected, in_thread, wait_until
+from conftest import MakeEngine
+from fakes import FakeScorer, tokenize
+
+from bge_rerank_integrations import ConfigurationError, DeadlineError, OverloadedError, RerankEngine
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.deadlines import Deadlines
+from bge_rerank_integrations.engine.jobs import Job
+
+METHODS: list[Callable[..., Any]] = [
+    lambda engine, **options: engine.score("q", ["late"], **options),
+    lambda engine, **options: engine.rerank("q", ["late"], **options),
+    lambda engine, **options: engine.score_pairs([("q", "late")], **options),
+]
+
+
+@pytest.mark.parametrize("call", METHODS)
+def test_a_forward_that_outlasts_the_deadline(
+    make_engine: MakeEngine, call: Callable[..., Any]
+) -> None:
+    gate = Event()
+    engine = make_engine(FakeScorer(gate=gate))
+    started = time.monotonic()
+    with pytest.raises(DeadlineError, match="timeout_s passed"):
+        call(engine, timeout_s=0.1)
+    assert 0.1 <= time.monotonic() - started < 0.1 + GRACE_S
+    assert engine.stats().queued_pairs == 0
+    gate.set()
+    assert_works(engine)
+
+
+def test_a_tokenization_that_outlasts_the_deadline(make_engine: MakeEngine) -> None:
+    gate = Event()
+
+    def slow(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        assert gate.wait(PATIENCE_S)
+        return tokenize(pairs)
+
+    engine = make_engine(tokenize=slow)
+    started = time.monotonic()
+    with pytest.raises(DeadlineError):
+        engine.score("q", ["late"], timeout_s=0.1)
+    assert time.monotonic() - started < 0.1 + GRACE_S
+    gate.set()
+    assert_works(engine)
+
+
+def test_deadlines_are_kept_in_any_order(make_engine: MakeEngine) -> None:
+    gate = Event()
+    engine = make_engine(FakeScorer(gate=gate))
+    calls = [
+        in_thread(engine.score, "q", ["late"], timeout_s=timeout_s)
+        for timeout_s in (60, 0.3, 0.1, 0.2)
+    ]
+    for call in calls[1:]:
+        assert isinstance(error_of(call), DeadlineError)
+    assert not calls[0].done()
+    gate.set()
+    assert calls[0].result(PATIENCE_S) == expected("q", ["late"])
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, -1e300, float("-inf")])
+@pytest.mark.parametrize("call", METHODS)
+def test_a_deadline_that_is_over_already(
+    make_engine: MakeEngine, call: Callable[..., Any], timeout_s: float
+) -> None:
+    engine = make_engine(FakeScorer(gate=(gate := Event())))
+    with pytest.raises(DeadlineError):
+        call(engine, timeout_s=timeout_s)
+    gate.set()
+    assert_works(engine)
+
+
+@pytest.mark.parametrize("timeout_s", [1e9, 1e300, float("inf")])
+@pytest.mark.parametrize("call", METHODS)
+def test_a_deadline_further_away_than_a_clock_can_count(
+    make_engine: MakeEngine, call: Callable[..., Any], timeout_s: float
+) -> None:
+    engine = make_engine()
+    call(engine, timeout_s=timeout_s)
+    assert_works(engine)
+
+
+@pytest.mark.parametrize("timeout_s", ["5", float("nan"), True, [1]])
+@pytest.mark.parametrize("call", METHODS)
+def test_a_deadline_that_is_no_number(
+    make_engine: MakeEngine, call: Callable[..., Any], timeout_s: Any
+) -> None:
+    engine = make_engine()
+    with pytest.raises(ConfigurationError, match="timeout_s must be None or a number of seconds"):
+        call(engine, timeout_s=timeout_s)
+    assert_works(engine)
+
+
+def test_answered_calls_are_not_kept_until_their_deadlines() -> None:
+    deadlines = Deadlines()
+    for _ in range(1_000):
+        job = Job([], [], timeout_s=3_600, queue_timeout_s=None)
+        deadlines.add(job.deadline, job)
+        job.future.cancel()
+    assert len(deadlines._heap) <= 64
+
+
+def full_engine(make_engine: MakeEngine, gate: Event, **settings: Any) -> RerankEngine:
+    """An engine with a call of 4 pairs in its queue of 4."""
+    engine = make_engine(FakeScorer(gate=gate), max_queued_pairs=4, **settings)
+    held = in_thread(engine.score, "q", ["a", "b", "c", "d"])
+    wait_until(lambda: engine.stats().queued_pairs == 4)
+    assert not held.done()
+    return engine
+
+
+@pytest.mark.parametrize("queue_timeout_s", [0, 0.1])
+def test_a_full_queue_refuses_in_time(make_engine: MakeEngine, queue_timeout_s: float) -> None:
+    engine = full_engine(make_engine, gate := Event(), queue_timeout_s=queue_timeout_s)
+    started = time.monotonic()
+    for call in METHODS:
+        with pytest.raises(OverloadedError, match="4 pairs are waiting and max_queued_pairs is 4"):
+            call(engine)
+    waited_s = time.monotonic() - started
+    assert 3 * queue_timeout_s <= waited_s < 3 * queue_timeout_s + GRACE_S
+    gate.set()
+    wait_until(lambda: engine.stats().queued_pairs == 0)
+    assert_works(engine)
+
+
+def test_the_call_that_waits_for_a_place_gets_it(make_engine: MakeEngine) -> None:
+    engine = full_engine(make_engine, gate := Event(), queue_timeout_s=PATIENCE_S)
+    patient = in_thread(engine.score, "q", ["e"])
+    hurried = in_thread(engine.score, "q", ["f"], timeout_s=0.05)
+    assert isinstance(error_of(hurried), DeadlineError)
+    gate.set()
+    assert patient.result(PATIENCE_S) == expected("q", ["e"])
+    assert_works(engine)
+
+
+def test_a_flood_of_calls_makes_no_flood_of_log_lines(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Event()
+    engine = full_engine(make_engine, gate)
+    for spell in (1, 2):
+        for _ in range(20):
+            with pytest.raises(OverloadedError):
+                engine.score("q", ["e"])
+        assert caplog.text.count("the queue is full (4 pairs): calls are refused") == spell
+        gate.set()
+        wait_until(lambda: engine.stats().queued_pairs == 0)
+        gate.clear()
+        in_thread(engine.score, "q", ["a", "b", "c", "d"])
+        wait_until(lambda: engine.stats().queued_pairs == 4)
+    gate.set()
+
+
+def test_a_call_with_very_long_documents_lets_others_be_tokenized(make_engine: MakeEngine) -> None:
+    sizes: list[int] = []
+
+    def counting(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        sizes.append(sum(len(document) for _, document in pairs))
+        return tokenize([(query, document[:9]) for query, document in pairs])
+
+    engine = make_engine(tokenize=counting)
+    engine.score("q", [f"{number}" * 400_000 for number in range(5)])
+    assert sizes == [800_000, 800_000, 400_000]

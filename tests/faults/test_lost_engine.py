@@ -1,0 +1,205 @@
+"""A thread or a device that is lost: all are told at once, and a fresh engine works."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from threading import Event
+
+import pytest
+from callers import GRACE_S, PATIENCE_S, assert_works, error_of, in_thread, wait_until
+from conftest import MakeEngine
+from fakes import FakeScorer, digests, fake_model, scheduler, text_of
+
+from bge_rerank_integrations import EngineFailedError, RerankEngine
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.failures import is_fatal, is_out_of_memory
+from bge_rerank_integrations.engine.scorers import Logits
+
+ASSERT = "CUDA error: device-side assert triggered"
+
+
+def fatal(batch: Sequence[TokenizedPair]) -> Logits:
+    """A scorer's answer that loses the device if a document asks for it."""
+    if any(text_of(pair) == "fatal" for pair in batch):
+        raise RuntimeError(ASSERT)
+    return digests(batch)
+
+
+def kill(thread: threading.Thread) -> None:
+    """End a thread from outside, as a debugger or a supervisor would."""
+    assert thread.ident is not None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
+    )
+
+
+def test_a_fatal_device_error_answers_all_at_once(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Event()
+    scorer = FakeScorer(fatal, gate=gate)
+    engine = make_engine(scorer, max_queued_pairs=4, queue_timeout_s=60)
+    calls = [in_thread(engine.score, "q", ["fatal", "b"])]
+    assert scorer.entered.wait(PATIENCE_S)
+    # one queued behind it, one that waits for a place
+    calls += [in_thread(engine.score, "q", ["c", "d"]) for _ in range(2)]
+    wait_until(lambda: len(engine._scheduler._queue._jobs) == 3)
+    gate.set()
+    started = time.monotonic()
+    for call in calls:
+        error = error_of(call)
+        assert isinstance(error, EngineFailedError)
+        assert ASSERT in str(error)
+        assert isinstance(error.__cause__, RuntimeError)
+    with pytest.raises(EngineFailedError, match="device-side assert"):
+        engine.rerank("q", ["later"])
+    assert time.monotonic() - started < GRACE_S
+    assert not engine.is_alive
+    stats = engine.stats()
+    assert (stats.state, stats.queued_pairs, stats.in_flight) == ("failed", 0, 0)
+    wait_until(lambda: "the engine failed and will answer no more calls" in caplog.text)
+    engine.close()
+    assert engine.stats().state == "closed"
+    assert_works(make_engine())
+
+
+def test_a_shared_engine_that_failed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "bge_rerank_integrations.engine.engine.load", lambda _: fake_model(FakeScorer(fatal))
+    )
+    broken = RerankEngine.shared("fake/failing", normalize=False)
+    with pytest.raises(EngineFailedError):
+        broken.score("q", ["fatal"])
+    fresh = RerankEngine.shared("fake/failing", normalize=False)
+    assert fresh is not broken
+    assert_works(fresh)
+    fresh.close()
+
+
+def test_a_failed_engine_lets_go_of_the_model(make_engine: MakeEngine) -> None:
+    """Or there would be no memory left for a fresh one."""
+    scorer = FakeScorer(fatal)
+    model = weakref.ref(scorer)
+    running = scheduler(scorer)
+    del scorer
+    future = running.submit([("q", "fatal")], [0], timeout_s=None, queue_timeout_s=0)
+    error = future.exception(PATIENCE_S)
+    assert isinstance(error, EngineFailedError)
+    for thread in running._threads:
+        thread.join(PATIENCE_S)
+    gc.collect()
+    assert running.failure is error.__cause__
+    assert model() is None
+
+
+@pytest.mark.parametrize("name", ["deadlines", "tokenizer", "scorer-0"])
+def test_a_killed_thread_fails_the_engine(make_engine: MakeEngine, name: str) -> None:
+    gate = Event()
+    scorer = FakeScorer(gate=gate)
+    engine = make_engine(scorer)
+    thread = next(t for t in engine._scheduler._threads if t.name == f"bge-rerank-{name}")
+    call = in_thread(engine.score, "q", ["a", "b"])
+    assert scorer.entered.wait(PATIENCE_S)
+    kill(thread)
+    # a thread is killed when it wakes: the scorer at its gate, the others for what comes next
+    late = in_thread(engine.score, "q", ["c"], timeout_s=0.05)
+    wait_until(lambda: gate.is_set() or name == "scorer-0" or not thread.is_alive())
+    gate.set()
+    assert isinstance(error_of(call), EngineFailedError)
+    assert error_of(late) is not None
+    assert isinstance(engine._scheduler.failure, SystemExit)
+    with pytest.raises(EngineFailedError, match="SystemExit"):
+        engine.score("q", ["later"])
+    assert_works(make_engine())
+
+
+def test_a_failure_of_one_replica_is_everyones(make_engine: MakeEngine) -> None:
+    gate = Event()
+    healthy, broken = FakeScorer(gate=gate), FakeScorer(fatal)
+    engine = make_engine(healthy, max_batch_tokens=4)
+    held = in_thread(engine.score, "q", ["abc"])
+    assert healthy.entered.wait(PATIENCE_S)
+    engine._scheduler._start("scorer-1", _runner(engine), broken)
+    assert isinstance(error_of(in_thread(engine.score, "q", ["fatal"])), EngineFailedError)
+    assert isinstance(error_of(held), EngineFailedError)
+    gate.set()
+    engine.close()
+    # the healthy replica's batch came back after all was over
+    assert engine.stats().in_flight == 0
+
+
+def _runner(engine: RerankEngine) -> object:
+    from bge_rerank_integrations.engine.scoring import BatchRunner
+
+    running = engine._scheduler
+    return BatchRunner(running._queue, running.counters, max_batch_tokens=4, layers=1).run
+
+
+def test_a_log_that_hangs_keeps_no_caller_waiting(make_engine: MakeEngine) -> None:
+    release = Event()
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            release.wait(PATIENCE_S)
+
+    handler = Stuck()
+    logger = logging.getLogger("bge_rerank_integrations")
+    logger.addHandler(handler)
+    try:
+        engine = make_engine(FakeScorer(fatal))
+        with pytest.raises(EngineFailedError):
+            engine.score("q", ["fatal"], timeout_s=GRACE_S)
+    finally:
+        logger.removeHandler(handler)
+        release.set()
+
+
+def test_a_system_without_threads_left_leaves_none_behind(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = threading.active_count()
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if "scorer" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        make_engine()
+    monkeypatch.undo()
+    assert threading.active_count() == before
+    assert_works(make_engine())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ASSERT,
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: an illegal instruction was encountered",
+        "CUDA error: misaligned address",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: the launch timed out and was terminated",
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: uncorrectable NVLink error detected during the execution",
+    ],
+)
+def test_errors_that_lose_the_device(message: str) -> None:
+    assert is_fatal(RuntimeError(message))
+    assert not is_out_of_memory(RuntimeError(message))
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["CUDA error: out of memory", "CUDA error: invalid configuration argument", "shape mismatch"],
+)
+def test_errors_that_do_not(message: str) -> None:
+    assert not is_fatal(RuntimeError(message))

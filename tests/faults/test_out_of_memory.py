@@ -1,0 +1,85 @@
+"""A device that is full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from callers import assert_works, expected, wait_until
+from conftest import MakeEngine
+from fakes import FakeScorer, digests
+
+from bge_rerank_integrations import ScoringError
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.scorers import Logits
+
+DOCUMENTS = [f"document {number:03}" for number in range(64)]
+CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+
+def full(
+    error: BaseException, when: Callable[[int], bool]
+) -> Callable[[Sequence[TokenizedPair]], Logits]:
+    """A scorer's answer that fails where ``when(tokens)`` holds."""
+
+    def answer(batch: Sequence[TokenizedPair]) -> Logits:
+        if when(sum(map(len, batch))):
+            raise error
+        return digests(batch)
+
+    return answer
+
+
+@pytest.mark.parametrize("error", [CUDA, CPU, MemoryError()])
+def test_once(make_engine: MakeEngine, error: BaseException) -> None:
+    errors = iter([True])
+    scorer = FakeScorer(full(error, lambda _: next(errors, False)))
+    engine = make_engine(scorer, max_batch_tokens=1_024)
+    assert engine.score("q", DOCUMENTS) == expected("q", DOCUMENTS)
+    assert engine.stats().retries == 1
+    assert engine.stats().failures == 0
+    assert_works(engine)
+
+
+def test_above_a_size_batches_become_smaller_and_stay_so(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = FakeScorer(full(CUDA, lambda tokens: tokens > 520))
+    engine = make_engine(scorer, max_batch_tokens=2_048)
+    assert engine.score("q", DOCUMENTS * 1) == expected("q", DOCUMENTS)
+    failed = engine.stats().retries
+    assert 1 <= failed <= 3
+    assert "out of memory: batches shrink to 1024 tokens" in caplog.text
+    more = [f"another one {number:04}" for number in range(320)]
+    assert engine.score("q", more) == expected("q", more)
+    # 5,000 tokens more, without one failure for every batch of them
+    assert engine.stats().retries <= failed + 3
+    assert_works(engine)
+
+
+def test_always_fails_the_call_and_not_the_engine(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_full = True
+    scorer = FakeScorer(full(CUDA, lambda _: is_full))
+    engine = make_engine(scorer, max_batch_tokens=1_024)
+    for _ in range(3):
+        with pytest.raises(ScoringError, match=r"scoring document \d+ failed: CUDA out of memory"):
+            engine.score("q", DOCUMENTS)
+    # 1024 → 512 → 256, and one line for each call
+    wait_until(lambda: caplog.text.count("a call failed") == 3)
+    assert caplog.text.count("batches shrink") == 2
+    is_full = False
+    assert_works(engine)
+    assert engine.stats().failures == 3
+
+
+def test_a_budget_that_was_set_small_never_grows(make_engine: MakeEngine) -> None:
+    errors = iter([True])
+    scorer = FakeScorer(full(CUDA, lambda _: next(errors, False)))
+    engine = make_engine(scorer, max_batch_tokens=64)
+    assert engine.score("q", DOCUMENTS) == expected("q", DOCUMENTS)
+    assert max(map(sum, scorer.batches)) <= 64
+    assert_works(engine)
