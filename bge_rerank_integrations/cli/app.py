@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from bge_rerank_integrations import ConfigurationError, RerankError, __version__
 from bge_rerank_integrations.cli.demo import demo
+from bge_rerank_integrations.cli.eval import evaluate
 from bge_rerank_integrations.cli.models import models
 from bge_rerank_integrations.cli.rerank import rerank
 from bge_rerank_integrations.cli.serve import serve
@@ -39,6 +40,7 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False)
 app.command()(demo)
 app.command()(rerank)
 app.command()(serve)
+app.command("eval")(evaluate)
 app.command()(models)
 
 

@@ -1,0 +1,142 @@
+"""``bge-rerank eval``: quality and cost of rerankers on queries with judged documents."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bge_rerank_integrations.cli.model_settings import engine_config
+from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.evaluation.beir import read_beir, text_only, titled
+from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
+from bge_rerank_integrations.evaluation.collection import Collection
+from bge_rerank_integrations.evaluation.extra import require_extra
+from bge_rerank_integrations.evaluation.plot import save_plot
+from bge_rerank_integrations.evaluation.report import Report, summarize
+from bge_rerank_integrations.evaluation.runs import DEPTH, Run, bm25, rerank
+from bge_rerank_integrations.evaluation.trec import read_run
+from bge_rerank_integrations.settings import BUILT_IN_MODEL
+
+BM25 = "bm25"
+
+
+def evaluate(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A folder in BEIR's layout (corpus.jsonl, queries.jsonl, and qrels/test.tsv or "
+            "qrels.tsv), or a .jsonl file with 'query', 'candidates' and 'labels' on each line.",
+        ),
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Hub id, folder or built-in model, and settings after commas: "
+            "tiny,max_length=256,dtype=float32. Repeatable: every model is a row.",
+            show_default=BUILT_IN_MODEL,
+        ),
+    ] = None,
+    first_stage: Annotated[str, typer.Option(help="bm25, or a run file in TREC's format.")] = BM25,
+    depth: Annotated[
+        int, typer.Option(min=1, help="Documents that the first stage brings to each query.")
+    ] = DEPTH,
+    top_n: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--top-n",
+            "-k",
+            min=1,
+            help="Documents that your application keeps: where recall is measured. Repeatable.",
+            show_default="10",
+        ),
+    ] = None,
+    corpus: Annotated[str, typer.Option(help="Name of the corpus file.")] = "corpus.jsonl",
+    without_titles: Annotated[
+        bool, typer.Option("--without-titles", help="Search and rerank texts without titles.")
+    ] = False,
+    max_queries: Annotated[
+        int | None,
+        typer.Option(min=1, help="A random sample, always the same one.", show_default="all"),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write quality against time: a .png, .svg or .pdf.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON document, with every query's values.")
+    ] = False,
+) -> None:
+    """Measure rerankers: nDCG@10, MRR@10, recall and MAP before and after, wins and losses, time.
+
+    Written to a pipe: the two tables one after the other, with tabs between the columns.
+    """
+    require_extra()
+    engines = {name: engine_config(name) for name in model or [BUILT_IN_MODEL]}
+    show_progress = sys.stderr.isatty()
+    collection = _read(source, corpus, without_titles=without_titles)
+    if max_queries is not None:
+        collection = collection.sample(max_queries)
+    runs = [_first_stage(first_stage, collection, depth, show_progress=show_progress)]
+    # here: torch takes seconds to import, and --help and a mistake in a file need none
+    from bge_rerank_integrations import RerankEngine
+
+    for name, config in engines.items():
+        # not shared: the next model may need this one's memory
+        with RerankEngine(config) as engine:
+            runs.append(rerank(name, engine, collection, runs[0], show_progress=show_progress))
+    report = summarize(collection, runs, top_n or [10])
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
+    else:
+        _show(report)
+    # last: a picture that cannot be written takes no figures along
+    if plot is not None:
+        save_plot(report, plot)
+
+
+def _read(source: Path, corpus: str, *, without_titles: bool) -> Collection:
+    if source.is_file():
+        return read_candidate_lists(source)
+    return read_beir(source, corpus, text_only if without_titles else titled)
+
+
+def _first_stage(given: str, collection: Collection, depth: int, *, show_progress: bool) -> Run:
+    if given == BM25:
+        return bm25(collection, depth, show_progress=show_progress)
+    if collection.lists is not None:
+        raise ConfigurationError(f"candidate lists take no run file, got {given!r}")
+    return read_run(Path(given), collection, depth)
+
+
+def _show(report: Report) -> None:
+    console = Console()
+    title = f"{report.collection}: {report.queries} queries, {report.documents} documents"
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
+    if console.is_terminal:
+        console.print(_table(title, report.rows()))
+        console.print(_table("Query by query", report.comparison_rows()))
+    else:
+        for rows in (report.rows(), report.comparison_rows()):
+            for row in rows:
+                typer.echo("\t".join(row))
+            typer.echo()
+
+
+def _table(title: str, rows: Iterator[Sequence[str]]) -> Table:
+    first, *others = next(rows)
+    table = Table(first, title=title, title_justify="left", title_style="bold cyan", box=None)
+    for header in others:
+        table.add_column(header, justify="right", overflow="fold")
+    for row in rows:
+        # Text: brackets in a folder's name are no markup
+        table.add_row(*map(Text, row))
+    return table

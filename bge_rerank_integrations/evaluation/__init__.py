@@ -1,0 +1,47 @@
+"""How good a reranker is, and what it costs: before and after, on queries with judged documents.
+
+::
+
+    from pathlib import Path
+    from bge_rerank_integrations import RerankEngine
+    from bge_rerank_integrations.evaluation import bm25, read_beir, report, rerank
+
+    collection = read_beir(Path("scifact"))
+    first_stage = bm25(collection, depth=100)
+    reranked = rerank("tiny", RerankEngine.shared("tiny"), collection, first_stage)
+    report = summarize(collection, [first_stage, reranked], top_n=[3, 10])
+
+Needs the extra ``eval``, which names itself where it is missing.
+"""
+
+from bge_rerank_integrations.evaluation.beir import Passage, read_beir, text_only, titled
+from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
+from bge_rerank_integrations.evaluation.collection import Collection
+from bge_rerank_integrations.evaluation.comparison import Comparison, compare
+from bge_rerank_integrations.evaluation.measures import means, measure
+from bge_rerank_integrations.evaluation.plot import draw, save_plot
+from bge_rerank_integrations.evaluation.report import Report, System, summarize
+from bge_rerank_integrations.evaluation.runs import Run, bm25, rerank
+from bge_rerank_integrations.evaluation.trec import read_run
+
+__all__ = [
+    "Collection",
+    "Comparison",
+    "Passage",
+    "Report",
+    "Run",
+    "System",
+    "bm25",
+    "compare",
+    "draw",
+    "means",
+    "measure",
+    "read_beir",
+    "read_candidate_lists",
+    "read_run",
+    "rerank",
+    "save_plot",
+    "summarize",
+    "text_only",
+    "titled",
+]

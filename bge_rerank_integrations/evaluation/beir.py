@@ -1,0 +1,130 @@
+"""Collections in BEIR's layout (github.com/beir-cellar/beir): a corpus, queries and judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.evaluation.collection import Collection
+from bge_rerank_integrations.evaluation.lines import (
+    integer,
+    json_objects,
+    numbered_lines,
+    string,
+)
+
+_QRELS = ("qrels/test.tsv", "qrels.tsv")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One line of the corpus.
+
+    :param title: empty where there is none.
+    """
+
+    id: str
+    title: str
+    text: str
+
+
+def titled(passage: Passage) -> str:
+    """Title and text, as BEIR joins them."""
+    return f"{passage.title} {passage.text}".strip()
+
+
+def text_only(passage: Passage) -> str:
+    """The text without its title."""
+    return passage.text
+
+
+def read_beir(
+    folder: Path, corpus: str = "corpus.jsonl", form: Callable[[Passage], str] = titled
+) -> Collection:
+    """Read a folder with ``queries.jsonl``, ``qrels/test.tsv`` or ``qrels.tsv``, and a corpus.
+
+    Queries without a relevant document are left out: nothing can be found for them.
+
+    :param corpus: name of the corpus file in the folder.
+    :param form: the text of a passage that is searched and reranked.
+    :raises InputError: naming the file, and the line where one is wrong.
+    """
+    path = _qrels_path(folder)
+    grades, places = _read_qrels(path)
+    texts = _read_queries(folder / "queries.jsonl")
+    documents = _read_corpus(folder / corpus, form)
+    relevant = {query for query, judged in grades.items() if max(judged.values()) > 0}
+    for query in grades:
+        if query not in texts:
+            raise InputError(f"{places[query]}: query {query!r} is not in queries.jsonl")
+    if not relevant:
+        raise InputError(f"{path}: no query has a relevant document")
+    absent = sum(
+        grade > 0 and document not in documents
+        for query in relevant
+        for document, grade in grades[query].items()
+    )
+    return Collection(
+        name=folder.resolve().name,
+        queries={query: text for query, text in texts.items() if query in relevant},
+        documents=documents,
+        relevance={query: grades[query] for query in texts if query in relevant},
+        notes=_notes(
+            (len(grades) - len(relevant), "judged queries have no relevant document: left out"),
+            (absent, f"relevant documents are not in {corpus}: they count as not found"),
+        ),
+    )
+
+
+def _qrels_path(folder: Path) -> Path:
+    for name in _QRELS:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder}: expected {' or '.join(_QRELS)} in this folder, found neither")
+
+
+def _read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Grades, and for each query the place where it comes first."""
+    grades: dict[str, dict[str, int]] = {}
+    places: dict[str, str] = {}
+    for number, (place, text) in enumerate(numbered_lines(path)):
+        fields = text.split("\t")
+        if len(fields) != 3:
+            raise InputError(
+                f"{place}: expected query-id, corpus-id and score with tabs between, "
+                f"got {len(fields)} fields"
+            )
+        query, document, grade = fields
+        if number == 0 and grade == "score":
+            continue
+        places.setdefault(query, place)
+        grades.setdefault(query, {})[document] = integer(grade, "score", place)
+    return grades, places
+
+
+def _read_queries(path: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for place, given in json_objects(path):
+        _add(texts, string(given, "_id", place), string(given, "text", place), place)
+    return texts
+
+
+def _read_corpus(path: Path, form: Callable[[Passage], str]) -> dict[str, str]:
+    documents: dict[str, str] = {}
+    for place, given in json_objects(path):
+        title = string(given, "title", place, default="")
+        passage = Passage(string(given, "_id", place), title, string(given, "text", place))
+        _add(documents, passage.id, form(passage), place)
+    return documents
+
+
+def _add(texts: dict[str, str], name: str, text: str, place: str) -> None:
+    if name in texts:
+        raise InputError(f"{place}: _id {name!r} was there before")
+    texts[name] = text
+
+
+def _notes(*counted: tuple[int, str]) -> tuple[str, ...]:
+    return tuple(f"{count} {what}" for count, what in counted if count)

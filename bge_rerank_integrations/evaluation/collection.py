@@ -1,0 +1,52 @@
+"""What an evaluation is made from: queries, documents, and who is relevant to whom."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bge_rerank_integrations.errors import ConfigurationError
+
+Relevance = Mapping[str, Mapping[str, int]]
+"""Query id → document id → grade; above 0 is relevant."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Queries with judged documents.
+
+    :param name: what reports call it.
+    :param queries: query id → text; every one has a relevant document.
+    :param documents: document id → text that is searched and reranked.
+    :param relevance: grades of the queries' documents, and of no other query's.
+    :param lists: query id → ids of its candidates in an order that tells nothing, where the
+        collection brings a list with each query; None for a corpus that is searched.
+    :param notes: what was left out in reading, for the report.
+    """
+
+    name: str
+    queries: Mapping[str, str]
+    documents: Mapping[str, str]
+    relevance: Relevance
+    lists: Mapping[str, Sequence[str]] | None = None
+    notes: tuple[str, ...] = ()
+
+    def sample(self, max_queries: int) -> Collection:
+        """At most ``max_queries`` queries, drawn at random, the same ones every time.
+
+        :raises ConfigurationError: for fewer than 1.
+        """
+        if max_queries < 1:
+            raise ConfigurationError(f"max_queries must be at least 1, got {max_queries}")
+        if max_queries >= len(self.queries):
+            return self
+        # not the first: collections are often sorted by subject
+        drawn = set(random.Random(0).sample(list(self.queries), max_queries))
+        note = f"a sample of {max_queries} of {len(self.queries)} queries"
+        return replace(
+            self,
+            queries={query: text for query, text in self.queries.items() if query in drawn},
+            relevance={query: self.relevance[query] for query in self.queries if query in drawn},
+            notes=(*self.notes, note),
+        )

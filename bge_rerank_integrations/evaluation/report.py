@@ -1,0 +1,122 @@
+"""The figures of all systems on one collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from bge_rerank_integrations.evaluation.collection import Collection
+from bge_rerank_integrations.evaluation.comparison import Comparison, compare
+from bge_rerank_integrations.evaluation.measures import PRIMARY, Values, means, measure
+from bge_rerank_integrations.evaluation.runs import Run
+
+
+@dataclass(frozen=True)
+class System:
+    """One system's figures.
+
+    :param means: measure → mean over the queries, from 0 to 1.
+    :param values: measure → query id → value.
+    :param mean_ms: milliseconds a query; None where they were not measured.
+    :param p95_ms: milliseconds within which 95 % of the queries were answered.
+    :param pairs: (query, document) pairs that a model scored.
+    :param tokens: tokens that it read for them.
+    """
+
+    name: str
+    means: dict[str, float]
+    values: Values
+    mean_ms: float | None
+    p95_ms: float | None
+    pairs: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    :param collection: the collection's name.
+    :param queries: number of queries.
+    :param documents: number of documents.
+    :param systems: the first stage, then the rerankers.
+    :param comparisons: every two systems, by nDCG@10.
+    :param notes: what was left out.
+    """
+
+    collection: str
+    queries: int
+    documents: int
+    systems: tuple[System, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """Headers, then one row of texts for each system."""
+        names = list(self.systems[0].means)
+        yield ("system", *names, "ms/query", "95 %", "pairs", "tokens")
+        for system in self.systems:
+            yield (
+                system.name,
+                *(f"{system.means[name]:.4f}" for name in names),
+                *("–" if ms is None else f"{ms:.1f}" for ms in (system.mean_ms, system.p95_ms)),
+                str(system.pairs),
+                str(system.tokens),
+            )
+
+    def comparison_rows(self) -> Iterator[tuple[str, ...]]:
+        """Headers, then one row of texts for each comparison."""
+        yield ("compared", PRIMARY, "wins", "ties", "losses", "p")
+        for pair in self.comparisons:
+            yield (
+                f"{pair.system} against {pair.baseline}",
+                f"{pair.difference:+.4f}",
+                str(pair.wins),
+                str(pair.ties),
+                str(pair.losses),
+                "<0.001" if pair.p_value < 0.001 else f"{pair.p_value:.3f}",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, with each query's values, as JSON takes it."""
+        return asdict(self)
+
+
+def summarize(collection: Collection, runs: Sequence[Run], top_n: Sequence[int] = (10,)) -> Report:
+    """Measure the runs, and compare every two of them.
+
+    :param runs: the first stage, then the rerankers.
+    :param top_n: numbers of documents at which recall is measured.
+    :raises ConfigurationError: for a ``top_n`` below 1.
+    :raises MissingExtraError: if ir-measures or SciPy is not installed.
+    """
+    systems = tuple(_system(collection, run, top_n) for run in runs)
+    return Report(
+        collection=collection.name,
+        queries=len(collection.queries),
+        documents=len(collection.documents),
+        systems=systems,
+        comparisons=tuple(
+            compare(before.name, before.values[PRIMARY], after.name, after.values[PRIMARY])
+            for before, after in combinations(systems, 2)
+        ),
+        notes=collection.notes,
+    )
+
+
+def _system(collection: Collection, run: Run, top_n: Sequence[int]) -> System:
+    values = measure(collection.relevance, run.order, top_n)
+    milliseconds = [seconds * 1000 for seconds in run.seconds.values()]
+    return System(
+        name=run.name,
+        means=means(values),
+        values=values,
+        mean_ms=float(np.mean(milliseconds)) if milliseconds else None,
+        p95_ms=float(np.percentile(milliseconds, 95)) if milliseconds else None,
+        pairs=run.pairs,
+        tokens=run.tokens,
+    )

@@ -1,0 +1,115 @@
+"""What a system answered to every query: BM25, or a reranker after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from bge_rerank_integrations.errors import ConfigurationError, InputError
+from bge_rerank_integrations.evaluation.collection import Collection
+from bge_rerank_integrations.first_stage import BM25Index
+from bge_rerank_integrations.ranking import Reranker
+
+DEPTH = 100
+# those of Anserini, with which BEIR's published baselines were computed
+K1, B = 0.9, 0.4
+
+
+@dataclass(frozen=True)
+class Run:
+    """A system's answers.
+
+    :param name: what reports call the system.
+    :param order: query id → document ids, best first.
+    :param seconds: query id → time of its answer; empty where it was not measured.
+    :param pairs: (query, document) pairs that a model scored.
+    :param tokens: tokens that it read for them.
+    """
+
+    name: str
+    order: Mapping[str, Sequence[str]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    pairs: int = 0
+    tokens: int = 0
+
+
+def bm25(collection: Collection, depth: int = DEPTH, *, show_progress: bool = False) -> Run:
+    """Search the collection's documents with BM25 (k1 = 0.9, b = 0.4, English stemmer).
+
+    Where the collection brings candidate lists, each list is put in BM25's order and kept whole:
+    candidates that share no word with the query come last.
+
+    :param depth: documents a query, at most; of a corpus.
+    :param show_progress: show a progress bar on standard error.
+    :raises ConfigurationError: for a depth below 1.
+    :raises MissingExtraError: if bm25s or PyStemmer is not installed.
+    """
+    check_depth(depth)
+    names = list(collection.documents)
+    index = BM25Index(list(collection.documents.values()), k1=K1, b=B, stemmed=True)
+    order, seconds = {}, {}
+    for query, text in _progress(collection, "BM25", show_progress):
+        started = time.perf_counter()
+        hits = index.search(text, depth if collection.lists is None else len(names))
+        seconds[query] = time.perf_counter() - started
+        found = [names[hit.index] for hit in hits]
+        order[query] = (
+            found if collection.lists is None else _within(collection.lists[query], found)
+        )
+    return Run("BM25", order, seconds)
+
+
+def rerank(
+    name: str,
+    reranker: Reranker,
+    collection: Collection,
+    first_stage: Run,
+    *,
+    show_progress: bool = False,
+) -> Run:
+    """Rerank every query's candidates, one query at a time, as an application would.
+
+    :param name: what reports call the reranker.
+    :param first_stage: the candidates.
+    :param show_progress: show a progress bar on standard error.
+    :raises InputError: naming the query or document that cannot be scored.
+    :raises RerankError: whatever else the reranker raises.
+    """
+    order, seconds = {}, {}
+    pairs = tokens = 0
+    # the first pass sets kernels up, and no query's time should hold that
+    reranker.rerank("query", ["document"])
+    for query, text in _progress(collection, name, show_progress):
+        candidates = first_stage.order[query]
+        started = time.perf_counter()
+        try:
+            ranking = reranker.rerank(text, [collection.documents[one] for one in candidates])
+        except InputError as error:
+            what = f"query {query!r}" if error.index is None else repr(candidates[error.index])
+            raise InputError(f"{collection.name}: {what}: {error}", error.index) from error
+        seconds[query] = time.perf_counter() - started
+        order[query] = [candidates[ranked.index] for ranked in ranking]
+        pairs += len(candidates)
+        tokens += ranking.total_tokens
+    return Run(name, order, seconds, pairs, tokens)
+
+
+def check_depth(depth: int) -> None:
+    """Refuse a depth that has no meaning.
+
+    :raises ConfigurationError: if it is below 1.
+    """
+    if depth < 1:
+        raise ConfigurationError(f"depth must be at least 1, got {depth}")
+
+
+def _within(candidates: Sequence[str], found: Sequence[str]) -> list[str]:
+    ranks = {document: rank for rank, document in enumerate(found)}
+    return sorted(candidates, key=lambda document: ranks.get(document, len(found)))
+
+
+def _progress(collection: Collection, name: str, show: bool) -> tqdm[tuple[str, str]]:
+    return tqdm(collection.queries.items(), desc=name, unit="query", disable=not show)

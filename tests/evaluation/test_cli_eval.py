@@ -1,0 +1,170 @@
+"""``bge-rerank eval``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_reranker import FakeReranker
+from typer.testing import CliRunner, Result
+
+import bge_rerank_integrations
+from bge_rerank_integrations import ConfigurationError, EngineConfig
+from bge_rerank_integrations.cli.app import app
+from bge_rerank_integrations.cli.model_settings import engine_config
+from evaluation.conftest import CORPUS, write_json_lines
+
+
+class FakeEngines(list):
+    """Stands where the engine class is, and remembers what was opened and closed."""
+
+    def __call__(self, config: EngineConfig) -> FakeEngines:
+        self.append(config)
+        return self
+
+    def __enter__(self) -> FakeReranker:
+        return FakeReranker()
+
+    def __exit__(self, *exception: object) -> None:
+        self.append("closed")
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
+    engines = FakeEngines()
+    monkeypatch.setattr(bge_rerank_integrations, "RerankEngine", engines, raising=False)
+    return engines
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch, engines: FakeEngines) -> Callable[..., Result]:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda *arguments: CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+def test_piped_output_is_two_tables_with_tabs(evaluate, folder: Path, engines: FakeEngines) -> None:
+    result = evaluate(folder, "-k", 1, "-k", 2)
+    assert result.exit_code == 0, result.output
+    figures, comparisons, rest = result.stdout.split("\n\n")
+    header, before, after = (line.split("\t") for line in figures.splitlines())
+    assert header[:6] == ["system", "nDCG@10", "MRR@10", "recall@1", "recall@2", "MAP"]
+    assert (before[0], after[0], after[-2:]) == ("BM25", "tiny", ["5", "5"])
+    assert len(comparisons.splitlines()) == 2
+    assert (rest, result.stderr) == ("", "")
+    assert engines == [EngineConfig("tiny"), "closed"]
+
+
+def test_models_and_settings_are_rows_and_loaded_one_by_one(
+    evaluate, folder: Path, engines: FakeEngines
+) -> None:
+    chosen = "m/n,max_length=64,dtype=float32,normalize=false"
+    result = evaluate(folder, "--model", "tiny", "--model", chosen, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert [system["name"] for system in report["systems"]] == ["BM25", "tiny", chosen]
+    assert report["systems"][1]["values"]["MRR@10"]["q3"] == 0.0
+    assert len(report["comparisons"]) == 3
+    other = EngineConfig("m/n", max_length=64, dtype="float32", normalize=False)
+    assert engines == [EngineConfig("tiny"), "closed", other, "closed"]
+
+
+def test_a_terminal_gets_tables_and_notes(
+    evaluate, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    result = evaluate(folder, "--max-queries", "2")
+    assert "cities: 2 queries, 5 documents" in result.stdout
+    assert "\x1b[" in result.stdout
+    assert result.stderr == "note: a sample of 2 of 3 queries\n"
+
+
+def test_a_run_file_is_a_first_stage(evaluate, folder: Path) -> None:
+    run = folder / "dense.run"
+    run.write_text("q1 Q0 paris 1 3 x\nq1 Q0 berlin 2 2 x\nq1 Q0 bonn 3 1 x\n")
+    report = json.loads(evaluate(folder, "--first-stage", run, "--depth", 2, "--json").stdout)
+    before, after = report["systems"]
+    assert (before["name"], before["mean_ms"], after["pairs"]) == ("dense.run", None, 2)
+
+
+def test_another_corpus_without_titles(evaluate, folder: Path) -> None:
+    write_json_lines(folder / "more.jsonl", [*CORPUS, {"_id": "x", "title": "yellow", "text": "y"}])
+    options = ["--corpus", "more.jsonl", "--json"]
+    titled = json.loads(evaluate(folder, *options).stdout)
+    assert titled["documents"] == 6
+    untitled = json.loads(evaluate(folder, *options, "--without-titles").stdout)
+    assert (titled["systems"][1]["pairs"], untitled["systems"][1]["pairs"]) == (6, 5)
+
+
+def test_candidate_lists_are_a_file(evaluate, lists: Path) -> None:
+    result = evaluate(lists)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[2].split("\t")[-2] == "6"
+    assert result.stderr == "note: 2 lists are all relevant or all not: left out\n"
+
+
+def test_the_plot_is_written_after_the_figures(evaluate, folder: Path, tmp_path: Path) -> None:
+    assert evaluate(folder, "--plot", tmp_path / "a.png").exit_code == 0
+    assert (tmp_path / "a.png").exists()
+    result = evaluate(folder, "--plot", tmp_path / "none" / "a.png")
+    assert (result.exit_code, result.stdout.startswith("system")) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--model", "tiny,size=3"], "settings after a model must be name=value with one of"),
+        (["--model", "tiny,max_length"], "got 'max_length'"),
+        (["--model", "tiny,max_length=1"], "max_length must be an int of at least 16, got 1"),
+        (["--depth", "0"], "--depth"),
+        (["-k", "0"], "-k"),
+    ],
+)
+def test_options_that_cannot_work_are_usage_errors(
+    evaluate, folder: Path, engines: FakeEngines, options: list[str], expected: str
+) -> None:
+    result = evaluate(folder, *options)
+    assert (result.exit_code, result.stdout, engines) == (2, "", [])
+    assert expected in result.stderr
+
+
+def test_lists_take_no_run_file(evaluate, lists: Path, engines: FakeEngines) -> None:
+    result = evaluate(lists, "--first-stage", "a.run")
+    assert (result.exit_code, engines) == (2, [])
+    assert result.stderr == "error: candidate lists take no run file, got 'a.run'\n"
+
+
+def test_mistakes_in_files_come_before_a_model_is_loaded(
+    evaluate, folder: Path, engines: FakeEngines
+) -> None:
+    (folder / "queries.jsonl").write_text("{")
+    result = evaluate(folder)
+    assert (result.exit_code, result.stdout, engines) == (1, "", [])
+    assert "queries.jsonl:1: not JSON" in result.stderr
+
+
+@pytest.mark.parametrize("module", ["bm25s", "Stemmer", "ir_measures", "scipy", "matplotlib"])
+def test_a_missing_extra_is_named_first(
+    evaluate, folder: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    result = evaluate(folder.parent / "nothing")
+    assert result.exit_code == 1
+    assert 'pip install "bge-rerank-integrations[eval]"' in result.stderr
+
+
+def test_settings_in_one_argument() -> None:
+    assert engine_config("a/b") == EngineConfig("a/b")
+    assert engine_config("a,compress_layers=8,compress_layers=16,compress_ratio=2") == (
+        EngineConfig("a", compress_layers=(8, 16), compress_ratio=2)
+    )
+    assert engine_config("a,prompt=Is it so? 1=1,long_documents=window") == (
+        EngineConfig("a", prompt="Is it so? 1=1", long_documents="window")
+    )
+    with pytest.raises(ConfigurationError, match=r"max_length must be an int .* got \[64, 128\]"):
+        engine_config("a,max_length=64,max_length=128")
+    with pytest.raises(ConfigurationError, match="model must be a hub id"):
+        engine_config("")

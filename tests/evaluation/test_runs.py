@@ -1,0 +1,154 @@
+"""First stage, reranking and the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_reranker import FakeReranker
+
+from bge_rerank_integrations.errors import (
+    ConfigurationError,
+    InputError,
+    MissingExtraError,
+    ScoringError,
+)
+from bge_rerank_integrations.evaluation import (
+    Collection,
+    Run,
+    bm25,
+    read_beir,
+    read_candidate_lists,
+    rerank,
+    save_plot,
+    summarize,
+)
+
+
+@pytest.fixture
+def collection(folder: Path) -> Collection:
+    return read_beir(folder)
+
+
+def test_bm25_finds_what_shares_a_word_with_each_query(collection: Collection) -> None:
+    run = bm25(collection, depth=2)
+    assert {query: set(found) for query, found in run.order.items()} == {
+        "q1": {"berlin", "bonn"},
+        "q2": {"banana", "lemon"},
+        "q3": set(),
+    }
+    assert run.seconds.keys() == collection.queries.keys()
+    assert (run.pairs, run.tokens) == (0, 0)
+    with pytest.raises(ConfigurationError, match="depth must be at least 1, got 0"):
+        bm25(collection, depth=0)
+
+
+def test_candidate_lists_are_ordered_and_kept_whole(lists: Path) -> None:
+    run = bm25(read_candidate_lists(lists), depth=1)
+    assert run.order["1"][0] == "1/0"
+    assert set(run.order["1"]) == {"1/0", "1/1", "1/2", "1/3"}
+    assert list(run.order["4"]) == ["4/1", "4/0"]
+
+
+def test_reranking_reorders_the_candidates_and_counts(collection: Collection) -> None:
+    first_stage = Run("mine", {"q1": ["paris", "berlin"], "q2": ["lemon"], "q3": []})
+    reranker = FakeReranker()
+    run = rerank("fake", reranker, collection, first_stage)
+    assert run.order == {"q1": ["berlin", "paris"], "q2": ["lemon"], "q3": []}
+    assert (run.name, run.pairs, run.tokens) == ("fake", 3, 3)
+    assert run.seconds.keys() == collection.queries.keys()
+    _, first, *_ = reranker.calls
+    assert first.documents == (collection.documents["paris"], collection.documents["berlin"])
+    assert first.top_n is None
+
+
+class Refuses(FakeReranker):
+    """Refuses one query."""
+
+    def rerank(self, query: str, *given, **more):
+        if query == "yellow banana":
+            raise self.refusal
+        return super().rerank(query, *given, **more)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (InputError("not valid Unicode", 1), "cities: 'lemon': not valid Unicode"),
+        (InputError("not valid Unicode"), "cities: query 'q2': not valid Unicode"),
+        (ScoringError("broken", 0), "broken"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(
+    collection: Collection, refusal: Exception, expected: str
+) -> None:
+    reranker = Refuses()
+    reranker.refusal = refusal
+    first_stage = Run("mine", {"q1": ["paris"], "q2": ["banana", "lemon"], "q3": []})
+    with pytest.raises(type(refusal)) as caught:
+        rerank("fake", reranker, collection, first_stage)
+    assert str(caught.value) == expected
+
+
+def test_progress_is_shown_on_request(
+    collection: Collection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first_stage = bm25(collection)
+    rerank("fake", FakeReranker(), collection, first_stage)
+    assert capsys.readouterr().err == ""
+    rerank("fake", FakeReranker(), collection, first_stage, show_progress=True)
+    assert "fake: 100%" in capsys.readouterr().err
+
+
+def test_the_report_compares_every_two_runs(collection: Collection) -> None:
+    worst = Run("worst", {"q1": ["paris"], "q2": ["lemon"], "q3": ["banana"]})
+    best = Run(
+        "best",
+        {"q1": ["berlin", "bonn"], "q2": ["banana"], "q3": ["paris"]},
+        {"q1": 0.001, "q2": 0.003, "q3": 0.002},
+        pairs=4,
+        tokens=40,
+    )
+    report = summarize(collection, [worst, best, replace(best, name="same")], top_n=[1])
+    assert (report.collection, report.queries, report.documents) == ("cities", 3, 5)
+    assert [list(row) for row in report.rows()] == [
+        ["system", "nDCG@10", "MRR@10", "recall@1", "MAP", "ms/query", "95 %", "pairs", "tokens"],
+        ["worst", "0.0000", "0.0000", "0.0000", "0.0000", "–", "–", "0", "0"],
+        ["best", "1.0000", "1.0000", "0.8333", "1.0000", "2.0", "2.9", "4", "40"],
+        ["same", "1.0000", "1.0000", "0.8333", "1.0000", "2.0", "2.9", "4", "40"],
+    ]
+    assert [list(row) for row in report.comparison_rows()] == [
+        ["compared", "nDCG@10", "wins", "ties", "losses", "p"],
+        ["best against worst", "+1.0000", "3", "0", "0", "0.250"],
+        ["same against worst", "+1.0000", "3", "0", "0", "0.250"],
+        ["same against best", "+0.0000", "0", "3", "0", "1.000"],
+    ]
+    read = json.loads(json.dumps(report.as_dict()))
+    assert read["systems"][1]["values"]["recall@1"] == {"q1": 0.5, "q2": 1.0, "q3": 1.0}
+
+
+@pytest.mark.parametrize("name", ["plot.png", "plot.svg"])
+def test_the_plot_is_written(collection: Collection, tmp_path: Path, name: str) -> None:
+    first_stage = bm25(collection)
+    runs = [rerank(str(number), FakeReranker(), collection, first_stage) for number in range(2)]
+    save_plot(summarize(collection, [first_stage, *runs]), tmp_path / name)
+    assert (tmp_path / name).stat().st_size > 5000
+
+
+def test_a_plot_that_cannot_be_written_is_named(collection: Collection, tmp_path: Path) -> None:
+    report = summarize(collection, [bm25(collection)])
+    for path in (tmp_path / "none" / "a.png", tmp_path / "a.docx"):
+        with pytest.raises(ConfigurationError, match=path.name):
+            save_plot(report, path)
+
+
+def test_matplotlib_missing_names_the_extra(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = summarize(collection, [bm25(collection)])
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"bge-rerank-integrations\[eval\]"):
+        save_plot(report, tmp_path / "a.png")
