@@ -11,10 +11,11 @@ from typing_extensions import Self
 from bge_rerank_integrations.engine import registry
 from bge_rerank_integrations.engine.calls import Calls
 from bge_rerank_integrations.engine.devices import release_memory
-from bge_rerank_integrations.engine.loading import load
+from bge_rerank_integrations.engine.loading import LoadedModel, load
 from bge_rerank_integrations.engine.scheduler import Scheduler
 from bge_rerank_integrations.engine.stats import EngineStats, State
 from bge_rerank_integrations.engine.waiting import run, run_async
+from bge_rerank_integrations.errors import ModelLoadError, RerankError
 from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
 
@@ -40,7 +41,7 @@ class RerankEngine:
 
     def __init__(self, config: EngineConfig | None = None) -> None:
         self._config = config or EngineConfig()
-        model = load(self._config)
+        model = _load(self._config)
         self._tokenizer = model.tokenizer
         self._device = ",".join(map(str, model.devices))
         self._dtype = str(model.dtype).removeprefix("torch.")
@@ -230,3 +231,15 @@ class RerankEngine:
         if self._closed or not self._scheduler.is_of_this_process:
             return "closed"
         return "failed" if self._scheduler.failure is not None else "ready"
+
+
+def _load(config: EngineConfig) -> LoadedModel:
+    """Load a model; what other libraries raise over a broken checkpoint is a ``ModelLoadError``."""
+    try:
+        return load(config)
+    except RerankError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(
+            f"{config.model} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
