@@ -20,6 +20,7 @@ from bge_rerank_integrations.errors import (
     ModelLoadError,
     NonFiniteScoreError,
     OverloadedError,
+    RemoteError,
     RerankError,
     ScoringError,
     UnsupportedModelError,
@@ -29,6 +30,7 @@ from bge_rerank_integrations.settings import EngineConfig
 
 if TYPE_CHECKING:
     from bge_rerank_integrations.engine.engine import RerankEngine
+    from bge_rerank_integrations.serving.client import RemoteReranker
 
 __version__ = "0.1.0"
 
@@ -46,6 +48,8 @@ __all__ = [
     "OverloadedError",
     "RankedDocument",
     "Ranking",
+    "RemoteError",
+    "RemoteReranker",
     "RerankEngine",
     "RerankError",
     "Reranker",
@@ -60,4 +64,8 @@ def __getattr__(name: str) -> Any:
         from bge_rerank_integrations.engine.engine import RerankEngine
 
         return RerankEngine
+    if name == "RemoteReranker":
+        from bge_rerank_integrations.serving.client import RemoteReranker
+
+        return RemoteReranker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

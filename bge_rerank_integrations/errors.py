@@ -10,6 +10,7 @@
     │   └── UnsupportedModelError            it can be read, but not run as a reranker
     ├── ScoringError                         the forward pass failed for this call
     │   └── NonFiniteScoreError              the model answered NaN or infinity
+    ├── RemoteError                          a remote service failed, or answered nonsense
     ├── OverloadedError                      the queue is full
     ├── DeadlineError (TimeoutError)         the call's own deadline passed
     ├── EngineClosedError                    the engine was closed
@@ -100,8 +101,23 @@ class NonFiniteScoreError(ScoringError):
         return type(self), (self.index, self.value)
 
 
+class RemoteError(RerankError):
+    """A remote service could not be reached, answered with an error, or answered nonsense.
+
+    :param message: what went wrong.
+    :param status: the HTTP status code, where there is one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class OverloadedError(RerankError):
-    """The queue is full, and stayed so for ``queue_timeout_s``."""
+    """The queue is full, and stayed so for ``queue_timeout_s``; or a remote service said so."""
 
 
 class DeadlineError(RerankError, TimeoutError):

@@ -14,6 +14,7 @@ from bge_rerank_integrations import (
     InputError,
     MissingExtraError,
     NonFiniteScoreError,
+    RemoteError,
     RerankError,
     ScoringError,
 )
@@ -52,6 +53,8 @@ def test_the_public_names_change_only_on_purpose() -> None:
         "OverloadedError",
         "RankedDocument",
         "Ranking",
+        "RemoteError",
+        "RemoteReranker",
         "RerankEngine",
         "RerankError",
         "Reranker",
@@ -72,6 +75,7 @@ def test_the_package_is_typed() -> None:
         ScoringError("it failed", 2),
         NonFiniteScoreError(4, float("nan")),
         MissingExtraError("langchain"),
+        RemoteError("it failed", 502),
     ],
 )
 def test_errors_survive_pickling(error: RerankError) -> None:

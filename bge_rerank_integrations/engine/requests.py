@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bge_rerank_integrations.engine.jobs import TextPair
 from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.texts import check_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ def request_for_documents(query: str, documents: Sequence[str]) -> Request:
         raise InputError(
             f"documents must be a sequence of strings, got one string: {documents[:40]!r}"
         )
-    _check_text(query, "query", None)
+    check_text(query, "query", None)
     for index, document in enumerate(documents):
-        _check_text(document, f"document {index}", index)
+        check_text(document, f"document {index}", index)
     return _without_repetitions([(query, document) for document in documents], 0)
 
 
@@ -51,23 +52,10 @@ def request_for_pairs(pairs: Iterable[Sequence[str]], first_index: int) -> Reque
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise InputError(f"pair {index} must be (query, document), got {pair!r:.80}", index)
         query, document = pair
-        _check_text(query, f"the query of pair {index}", index)
-        _check_text(document, f"the document of pair {index}", index)
+        check_text(query, f"the query of pair {index}", index)
+        check_text(document, f"the document of pair {index}", index)
         checked.append((query, document))
     return _without_repetitions(checked, first_index)
-
-
-def _check_text(text: object, name: str, index: int | None) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"{name} must be a string, got {type(text).__name__}", index)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{name} holds a lone surrogate ({text[error.start]!r} at character {error.start}) "
-            "and is not valid Unicode",
-            index,
-        ) from error
 
 
 def _without_repetitions(pairs: Sequence[TextPair], first_index: int) -> Request:

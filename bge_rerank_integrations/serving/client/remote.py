@@ -1,0 +1,272 @@
+"""RemoteReranker: a service behind the same protocol as an engine."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from typing_extensions import Self
+
+from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
+
+try:
+    import httpx
+    import tenacity  # noqa: F401  # the other half of the extra
+except ModuleNotFoundError as error:
+    if error.name in ("httpx", "tenacity"):
+        raise MissingExtraError("remote") from error
+    raise
+
+from bge_rerank_integrations.ranking import RankedDocument, Ranking, check_selection, rank
+from bge_rerank_integrations.serving.client.answers import read_results, read_tokens
+from bge_rerank_integrations.serving.client.dialects import DIALECTS
+from bge_rerank_integrations.serving.client.transport import Transport
+from bge_rerank_integrations.settings import DEFAULT_MODEL
+from bge_rerank_integrations.texts import check_text
+
+
+class RemoteReranker:
+    """Asks a rerank service; give it to either integration as ``reranker=``.
+
+    Documents are told apart by their place in the caller's list, and an answer that has not
+    exactly one finite score for each of them is refused. 429, 502 to 504 and broken connections
+    are tried again, as ``Retry-After`` says, until ``timeout_s`` has passed for the whole call.
+    Redirects are not followed: the key is for this service.
+
+    The ranking methods raise:
+
+    * ``InputError`` for a query or document that is not a string or not valid Unicode;
+    * ``OverloadedError`` if the service still answers 429 at the end;
+    * ``DeadlineError`` if ``timeout_s`` passes;
+    * ``RemoteError`` for every other error of the service, and for an answer that makes no sense.
+
+    A pickled reranker carries no key: where it is unpickled, the key is read from the dialect's
+    environment variable again.
+
+    :param base_url: of the service, e.g. ``http://127.0.0.1:8787``, ``https://api.cohere.com``,
+        ``https://api.cloudflare.com/client/v4/accounts/<id>/ai/run``.
+    :param dialect: one of :data:`DIALECTS`.
+    :param model: the model's name at the service.
+    :param api_key: None reads the dialect's environment variable (``CO_API_KEY``,
+        ``JINA_API_KEY``, …; for servers of one's own ``BGE_RERANK_API_KEY``).
+    :param normalize: report scores from 0 to 1; False asks for logits.
+    :param timeout_s: seconds for one call, all its requests and attempts together.
+    :param max_attempts: how often one request is sent, at most.
+    :param max_documents: documents in one request, at most; None means what the dialect says.
+        Longer lists become several requests.
+    :param transport: an httpx transport to use instead of the network, for tests.
+    :raises ConfigurationError: for a setting that cannot work.
+    :raises MissingExtraError: if the extra ``remote`` is not installed.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        dialect: str = "jina",
+        model: str = DEFAULT_MODEL,
+        *,
+        api_key: str | None = None,
+        normalize: bool = True,
+        timeout_s: float = 60.0,
+        max_attempts: int = 5,
+        max_documents: int | None = None,
+        transport: Any = None,
+    ) -> None:
+        self._check(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
+        self._dialect = DIALECTS[dialect]
+        key = api_key if api_key is not None else os.environ.get(self._dialect.key_variable)
+        if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
+            raise ConfigurationError("api_key must be printable ASCII without spaces around it")
+        self._settings = {
+            "base_url": base_url,
+            "dialect": dialect,
+            "model": model,
+            "normalize": normalize,
+            "timeout_s": timeout_s,
+            "max_attempts": max_attempts,
+            "max_documents": max_documents,
+        }
+        self._model = model
+        self._url = base_url.rstrip("/") + self._dialect.path.replace("{model}", model)
+        self._normalize = normalize
+        self._timeout_s = timeout_s
+        self._max_documents = max_documents or self._dialect.max_documents
+        self._has_key = bool(key)
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        self._transport = Transport(headers, key or None, max_attempts, transport)
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._model
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+    ) -> Ranking:
+        """Rank documents by relevance to the query, best first.
+
+        :param top_n: how many to keep; None keeps all.
+        :param score_threshold: keep ``score >= score_threshold``.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        chunks = self._chunks(query, documents, top_n, score_threshold)
+        answers = [
+            self._transport.post(self._url, self._body(query, chunk), deadline) for chunk in chunks
+        ]
+        return self._ranking(chunks, answers, top_n, score_threshold)
+
+    async def arerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+    ) -> Ranking:
+        """Rank like :meth:`rerank`, without blocking the event loop."""
+        deadline = time.monotonic() + self._timeout_s
+        chunks = self._chunks(query, documents, top_n, score_threshold)
+        answers = [
+            await self._transport.apost(self._url, self._body(query, chunk), deadline)
+            for chunk in chunks
+        ]
+        return self._ranking(chunks, answers, top_n, score_threshold)
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        self._transport.close()
+
+    async def aclose(self) -> None:
+        """Close the connections, those of this event loop too."""
+        await self._transport.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # frameworks copy components freely; the connections are shared
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self._settings, self._has_key)
+
+    def __repr__(self) -> str:
+        settings = self._settings
+        return (
+            f"RemoteReranker({settings['base_url']!r}, {settings['dialect']!r}, {self._model!r}, "
+            f"api_key={'[set]' if self._has_key else None})"
+        )
+
+    def _chunks(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None,
+        score_threshold: float | None,
+    ) -> list[Sequence[str]]:
+        """Check a call, and split its documents into requests."""
+        check_selection(top_n, score_threshold)
+        if isinstance(documents, str):
+            raise InputError("documents must be a sequence of strings, got one string")
+        check_text(query, "query", None)
+        for index, document in enumerate(documents):
+            check_text(document, f"document {index}", index)
+        size = self._max_documents or max(len(documents), 1)
+        return [documents[start : start + size] for start in range(0, len(documents), size)]
+
+    def _body(self, query: str, chunk: Sequence[str]) -> bytes:
+        raw = not self._normalize
+        return json.dumps(
+            self._dialect.body(query, chunk, self._model, raw=raw), ensure_ascii=False
+        ).encode()
+
+    def _ranking(
+        self,
+        chunks: Sequence[Sequence[str]],
+        answers: Sequence[Any],
+        top_n: int | None,
+        score_threshold: float | None,
+    ) -> Ranking:
+        results: list[RankedDocument] = []
+        for chunk, answer in zip(chunks, answers, strict=True):
+            first = len(results)
+            results += [
+                RankedDocument(first + result.index, result.score)
+                for result in read_results(self._dialect, answer, len(chunk))
+            ]
+        ranked = rank(
+            # in the service's order, which tells apart what the scores no longer do: it knows the
+            # logits, of which many become 1.0
+            [result.score for result in results],
+            top_n=top_n,
+            score_threshold=score_threshold,
+            # other services have applied it already, where it was wanted
+            normalize=self._normalize and self._dialect.answers_logits,
+        )
+        kept = tuple(RankedDocument(results[place.index].index, place.score) for place in ranked)
+        tokens = sum(read_tokens(self._dialect, answer) for answer in answers)
+        return Ranking(kept, tokens, self._model)
+
+    @staticmethod
+    def _check(
+        base_url: str,
+        dialect: str,
+        normalize: bool,
+        timeout_s: float,
+        max_attempts: int,
+        max_documents: int | None,
+    ) -> None:
+        if dialect not in DIALECTS:
+            raise ConfigurationError(
+                f"dialect must be one of {', '.join(map(repr, DIALECTS))}, got {dialect!r}"
+            )
+        try:
+            url = httpx.URL(base_url)
+        except (httpx.InvalidURL, TypeError) as error:
+            raise ConfigurationError(f"base_url must be a URL, got {base_url!r}") from error
+        if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
+            # a password in the URL would be in logs
+            raise ConfigurationError(
+                "base_url must be http:// or https:// with a host, without user, password and query"
+            )
+        speaks_logits = (
+            DIALECTS[dialect].answers_logits or DIALECTS[dialect].raw_options is not None
+        )
+        if not normalize and not speaks_logits:
+            raise ConfigurationError(f"normalize=False: {dialect} reports no logits")
+        if not (math.isfinite(timeout_s) and timeout_s > 0):
+            raise ConfigurationError(f"timeout_s must be finite and above 0, got {timeout_s!r}")
+        for name, value in (("max_attempts", max_attempts), ("max_documents", max_documents)):
+            if value is not None and (isinstance(value, bool) or value < 1):
+                raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
+
+
+def _unpickled(settings: dict[str, Any], has_key: bool) -> RemoteReranker:
+    reranker = RemoteReranker(**settings)
+    if has_key and not reranker._has_key:
+        variable = DIALECTS[settings["dialect"]].key_variable
+        raise ConfigurationError(
+            f"a key is never pickled: set {variable} where the reranker is unpickled"
+        )
+    return reranker

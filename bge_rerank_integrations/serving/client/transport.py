@@ -1,0 +1,211 @@
+"""Requests over HTTP: sent again while that may help, and never beyond the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential,
+    wait_random,
+)
+
+from bge_rerank_integrations.errors import (
+    DeadlineError,
+    OverloadedError,
+    RemoteError,
+    RerankError,
+)
+from bge_rerank_integrations.serving.client.answers import Reply, error_message, read_json
+
+_PASSING_STATUSES = frozenset({429, 502, 503, 504})
+# jitter: clients that failed together should not come back together
+_backoff = wait_exponential(multiplier=0.2, max=10.0) + wait_random(0.0, 0.2)
+
+
+class _PassingError(Exception):
+    """A failure that may be over soon.
+
+    :param error: what the caller gets if it is not.
+    :param retry_after_s: how long the service asked to be left alone.
+    """
+
+    def __init__(self, error: RerankError, retry_after_s: float = 0.0) -> None:
+        super().__init__(error)
+        self.error = error
+        self.retry_after_s = retry_after_s
+
+
+class Transport:
+    """Posts JSON to one service.
+
+    Connections are kept and used again, one pool for all threads and one for each event loop.
+
+    :param headers: of every request.
+    :param secret: never to be seen in an error.
+    :param max_attempts: how often a request is sent, at most.
+    :param handler: answers instead of the network, for tests.
+    """
+
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        secret: str | None,
+        max_attempts: int,
+        handler: Any = None,
+    ) -> None:
+        self._headers = dict(headers)
+        self._secret = secret
+        self._max_attempts = max_attempts
+        self._handler = handler
+        self._client: httpx.Client | None = None
+        self._pid = os.getpid()
+        # a pool belongs to the loop that opened its connections
+        self._async_clients: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, httpx.AsyncClient
+        ] = weakref.WeakKeyDictionary()
+
+    def post(self, url: str, body: bytes, deadline: float) -> Any:
+        """Send one request, again where that may help.
+
+        :param deadline: on ``time.monotonic()``'s clock.
+        :returns: the answer's JSON.
+        :raises RerankError: see :class:`RemoteReranker`.
+        """
+        try:
+            for attempt in Retrying(**self._policy(deadline)):
+                with attempt:
+                    return self._post_once(url, body, deadline)
+        except _PassingError as passing:
+            raise passing.error from passing.__cause__
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def apost(self, url: str, body: bytes, deadline: float) -> Any:
+        """Send like :meth:`post`, without blocking the event loop."""
+        try:
+            async for attempt in AsyncRetrying(**self._policy(deadline)):
+                with attempt:
+                    return await self._apost_once(url, body, deadline)
+        except _PassingError as passing:
+            raise passing.error from passing.__cause__
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def close(self) -> None:
+        """Close the connections that no event loop owns."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections, and those that no loop owns."""
+        client = self._async_clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+        self.close()
+
+    def _policy(self, deadline: float) -> dict[str, Any]:
+        return {
+            "retry": retry_if_exception_type(_PassingError),
+            "wait": _wait_s,
+            "stop": stop_after_attempt(self._max_attempts) | stop_before_delay(_left_s(deadline)),
+            "reraise": True,
+        }
+
+    def _post_once(self, url: str, body: bytes, deadline: float) -> Any:
+        try:
+            with self._sync_client().stream(
+                "POST", url, content=body, timeout=_left_s(deadline)
+            ) as response:
+                chunks = []
+                for chunk in response.iter_bytes():
+                    chunks.append(chunk)
+                    # httpx counts its timeout anew with every packet
+                    _left_s(deadline)
+        except httpx.HTTPError as error:
+            raise self._failure(error) from error
+        return self._read(Reply(response.status_code, response.headers, b"".join(chunks)))
+
+    async def _apost_once(self, url: str, body: bytes, deadline: float) -> Any:
+        left_s = _left_s(deadline)
+        sending = self._async_client().post(url, content=body, timeout=left_s)
+        try:
+            response = await asyncio.wait_for(sending, left_s)
+        except httpx.HTTPError as error:
+            raise self._failure(error) from error
+        except asyncio.TimeoutError as error:
+            raise _late() from error
+        return self._read(Reply(response.status_code, response.headers, response.content))
+
+    def _read(self, reply: Reply) -> Any:
+        if reply.status == 200:
+            return read_json(reply)
+        message, status = error_message(reply, self._secret), reply.status
+        error: RerankError = RemoteError(message, status)
+        if status == 429:
+            error = OverloadedError(message)
+        if status in _PASSING_STATUSES:
+            raise _PassingError(error, _retry_after_s(reply))
+        raise error
+
+    def _failure(self, error: httpx.HTTPError) -> Exception:
+        if isinstance(error, httpx.TimeoutException):
+            return _late()
+        failure = RemoteError(f"the service cannot be reached: {type(error).__name__}: {error}")
+        if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
+            return _PassingError(failure)
+        return failure
+
+    def _sync_client(self) -> httpx.Client:
+        if self._client is None or self._pid != os.getpid():
+            # a forked child must not answer on its parent's connections
+            self._pid = os.getpid()
+            self._client = httpx.Client(headers=self._headers, transport=self._handler)
+        return self._client
+
+    def _async_client(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        client = self._async_clients.get(loop)
+        if client is None:
+            client = httpx.AsyncClient(headers=self._headers, transport=self._handler)
+            self._async_clients[loop] = client
+        return client
+
+
+def _wait_s(state: RetryCallState) -> float:
+    passing = state.outcome.exception() if state.outcome is not None else None
+    asked_s = passing.retry_after_s if isinstance(passing, _PassingError) else 0.0
+    return max(asked_s, _backoff(state))
+
+
+def _left_s(deadline: float) -> float:
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise _late()
+    return left_s
+
+
+def _late() -> DeadlineError:
+    return DeadlineError("timeout_s passed before the service had answered")
+
+
+def _retry_after_s(reply: Reply) -> float:
+    """The seconds that ``Retry-After`` names, as a number or as a date."""
+    given = reply.headers.get("retry-after", "")
+    if given.isdecimal():
+        return float(given)
+    try:
+        return max(parsedate_to_datetime(given).timestamp() - time.time(), 0.0)
+    except (TypeError, ValueError):
+        return 0.0

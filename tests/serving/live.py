@@ -1,0 +1,38 @@
+"""A server on a real socket of this machine."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.served import ServedEngine
+from bge_rerank_integrations.serving.settings import ServerSettings
+
+
+@contextmanager
+def live_server(engine: ServedEngine, settings: ServerSettings | None = None) -> Iterator[str]:
+    """Run a server in a thread.
+
+    :returns: its URL.
+    """
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        app = create_app(lambda: engine, settings)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            while not (server.started and app.state.service.is_ready):
+                assert thread.is_alive()
+                time.sleep(0.005)
+            host, port = listening.getsockname()
+            yield f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            thread.join()

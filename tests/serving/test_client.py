@@ -1,0 +1,384 @@
+"""RemoteReranker against documented and invented answers; no socket is opened."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+import math
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bge_rerank_integrations import (
+    ConfigurationError,
+    DeadlineError,
+    InputError,
+    OverloadedError,
+    Ranking,
+    RemoteError,
+    RemoteReranker,
+    Reranker,
+)
+from bge_rerank_integrations.serving.client import DIALECTS
+
+# in the form that each service documents, with a result for every document
+ANSWERS: dict[str, Any] = json.loads((Path(__file__).parent / "answers.json").read_text("utf-8"))
+KEY = "sk-never-seen"
+OK = {"results": [{"index": 0, "relevance_score": 0.25}], "usage": {"total_tokens": 3}}
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def remote(handler: Handler, dialect: str = "jina", **settings: Any) -> RemoteReranker:
+    transport = httpx.MockTransport(handler)
+    return RemoteReranker("http://service/base/", dialect, "m", transport=transport, **settings)
+
+
+def answering(*answers: Any) -> tuple[Handler, list[httpx.Request]]:
+    """Answers one after the other, and the requests that they answered."""
+    requests: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        answer = answers[min(len(requests), len(answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        if not isinstance(answer, httpx.Response):
+            return httpx.Response(200, json=answer)
+        # a new one: a response belongs to one request
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    return handler, requests
+
+
+def test_every_dialect_has_an_example() -> None:
+    assert ANSWERS.keys() == DIALECTS.keys()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_each_services_documented_answer_is_read(dialect: str) -> None:
+    example = ANSWERS[dialect]
+    handler, _ = answering(example["response"])
+    reranker = remote(handler, dialect)
+    documents = [f"d{number}" for number in range(example["documents"])]
+    ranking = reranker.rerank("q", documents)
+    assert [[kept.index, kept.score] for kept in ranking] == [
+        [index, pytest.approx(score, rel=1e-3)] for index, score in example["ranking"]
+    ]
+    assert ranking.total_tokens == example["tokens"]
+    assert ranking.model == "m"
+    assert await reranker.arerank("q", documents) == ranking
+    await reranker.aclose()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "body"),
+    [
+        ("cohere", "/v2/rerank", {"model": "m", "query": "q", "documents": ["a", "b"]}),
+        (
+            "jina",
+            "/v1/rerank",
+            {"model": "m", "query": "q", "documents": ["a", "b"], "return_documents": False},
+        ),
+        ("tei", "/rerank", {"query": "q", "texts": ["a", "b"], "truncate": True}),
+        ("cloudflare", "/m", {"query": "q", "contexts": [{"text": "a"}, {"text": "b"}]}),
+        (
+            "nim",
+            "/v1/ranking",
+            {
+                "model": "m",
+                "query": {"text": "q"},
+                "passages": [{"text": "a"}, {"text": "b"}],
+                "truncate": "END",
+            },
+        ),
+    ],
+)
+def test_a_request_is_in_the_services_words(dialect: str, path: str, body: Any) -> None:
+    handler, requests = answering({})
+    with pytest.raises(RemoteError):
+        remote(handler, dialect, api_key=KEY).rerank("q", ["a", "b"], top_n=1)
+    assert requests[0].url.path == "/base" + path
+    assert json.loads(requests[0].content) == body
+    assert requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert requests[0].headers["content-type"] == "application/json"
+
+
+def test_top_n_and_threshold_are_applied_here() -> None:
+    results = [{"index": index, "relevance_score": index / 10} for index in range(6)]
+    handler, _ = answering({"results": results})
+    reranker = remote(handler)
+    assert [kept.index for kept in reranker.rerank("q", ["d"] * 6, top_n=2)] == [5, 4]
+    kept = reranker.rerank("q", ["d"] * 6, score_threshold=0.4)
+    assert [document.index for document in kept] == [5, 4]
+
+
+def test_equal_scores_keep_the_services_order() -> None:
+    results = [{"index": index, "relevance_score": 1.0} for index in (2, 0, 1)]
+    handler, _ = answering({"results": results})
+    assert [kept.index for kept in remote(handler).rerank("q", ["d"] * 3)] == [2, 0, 1]
+
+
+def test_long_lists_become_several_requests() -> None:
+    def score(request: httpx.Request) -> httpx.Response:
+        texts = json.loads(request.content)["texts"]
+        assert len(texts) <= 32
+        results = [{"index": i, "score": int(text) / 100} for i, text in enumerate(texts)]
+        return httpx.Response(200, json=results[::-1])
+
+    ranking = remote(score, "tei").rerank("q", [str(number) for number in range(70)])
+    assert [kept.index for kept in ranking] == list(range(69, -1, -1))
+    assert ranking[0].score == 0.69
+
+
+def test_nothing_to_rank_asks_nobody() -> None:
+    handler, requests = answering(OK)
+    assert remote(handler).rerank("q", []) == Ranking(model="m")
+    assert not requests
+
+
+def test_logits_are_asked_for_where_the_service_has_them() -> None:
+    handler, requests = answering([{"index": 0, "score": -3.5}])
+    ranking = remote(handler, "tei", normalize=False).rerank("q", ["a"])
+    assert ranking[0].score == -3.5
+    assert json.loads(requests[0].content)["raw_scores"] is True
+    handler, _ = answering({"rankings": [{"index": 0, "logit": -3.5}]})
+    assert remote(handler, "nim", normalize=False).rerank("q", ["a"])[0].score == -3.5
+    normalized = remote(handler, "nim").rerank("q", ["a"])[0].score
+    assert normalized == pytest.approx(1 / (1 + math.exp(3.5)))
+    with pytest.raises(ConfigurationError, match="cohere reports no logits"):
+        remote(handler, "cohere", normalize=False)
+
+
+GOOD = {"index": 1, "relevance_score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "no list at results"),
+        ([], "no list at results"),
+        ({"results": None}, "no list at results"),
+        ({"results": [GOOD]}, "one result for document 0 of 2, it has 0"),
+        ({"results": [GOOD, GOOD, GOOD]}, "one result for document 0 of 2"),
+        (
+            {"results": [GOOD, {"index": 0, "relevance_score": 1}, GOOD]},
+            "document 1 of 2, it has 2",
+        ),
+        ({"results": [GOOD, {"index": 2, "relevance_score": 1}]}, "index 2"),
+        ({"results": [GOOD, {"index": -1, "relevance_score": 1}]}, "index -1"),
+        ({"results": [GOOD, {"index": True, "relevance_score": 1}]}, "index True"),
+        ({"results": [GOOD, {"index": "0", "relevance_score": 1}]}, "index '0'"),
+        ({"results": [GOOD, {"index": 0, "relevance_score": None}]}, "document 0 must be a finite"),
+        ({"results": [GOOD, {"index": 0, "relevance_score": "1"}]}, "got '1'"),
+        ({"results": [GOOD, {"index": 0, "relevance_score": False}]}, "got False"),
+        ({"results": [GOOD, {"index": 0}]}, "got None"),
+        ({"results": [GOOD, 3]}, "must be an object, got 3"),
+        (b'{"results": [{"index": 0, "relevance_score": NaN}, ', "not JSON"),
+        (b'{"results": [{"index": 0, "relevance_score": NaN}]}', "finite number, got nan"),
+        (b"<html>502 Bad Gateway</html>", "not JSON"),
+        (b"", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_refused(content: Any, message: str) -> None:
+    answer = httpx.Response(200, content=content) if isinstance(content, bytes) else content
+    handler, requests = answering(answer)
+    reranker = remote(handler)
+    with pytest.raises(RemoteError, match=message):
+        reranker.rerank("q", ["a", "b"])
+    with pytest.raises(RemoteError, match=message):
+        await reranker.arerank("q", ["a", "b"])
+    assert len(requests) == 2
+    await reranker.aclose()
+
+
+PASSING = [
+    httpx.Response(429, headers={"Retry-After": "0"}, json={"message": "slow down"}),
+    httpx.Response(502, html="<html>Bad Gateway</html>"),
+    httpx.Response(503, json={"detail": "loading"}),
+    httpx.Response(504),
+    httpx.ConnectError("refused"),
+    httpx.ReadError("reset"),
+    httpx.RemoteProtocolError("closed"),
+]
+
+
+@pytest.mark.parametrize("failure", PASSING, ids=repr)
+async def test_what_may_pass_is_tried_again(failure: Any) -> None:
+    handler, requests = answering(failure, OK)
+    assert remote(handler).rerank("q", ["a"])[0].score == 0.25
+    assert len(requests) == 2
+    handler, requests = answering(failure, OK)
+    async with remote(handler) as reranker:
+        assert (await reranker.arerank("q", ["a"]))[0].score == 0.25
+    assert len(requests) == 2
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 413, 422, 500, 501])
+def test_what_will_not_pass_is_told_at_once(status: int) -> None:
+    body = {"message": f"no: {KEY} is wrong"}
+    handler, requests = answering(httpx.Response(status, json=body, headers={"Location": "/x"}))
+    with pytest.raises(RemoteError, match=r"no: \[key\] is wrong") as caught:
+        remote(handler, api_key=KEY).rerank("q", ["a"])
+    assert caught.value.status == status
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [(PASSING[0], OverloadedError), (PASSING[1], RemoteError), (PASSING[4], RemoteError)],
+)
+async def test_attempts_are_counted(failure: Any, error: type[Exception]) -> None:
+    handler, requests = answering(failure)
+    with pytest.raises(error):
+        remote(handler, max_attempts=2).rerank("q", ["a"])
+    assert len(requests) == 2
+    async with remote(handler, max_attempts=2) as reranker:
+        with pytest.raises(error):
+            await reranker.arerank("q", ["a"])
+    assert len(requests) == 4
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_retry_after_is_waited_for(date: bool) -> None:
+    from email.utils import formatdate
+
+    asked = formatdate(time.time() + 2, usegmt=True) if date else "1"
+    handler, requests = answering(httpx.Response(429, headers={"Retry-After": asked}), OK)
+    start = time.monotonic()
+    remote(handler).rerank("q", ["a"])
+    assert time.monotonic() - start >= 0.9
+    assert len(requests) == 2
+
+
+def test_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
+    handler, requests = answering(httpx.Response(429, headers={"Retry-After": "60"}))
+    start = time.monotonic()
+    with pytest.raises(OverloadedError):
+        remote(handler, timeout_s=5).rerank("q", ["a"])
+    assert time.monotonic() - start < 1
+    assert len(requests) == 1
+
+
+def test_a_timeout_is_a_deadline_and_is_not_tried_again() -> None:
+    handler, requests = answering(httpx.ReadTimeout("late"))
+    with pytest.raises(DeadlineError):
+        remote(handler).rerank("q", ["a"])
+    assert len(requests) == 1
+
+
+class Drip(httpx.SyncByteStream):
+    """An answer that never ends, and whose parts are never late."""
+
+    def __iter__(self) -> Any:
+        while True:
+            time.sleep(0.01)
+            yield b" "
+
+
+def test_an_answer_that_drips_ends_at_the_deadline() -> None:
+    with pytest.raises(DeadlineError):
+        remote(lambda _: httpx.Response(200, stream=Drip()), timeout_s=0.2).rerank("q", ["a"])
+
+
+async def test_a_service_that_is_silent_ends_at_the_deadline() -> None:
+    async def never(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async with remote(never, timeout_s=0.2) as reranker:  # type: ignore[arg-type]
+        with pytest.raises(DeadlineError):
+            await reranker.arerank("q", ["a"])
+
+
+def test_texts_are_checked_before_anything_is_sent() -> None:
+    handler, requests = answering(OK)
+    reranker = remote(handler)
+    with pytest.raises(InputError, match="document 1 holds a lone surrogate") as caught:
+        reranker.rerank("q", ["a", "\ud800"])
+    assert caught.value.index == 1
+    with pytest.raises(InputError, match="query must be a string, got NoneType"):
+        reranker.rerank(None, ["a"])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one string"):
+        reranker.rerank("q", "abc")
+    with pytest.raises(ConfigurationError, match="top_n"):
+        reranker.rerank("q", ["a"], top_n=0)
+    assert not requests
+
+
+def test_the_key_is_never_seen(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    handler, requests = answering(OK)
+    reranker = remote(handler, api_key=KEY)
+    reranker.rerank("q", ["a"])
+    assert requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert KEY not in repr(reranker) + str(reranker) + caplog.text
+    plain = RemoteReranker("http://service", "jina", "m", api_key=KEY)
+    assert KEY.encode() not in pickle.dumps(plain)
+    with pytest.raises(ConfigurationError, match="set JINA_API_KEY"):
+        pickle.loads(pickle.dumps(plain))
+    monkeypatch.setenv("JINA_API_KEY", KEY)
+    assert repr(pickle.loads(pickle.dumps(plain))) == repr(plain)
+
+
+def test_the_key_comes_from_the_dialects_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in {dialect.key_variable for dialect in DIALECTS.values()}:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("BGE_RERANK_API_KEY", "own")
+    handler, requests = answering(OK)
+    remote(handler, "jina").rerank("q", ["a"])
+    remote(handler, "vllm").rerank("q", ["a"])
+    assert "authorization" not in requests[0].headers
+    assert requests[1].headers["authorization"] == "Bearer own"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"base_url": "service"}, "base_url must be http"),
+        ({"base_url": "ftp://service"}, "base_url must be http"),
+        ({"base_url": "http://user:secret@service"}, "without user"),
+        ({"base_url": "http://"}, "base_url must be http"),
+        ({"base_url": None}, "base_url must be a URL"),
+        ({"dialect": "other"}, "dialect must be one of 'cohere'"),
+        ({"api_key": "two\nlines"}, "api_key must be printable"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"timeout_s": math.inf}, "timeout_s"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"max_documents": 0}, "max_documents"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        RemoteReranker(**({"base_url": "http://service"} | settings))
+    assert "secret" not in str(caught.value)
+
+
+def test_it_is_a_reranker_and_its_copies_are_itself() -> None:
+    reranker = RemoteReranker("http://service")
+    assert isinstance(reranker, Reranker)
+    assert copy.copy(reranker) is copy.deepcopy(reranker) is reranker
+
+
+def test_it_works_on_one_event_loop_after_the_other() -> None:
+    handler, requests = answering(OK)
+    reranker = remote(handler)
+
+    async def ask() -> None:
+        await reranker.arerank("q", ["a"])
+        await reranker.aclose()
+
+    for _ in range(3):
+        asyncio.run(ask())
+    assert len(requests) == 3
