@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations.serving.problems import Kind, Problem
+from bge_rerank_integrations.serving.routes import find
 
 # the page asks for the key itself; orchestrators ask for the other two without one
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json"})
@@ -76,7 +77,7 @@ class BodyMiddleware:
         await self._app(scope, receive_within_limit, send)
 
     def _problem(self, scope: Scope) -> Problem | None:
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] != "POST" or not find(scope["path"]):
             return None
         headers = Headers(scope=scope)
         length = headers.get("content-length", "")

@@ -39,7 +39,8 @@ class Route:
     def form_of(self, body: object) -> Form[Any]:
         """The form that a request's body is meant in."""
         keys = body.keys() if isinstance(body, Mapping) else ()
-        return next((form for form in self.forms if form.marker in keys), self.forms[0])
+        marked = (form for form in self.forms if form.marker is not None and form.marker in keys)
+        return next(marked, self.forms[0])
 
 
 ROUTES = (

@@ -155,11 +155,16 @@ async def test_another_method_is_refused(client: httpx.AsyncClient, path: str) -
     assert message_of(path, response)
 
 
-@pytest.mark.parametrize("top_n", [True, "3", 0, -1, 1.5, [1], 2.0])
+@pytest.mark.parametrize("top_n", [True, "3", 0, -1, 1.5, [1], {}])
 async def test_a_wrong_top_n_is_refused(client: httpx.AsyncClient, top_n: object) -> None:
     response = await client.post("/rerank", json=BODIES["/rerank"] | {"top_n": top_n})
     assert response.status_code == 422
     assert response.json()["error"]["param"] == "top_n"
+
+
+async def test_a_whole_number_may_be_written_with_a_point(client: httpx.AsyncClient) -> None:
+    response = await client.post("/rerank", json=BODIES["/rerank"] | {"top_n": 1.0})
+    assert len(response.json()["results"]) == 1
 
 
 @pytest.mark.parametrize("path", BODIES)

@@ -87,7 +87,7 @@ class Form(Generic[BodyT]):
     response: type[BaseModel]
     questions: Callable[[BodyT], Sequence[Question]]
     reply: Callable[[BodyT, Answer], BaseModel]
-    marker: str = ""
+    marker: str | None = None
     keep_nulls: bool = False
 
 
@@ -126,7 +126,15 @@ DocumentText = Annotated[
 Documents = Annotated[
     list[DocumentText], Field(min_length=1, description='Strings, or objects with a "text".')
 ]
-AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+def _whole(number: Any) -> Any:
+    # JSON has one kind of number: 5.0 is the integer 5
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Whole = BeforeValidator(_whole)
+AtLeastOne = Annotated[int, Field(ge=1), Whole]
 TopN = Annotated[AtLeastOne | None, Field(description="How many to return; all by default.")]
 ModelName = Annotated[
     str | None,

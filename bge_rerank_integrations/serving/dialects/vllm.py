@@ -29,6 +29,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     Question,
     Request,
     Text,
+    Whole,
 )
 from bge_rerank_integrations.serving.dialects.common import Usage
 from bge_rerank_integrations.serving.dialects.infinity import OpenAIError, openai_error
@@ -53,6 +54,11 @@ OneOrMore = Annotated[
     ),
 ]
 
+TokenLimit = Annotated[
+    Annotated[int, Field(ge=-1), Whole] | None,
+    Field(description="Cut each document after this many tokens; -1: as fits."),
+]
+
 
 class VllmRequest(Request):
     """Documents to rank for a query."""
@@ -62,10 +68,10 @@ class VllmRequest(Request):
     model: ModelName = None
     query: str
     documents: Documents
-    top_n: int = Field(default=0, ge=0, description="How many to return; 0 means all.")
-    truncate_prompt_tokens: int | None = Field(
-        default=None, ge=-1, description="Cut each document after this many tokens; -1: as fits."
+    top_n: Annotated[int, Field(ge=0), Whole] = Field(
+        default=0, description="How many to return; 0 means all."
     )
+    truncate_prompt_tokens: TokenLimit = None
     use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
 
 
@@ -81,7 +87,7 @@ class VllmScoreRequest(Request):
     text_2: OneOrMore = Field(
         validation_alias=AliasChoices("text_2", "data_2", "documents", "items")
     )
-    truncate_prompt_tokens: int | None = Field(default=None, ge=-1)
+    truncate_prompt_tokens: TokenLimit = None
     use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
 
     @model_validator(mode="after")
