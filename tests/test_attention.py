@@ -46,6 +46,24 @@ def test_queries_may_be_fewer_than_keys() -> None:
     torch.testing.assert_close(first, whole[rows])
 
 
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4])
+def test_bfloat16_products_agree_with_the_formula(size: float) -> None:
+    """Also where attention scores are so large that their exponentials overflow."""
+    torch.manual_seed(0)
+    lengths = [70, 70, 130, 5, 48]
+    packing = Packing.of(lengths, CPU)
+    query, key, value = torch.randn(3, sum(lengths), 4, 16).bfloat16()
+    query = query * size
+    packed = packed_attention(query, key, value, packing, packing, scale=0.25)
+    assert packed.dtype is torch.bfloat16
+    for start, end in zip(packing.starts, packing.starts[1:], strict=False):
+        states = (states[start:end].float() for states in (query, key, value))
+        alone = naive(*states, 0.25, causal=False)
+        if size < 1e3:  # beyond, bfloat16 rounds scores by more than they differ
+            torch.testing.assert_close(packed[start:end].float(), alone, atol=0.2, rtol=0.05)
+        assert packed[start:end].isfinite().all()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("causal", [False, True])

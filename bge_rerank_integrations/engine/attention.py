@@ -27,6 +27,8 @@ _HAS_VARLEN = {"scale", "window_size", "enable_gqa"} <= _VARLEN_PARAMETERS
 
 # shorter sequences are faster in torch's kernel, which is one call instead of several
 _PRODUCTS_FROM_TOKENS = 48
+# sums of exponentials whose products with values neither overflow nor vanish
+_SMALLEST_SUM, _LARGEST_SUM = 1e-25, 1e25
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +118,23 @@ def packed_attention(
 def _attention_by_products(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Attention as oneDNN's two batched products with a softmax between.
+    """Attention as oneDNN's two batched products, divided by the softmax's sums at the end.
+
+    Leaving out the subtraction of the maximum, and dividing `(length, head_dim)` instead of
+    `(length, length)`, makes the softmax three times as fast. bfloat16 reaches as far as float32,
+    so exp(x) loses nothing unless x is far from 0; then torch's kernel does it.
 
     :param query: `(count, heads, length, head_dim)`, like ``key`` and ``value``.
     :returns: `(count, heads, length, head_dim)`.
     """
     q, k, v = (states.flatten(0, 1).contiguous() for states in (query, key, value))
     # beta=0: nothing is read from the tensor that stands for a sum
-    products = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
-    return torch.bmm(products.softmax(-1), v).view(query.shape)
+    weights = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale).exp_()
+    sums = weights.sum(-1, keepdim=True)
+    lowest, highest = sums.aminmax()
+    if not (lowest > _SMALLEST_SUM and highest < _LARGEST_SUM):
+        return scaled_dot_product_attention(query, key, value, scale=scale)
+    return torch.bmm(weights, v).div_(sums).view(query.shape)
 
 
 def _has_flash_kernel(query: torch.Tensor) -> bool:
