@@ -48,6 +48,17 @@ def test_one_string_is_not_a_list_of_documents() -> None:
         request_for_documents("q", "abc")
 
 
+@pytest.mark.parametrize("documents", [None, 5])
+def test_no_list_at_all_is_no_list_of_documents(documents: Any) -> None:
+    with pytest.raises(InputError, match=r"must be a sequence of strings, got (NoneType|int)"):
+        request_for_documents("q", documents)
+
+
+def test_documents_of_an_iterator_are_not_lost() -> None:
+    documents: Any = iter(["a", "b"])
+    assert request_for_documents("q", documents).pairs == [("q", "a"), ("q", "b")]
+
+
 @pytest.mark.parametrize("pair", ["ab", ("q",), ("q", "d", "e"), None, ("q", None), (None, "d")])
 def test_a_wrong_pair_is_named(pair: Any) -> None:
     with pytest.raises(InputError, match=r"pair 7") as caught:

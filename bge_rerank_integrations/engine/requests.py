@@ -35,10 +35,14 @@ def request_for_documents(query: str, documents: Sequence[str]) -> Request:
         raise InputError(
             f"documents must be a sequence of strings, got one string: {documents[:40]!r}"
         )
+    if not isinstance(documents, Iterable):
+        raise InputError(f"documents must be a sequence of strings, got {type(documents).__name__}")
     check_text(query, "query", None)
-    for index, document in enumerate(documents):
+    # read once: an iterator would be empty the second time, and its documents lost
+    pairs = [(query, document) for document in documents]
+    for index, (_, document) in enumerate(pairs):
         check_text(document, f"document {index}", index)
-    return _without_repetitions([(query, document) for document in documents], 0)
+    return _without_repetitions(pairs, 0)
 
 
 def request_for_pairs(pairs: Iterable[Sequence[str]], first_index: int) -> Request:
