@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch.nn import functional as F  # noqa: N812  # torch's own abbreviation
+from torch.nn.functional import gelu, linear
 
 # the token count that the layout is chosen for; any other count is as correct, and near as fast
 _TYPICAL_TOKENS = 1_024
@@ -51,10 +51,10 @@ class PlainLinear:
         self._bias = bias
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        return F.linear(rows, self._weight, self._bias)
+        return linear(rows, self._weight, self._bias)
 
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
-        return F.gelu(self(rows))
+        return gelu(self(rows))
 
     def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self(rows).add_(residual)
