@@ -79,21 +79,22 @@ class Info(BaseModel):
 
 
 def create_app(
-    load: Callable[[], ServedEngine],
+    engine: ServedEngine | Callable[[], ServedEngine],
     settings: ServerSettings | None = None,
     *,
     on_load_error: Callable[[Exception], None] | None = None,
 ) -> FastAPI:
     """Make the application.
 
-    :param load: makes the engine, with ``normalize=False``; called in a thread when the
-        application starts. Until it returns, requests are answered with 503.
+    :param engine: an engine with ``normalize=False``; or what makes one, which is called in a
+        thread when the application starts: until it returns, requests are answered with 503.
     :param settings: limits, key and deadline; None means the defaults.
-    :param on_load_error: called on the event loop if ``load`` raises.
+    :param on_load_error: called on the event loop if the engine cannot be made.
+    :raises ConfigurationError: if an engine is given that has ``normalize=True``.
     :raises MissingExtraError: if the extra ``serve`` is not installed.
     """
     settings = settings or ServerSettings()
-    service = RerankService(load, settings, on_load_error)
+    service = RerankService(engine, settings, on_load_error)
     metrics = Metrics(service)
 
     @asynccontextmanager

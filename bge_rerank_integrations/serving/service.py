@@ -35,33 +35,31 @@ class RefusedError(Exception):
 class RerankService:
     """Checks requests against the limits, and asks the engine.
 
-    :param load: makes the engine; called once, in a thread.
+    :param engine: an engine, or what makes one; that is called once, in a thread.
     :param settings: the limits.
-    :param on_load_error: called on the event loop if ``load`` raises.
+    :param on_load_error: called on the event loop if the engine cannot be made.
+    :raises ConfigurationError: if an engine is given that has ``normalize=True``.
     """
 
     def __init__(
         self,
-        load: Callable[[], ServedEngine],
+        engine: ServedEngine | Callable[[], ServedEngine],
         settings: ServerSettings,
         on_load_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self.settings = settings
-        self._load = load
+        self._load = engine if callable(engine) else None
         self._on_load_error = on_load_error
-        self._engine: ServedEngine | None = None
+        self._engine = None if callable(engine) else _checked(engine)
         self._error: Exception | None = None
         self._cutter: DocumentCutter | None = None
 
     async def start(self) -> None:
         """Load the engine; until that is done every request is answered with 503."""
+        if self._load is None:
+            return
         try:
-            engine = await asyncio.to_thread(self._load)
-            if engine.config.normalize:
-                raise ConfigurationError(
-                    "a server's engine must have normalize=False: requests ask for either scale"
-                )
-            self._engine = engine
+            self._engine = _checked(await asyncio.to_thread(self._load))
         except Exception as error:
             logger.error("the engine could not be loaded: %s", error)
             self._error = error
@@ -172,6 +170,14 @@ class RerankService:
             raise InputError(
                 f"{name} may hold {self.settings.max_characters} characters, got {len(text)}", index
             )
+
+
+def _checked(engine: ServedEngine) -> ServedEngine:
+    if engine.config.normalize:
+        raise ConfigurationError(
+            "a server's engine must have normalize=False: requests ask for either scale"
+        )
+    return engine
 
 
 async def _all(work: Sequence[Coroutine[None, None, T]]) -> list[T]:

@@ -10,6 +10,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -382,3 +383,21 @@ def test_it_works_on_one_event_loop_after_the_other() -> None:
     for _ in range(3):
         asyncio.run(ask())
     assert len(requests) == 3
+
+
+def test_threads_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[httpx.Client] = []
+
+    class SlowClient(httpx.Client):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            made.append(self)
+            time.sleep(0.05)
+            super().__init__(*arguments, **settings)
+
+    monkeypatch.setattr(httpx, "Client", SlowClient)
+    handler, requests = answering(OK)
+    with remote(handler) as reranker, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: reranker.rerank("q", ["a"]), range(8)))
+    assert len(requests) == 8
+    assert len(made) == 1
+    assert made[0].is_closed

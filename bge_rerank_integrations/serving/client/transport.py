@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 import weakref
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ class Transport:
         self._secret = secret
         self._max_attempts = max_attempts
         self._handler = handler
+        self._lock = threading.Lock()
         self._client: httpx.Client | None = None
         self._pid = os.getpid()
         # a pool belongs to the loop that opened its connections
@@ -104,9 +106,10 @@ class Transport:
 
     def close(self) -> None:
         """Close the connections that no event loop owns."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     async def aclose(self) -> None:
         """Close this event loop's connections, and those that no loop owns."""
@@ -168,11 +171,12 @@ class Transport:
         return failure
 
     def _sync_client(self) -> httpx.Client:
-        if self._client is None or self._pid != os.getpid():
-            # a forked child must not answer on its parent's connections
-            self._pid = os.getpid()
-            self._client = httpx.Client(headers=self._headers, transport=self._handler)
-        return self._client
+        with self._lock:
+            if self._client is None or self._pid != os.getpid():
+                # a forked child must not answer on its parent's connections
+                self._pid = os.getpid()
+                self._client = httpx.Client(headers=self._headers, transport=self._handler)
+            return self._client
 
     def _async_client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,135 @@
+"""The server on a Ray cluster: the same application, in as many replicas as are wanted.
+
+::
+
+    serve run bge_rerank_integrations.serving.ray_app:app model=tiny replicas=2
+
+Ray routes, restarts and scales; it batches nothing, because the engine does that already.
+"""
+
+# no "from __future__ import annotations": Ray reads the builder's annotation as it stands
+
+import math
+import os
+from typing import Any
+
+from bge_rerank_integrations.errors import EngineFailedError, MissingExtraError
+
+try:
+    from ray import serve
+except ModuleNotFoundError as error:
+    if error.name == "ray":
+        raise MissingExtraError("ray") from error
+    raise
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bge_rerank_integrations.engine.engine import RerankEngine
+from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.settings import API_KEY_VARIABLE, ServerSettings
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, Dtype, EngineConfig
+
+
+class RayArguments(BaseModel):
+    """What ``serve run …:app`` takes as ``name=value``, and a Serve config file as ``args``.
+
+    The key is read from ``BGE_RERANK_API_KEY`` where the application is built.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = BUILT_IN_MODEL
+    revision: str | None = None
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    max_length: int = EngineConfig.max_length
+    max_queued_pairs: int = EngineConfig.max_queued_pairs
+    model_name: str | None = None
+    max_documents: int = ServerSettings.max_documents
+    timeout_s: float = ServerSettings.timeout_s
+    replicas: int = Field(default=1, ge=1, description="Replicas; the fewest, when autoscaling.")
+    max_replicas: int | None = Field(
+        default=None, ge=1, description="Scale between replicas and this number, by load."
+    )
+    gpus_per_replica: float = Field(default=0.0, ge=0.0)
+    cpus_per_replica: float = Field(default=1.0, ge=0.0)
+    max_ongoing_requests: int = Field(
+        default=64, ge=1, description="Requests in one replica; its engine batches them together."
+    )
+    max_queued_requests: int = Field(
+        default=256, ge=0, description="Requests that wait for a replica; more are refused (503)."
+    )
+
+
+class RerankReplica:
+    """One engine and its application, in a process of its own.
+
+    :param config: the engine's settings.
+    :param settings: the server's.
+    """
+
+    def __init__(self, config: EngineConfig, settings: ServerSettings) -> None:
+        # here, before the first request: Ray sends none to a replica that is being made
+        self._engine = RerankEngine(config)
+        self._settings = settings
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return create_app(self._engine, self._settings)
+
+    def check_health(self) -> None:
+        """Called by Ray, which replaces this replica when it raises.
+
+        :raises EngineFailedError: if the engine answers no more calls.
+        """
+        if not self._engine.is_alive:
+            raise EngineFailedError("the engine failed")
+
+
+def app(arguments: RayArguments) -> Any:
+    """Build the Serve application.
+
+    :returns: a ``ray.serve.Application``.
+    :raises ConfigurationError: for a setting that cannot work.
+    """
+    config = EngineConfig(
+        model=arguments.model,
+        revision=arguments.revision,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        max_length=arguments.max_length,
+        max_queued_pairs=arguments.max_queued_pairs,
+        normalize=False,
+    )
+    settings = ServerSettings(
+        api_key=os.environ.get(API_KEY_VARIABLE) or None,
+        model_name=arguments.model_name,
+        max_documents=arguments.max_documents,
+        timeout_s=arguments.timeout_s,
+    )
+    deployment = serve.deployment(
+        serve.ingress()(RerankReplica),
+        name="RerankReplica",
+        max_ongoing_requests=arguments.max_ongoing_requests,
+        max_queued_requests=arguments.max_queued_requests,
+        # a replica that is replaced answers its requests first
+        graceful_shutdown_timeout_s=math.ceil(arguments.timeout_s),
+        ray_actor_options={
+            "num_gpus": arguments.gpus_per_replica,
+            "num_cpus": arguments.cpus_per_replica,
+        },
+        **_scale(arguments),
+    )
+    return deployment.bind(config, settings)
+
+
+def _scale(arguments: RayArguments) -> dict[str, Any]:
+    if arguments.max_replicas is None:
+        return {"num_replicas": arguments.replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": arguments.replicas,
+            "max_replicas": max(arguments.max_replicas, arguments.replicas),
+            # half full: room for a burst while the next replica loads its model
+            "target_ongoing_requests": max(arguments.max_ongoing_requests / 2, 1),
+        }
+    }

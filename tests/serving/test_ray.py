@@ -1,0 +1,179 @@
+"""The server on a Ray cluster of this machine; runs where the extra ``ray`` is installed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bge_rerank_integrations import (
+    OverloadedError,
+    Ranking,
+    RemoteError,
+    RemoteReranker,
+    RerankEngine,
+)
+from bge_rerank_integrations.ranking import sigmoid
+
+psutil = pytest.importorskip("psutil")
+with warnings.catch_warnings():
+    # Ray's own libraries warn of each other
+    warnings.simplefilter("ignore")
+    ray = pytest.importorskip("ray")
+    from ray import serve
+
+    from bge_rerank_integrations.serving.ray_app import RayArguments, app
+
+pytestmark = [
+    pytest.mark.enable_socket,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.timeout(180),
+]
+
+QUERY = "what is a panda?"
+DOCUMENTS = [f"document {n}: the panda eats bamboo {'often ' * n}" for n in range(20)]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # replicas import the package from where this process does
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": environment},
+    )
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture
+def deploy(url: str, xlmr: str) -> Callable[..., str]:
+    """Deploy the tiny encoder, in two replicas if nothing else is said."""
+
+    def run(**arguments: Any) -> str:
+        given = {"model": xlmr, "dtype": "float32", "replicas": 2, "cpus_per_replica": 0.25}
+        serve.run(app(RayArguments(**{**given, **arguments})))
+        return url
+
+    return run
+
+
+def replicas() -> list[Any]:
+    """The processes of the replicas that this process's cluster runs."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "ServeReplica" in " ".join(child.cmdline())]
+
+
+def expected(engine: RerankEngine, query: str) -> list[tuple[int, Any]]:
+    ranking = engine.rerank(query, DOCUMENTS)
+    return [(kept.index, pytest.approx(sigmoid(kept.score), abs=1e-5)) for kept in ranking]
+
+
+def pairs(ranking: Ranking) -> list[tuple[int, float]]:
+    return [(kept.index, kept.score) for kept in ranking]
+
+
+def patiently(reranker: RemoteReranker, query: str) -> Ranking:
+    """Ask again when the replica that had the question died: Ray says so with a 500."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return reranker.rerank(query, DOCUMENTS)
+        except RemoteError as error:
+            if error.status != 500 or time.monotonic() > deadline:
+                raise
+
+
+def test_two_replicas_answer_as_the_engine_does(
+    deploy: Callable[..., str], engine: RerankEngine
+) -> None:
+    with RemoteReranker(deploy()) as reranker, ThreadPoolExecutor(8) as pool:
+        queries = [f"{QUERY} {number}" for number in range(80)]
+        rankings = list(pool.map(lambda query: reranker.rerank(query, DOCUMENTS), queries))
+    assert len(replicas()) == 2
+    for query, ranking in zip(queries, rankings, strict=True):
+        assert pairs(ranking) == expected(engine, query)
+
+
+def test_a_killed_replica_comes_back_while_clients_try_again(
+    deploy: Callable[..., str], engine: RerankEngine
+) -> None:
+    with RemoteReranker(deploy(), max_attempts=50) as reranker, ThreadPoolExecutor(4) as pool:
+        before = {process.pid for process in replicas()}
+        asked = [pool.submit(patiently, reranker, f"{QUERY} {number}") for number in range(200)]
+        asked[20].result()
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        for number, future in enumerate(asked):
+            assert pairs(future.result()) == expected(engine, f"{QUERY} {number}")
+        deadline = time.monotonic() + 60
+        while len({process.pid for process in replicas()} - {victim}) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def test_a_rolling_redeployment_loses_no_request(
+    deploy: Callable[..., str], engine: RerankEngine
+) -> None:
+    stop = threading.Event()
+
+    def ask(reranker: RemoteReranker) -> int:
+        count = 0
+        while not stop.is_set():
+            assert pairs(reranker.rerank(QUERY, DOCUMENTS)) == expected(engine, QUERY)
+            count += 1
+        return count
+
+    with RemoteReranker(deploy()) as reranker, ThreadPoolExecutor(4) as pool:
+        before = {process.pid for process in replicas()}
+        asking = [pool.submit(ask, reranker) for _ in range(4)]
+        try:
+            deploy(model_name="renamed")
+            time.sleep(1)
+        finally:
+            stop.set()
+        assert min(future.result() for future in asking) > 0
+    assert not before & {process.pid for process in replicas()}
+
+
+def test_overload_is_refused_and_passes(deploy: Callable[..., str]) -> None:
+    url = deploy(replicas=1, max_ongoing_requests=1, max_queued_requests=1)
+    long_documents = [f"{text} {'panda ' * 400}" for text in DOCUMENTS * 5]
+
+    def ask(number: int) -> str:
+        try:
+            reranker.rerank(f"{QUERY} {number}", long_documents)
+        except OverloadedError:
+            return "refused"
+        except RemoteError as error:
+            return "refused" if error.status == 503 else f"failed: {error}"
+        return "answered"
+
+    with RemoteReranker(url, max_attempts=1) as reranker, ThreadPoolExecutor(12) as pool:
+        outcomes = list(pool.map(ask, range(24)))
+        assert {"answered", "refused"} == set(outcomes)
+        assert ask(0) == "answered"
+
+
+def test_the_command_lines_texts_become_settings() -> None:
+    arguments = RayArguments.model_validate({"replicas": "2", "gpus_per_replica": "0.5"})
+    assert (arguments.replicas, arguments.gpus_per_replica) == (2, 0.5)
+    scaled = app(RayArguments(replicas=1, max_replicas=8, max_ongoing_requests=10))
+    assert scaled is not None
