@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,19 +17,22 @@ from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.ranking import Ranking, Reranker
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
 
+if TYPE_CHECKING:
+    from bge_rerank_integrations import RerankEngine
+
 
 def rerank(
     query: Annotated[
         str, typer.Argument(metavar="QUERY", help="What the passages are ranked for.")
-    ],
+    ] = "",
     files: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="FILE",
             help="Text files with a passage on each line, .jsonl files with 'text' (and 'id', "
             "'title') on each line, or - for standard input.",
         ),
-    ],
+    ] = None,
     top_n: Annotated[
         int | None, typer.Option(min=1, help="Keep this many passages.", show_default="all")
     ] = None,
@@ -69,11 +73,30 @@ def rerank(
         bool, typer.Option("--jsonl", help="Read every file as JSON Lines, whatever its name.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+    bulk: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of QUERY and FILE: score every row of this .jsonl or .parquet file, "
+            "which has a query and a document each.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where the rows of --bulk go with their scores: a .jsonl file, or a folder for "
+            "Parquet. What is there already is not scored again.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Rank the passages of files by relevance to QUERY.
 
     Written to a pipe: one passage a line, with tabs between score, file:line and text.
     """
+    _check_use(bool(files), bulk, output)
     # here: torch takes seconds to import, and --help needs none
     from bge_rerank_integrations import RerankEngine
 
@@ -89,13 +112,30 @@ def rerank(
         long_documents=long_documents,  # type: ignore[arg-type]
         normalize=not raw,
     )
-    passages = read_passages(files, jsonl=jsonl)
+    if bulk is not None and output is not None:
+        _score_rows(RerankEngine.shared(config), bulk, output)
+        return
+    passages = read_passages(files or (), jsonl=jsonl)
     ranking = _rank(RerankEngine.shared(config), query, passages, top_n, score_threshold)
     if as_json:
         document = _document(query, passages, ranking)
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         _show(passages, ranking)
+
+
+def _check_use(has_files: bool, bulk: Path | None, output: Path | None) -> None:
+    if bulk is None and not has_files:
+        raise typer.BadParameter("QUERY and FILE are needed, or --bulk")
+    if (bulk is None) != (output is None) or (bulk is not None and has_files):
+        raise typer.BadParameter("--bulk and --output belong together, without QUERY and FILE")
+
+
+def _score_rows(engine: RerankEngine, source: Path, target: Path) -> None:
+    from bge_rerank_integrations.serving.bulk import score_file
+
+    scored = score_file(engine, source, target, show_progress=True)
+    typer.echo(f"{scored} rows scored; {target} is complete", err=True)
 
 
 def _rank(

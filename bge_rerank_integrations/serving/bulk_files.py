@@ -1,0 +1,173 @@
+"""Files of rows that can be taken up again after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
+
+
+class RowFiles(Protocol):
+    """A file of rows, and the one that they go to with their scores."""
+
+    @property
+    def total(self) -> int | None:
+        """Rows to read, where that can be told beforehand."""
+        ...
+
+    def resume(self, added: str) -> int:
+        """Count the rows that are written already, and make the target ready for the next.
+
+        :param added: the column that the target has in addition.
+        :raises ConfigurationError: if they are not the first rows of the source.
+        """
+        ...
+
+    def read(self, skip: int, count: int) -> Iterator[Any]:
+        """Read the rows after the first ``skip``, at most ``count`` at a time.
+
+        :returns: chunks, for the other two methods.
+        """
+        ...
+
+    def column(self, chunk: Any, name: str) -> list[Any]:
+        """One column of a chunk; None where a row has none."""
+        ...
+
+    def write(self, chunk: Any, name: str, values: Sequence[float]) -> None:
+        """Write a chunk and one more column behind what is there.
+
+        When this returns, the rows survive a kill.
+        """
+        ...
+
+
+class JsonLines:
+    """One JSON object a line, in UTF-8; blank lines are no rows."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        self._source = source
+        self._target = target
+
+    @property
+    def total(self) -> int | None:
+        return None
+
+    def resume(self, added: str) -> int:
+        if not self._target.exists():
+            return 0
+        with self._target.open("r+b") as target:
+            count, end, last = 0, 0, b""
+            for line in target:
+                if not line.endswith(b"\n"):
+                    break
+                count, end, last = count + 1, end + len(line), line
+            # a kill may have cut the last line
+            target.truncate(end)
+        if count:
+            self._check(count, json.loads(last), added)
+        return count
+
+    def read(self, skip: int, count: int) -> Iterator[list[dict[str, Any]]]:
+        rows = self._rows(skip)
+        while chunk := list(islice(rows, count)):
+            yield chunk
+
+    def column(self, chunk: list[dict[str, Any]], name: str) -> list[Any]:
+        return [row.get(name) for row in chunk]
+
+    def write(self, chunk: list[dict[str, Any]], name: str, values: Sequence[float]) -> None:
+        rows = ({**row, name: value} for row, value in zip(chunk, values, strict=True))
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with self._target.open("ab") as target:
+            target.write(lines.encode("utf-8", "surrogatepass"))
+            target.flush()
+            os.fsync(target.fileno())
+
+    def _rows(self, skip: int) -> Iterator[dict[str, Any]]:
+        with self._source.open("rb") as source:
+            lines = ((number, line) for number, line in enumerate(source, 1) if line.strip())
+            for number, line in islice(lines, skip, None):
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    message = f"{self._source}:{number}: not JSON: {error}"
+                    raise InputError(message, number - 1) from error
+                if not isinstance(row, dict):
+                    message = f"{self._source}:{number}: an object was expected"
+                    raise InputError(message, number - 1)
+                yield row
+
+    def _check(self, count: int, written: Any, added: str) -> None:
+        row = next(self._rows(count - 1), None)
+        if row is None or not _is_scored(row, written, added):
+            raise _other_rows(self._target, self._source, count)
+
+
+class Parquet:
+    """A Parquet file, and a folder of parts: a Parquet file cannot be appended to."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("parquet") from error
+        self._arrow = pyarrow
+        self._source = pyarrow.parquet.ParquetFile(source)
+        self._path = source
+        self._target = target
+        self._parts = 0
+
+    @property
+    def total(self) -> int | None:
+        return int(self._source.metadata.num_rows)
+
+    def resume(self, added: str) -> int:
+        self._target.mkdir(parents=True, exist_ok=True)
+        parts = sorted(self._target.glob("part-*.parquet"))
+        self._parts = len(parts)
+        count = sum(int(self._arrow.parquet.read_metadata(part).num_rows) for part in parts)
+        if count:
+            written = self._arrow.parquet.read_table(parts[-1]).to_pylist()[-1]
+            chunk = next(self.read(count - 1, 1), None)
+            if chunk is None or not _is_scored(chunk.to_pylist()[0], written, added):
+                raise _other_rows(self._target, self._path, count)
+        return count
+
+    def read(self, skip: int, count: int) -> Iterator[Any]:
+        for batch in self._source.iter_batches(count):
+            if skip < batch.num_rows:
+                yield self._arrow.Table.from_batches([batch.slice(skip)])
+            skip = max(skip - batch.num_rows, 0)
+
+    def column(self, chunk: Any, name: str) -> list[Any]:
+        if name not in chunk.column_names:
+            return [None] * chunk.num_rows
+        values: list[Any] = chunk.column(name).to_pylist()
+        return values
+
+    def write(self, chunk: Any, name: str, values: Sequence[float]) -> None:
+        part = self._target / f"part-{self._parts:06}.parquet"
+        unfinished = part.with_suffix(".unfinished")
+        scored = chunk.append_column(name, self._arrow.array(values, self._arrow.float64()))
+        self._arrow.parquet.write_table(scored, unfinished)
+        # at once whole or not at all
+        unfinished.replace(part)
+        self._parts += 1
+
+
+def _is_scored(row: Mapping[str, Any], written: Any, added: str) -> bool:
+    return isinstance(written, dict) and written == {**row, added: written.get(added)}
+
+
+def _other_rows(target: Path, source: Path, count: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"{target} exists, and its row {count} is not row {count} of {source}: "
+        "remove it, or write elsewhere"
+    )

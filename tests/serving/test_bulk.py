@@ -1,0 +1,182 @@
+"""Files and datasets that are scored in bulk, killed and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from bge_rerank_integrations import ConfigurationError, EngineConfig, InputError, RerankEngine
+from bge_rerank_integrations.serving import bulk
+from bge_rerank_integrations.serving.bulk import RerankBatch, score_file
+
+ROWS = [{"id": n, "query": f"q{n % 7}", "document": f"döcument {n}"} for n in range(100)]
+
+
+class Scorer:
+    """Scores a pair with the number in its document.
+
+    :param stop_after: raises KeyboardInterrupt instead of scoring more pairs.
+    """
+
+    def __init__(self, stop_after: int = 10**9) -> None:
+        self.seen: list[Sequence[str]] = []
+        self._stop_after = stop_after
+
+    def score_pairs(self, pairs: Sequence[Sequence[str]]) -> list[float]:
+        if len(self.seen) + len(pairs) > self._stop_after:
+            raise KeyboardInterrupt
+        self.seen += pairs
+        return [float(document.split()[-1]) for _, document in pairs]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "CHUNK_ROWS", 8)
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.is_dir():
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        return rows
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(params=["jsonl", "parquet"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    """A file of rows, and where they go."""
+    source = tmp_path / f"in.{request.param}"
+    write(source, ROWS)
+    return source, tmp_path / ("out.jsonl" if request.param == "jsonl" else "out")
+
+
+def test_rows_come_out_with_their_scores(files: tuple[Path, Path]) -> None:
+    assert score_file(Scorer(), *files) == 100
+    assert read(files[1]) == [{**row, "score": float(row["id"])} for row in ROWS]  # type: ignore[arg-type]
+
+
+def test_a_second_call_scores_nothing_twice(files: tuple[Path, Path]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        score_file(Scorer(stop_after=40), *files)
+    assert len(read(files[1])) == 40
+    rest = Scorer()
+    assert score_file(rest, *files) == 60
+    assert [document for _, document in rest.seen] == [row["document"] for row in ROWS[40:]]
+    assert [row["score"] for row in read(files[1])] == list(map(float, range(100)))
+    assert score_file(Scorer(stop_after=0), *files) == 0
+
+
+def test_a_line_that_a_kill_cut_is_written_again(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write(source, ROWS)
+    score_file(Scorer(), source, target)
+    whole = target.read_bytes()
+    for size in (0, 1, 50, len(whole) // 2, len(whole) - 1):
+        target.write_bytes(whole[:size])
+        score_file(Scorer(), source, target)
+        assert target.read_bytes() == whole
+
+
+def test_a_target_with_other_rows_is_left_alone(files: tuple[Path, Path]) -> None:
+    score_file(Scorer(), *files)
+    before = read(files[1])
+    write(files[0], ROWS[50:])
+    with pytest.raises(ConfigurationError, match="is not row 100"):
+        score_file(Scorer(), *files)
+    assert read(files[1]) == before
+
+
+def test_types_of_other_columns_stay(tmp_path: Path) -> None:
+    table = pyarrow.table(
+        {
+            "query": ["q"],
+            "document": ["d 1"],
+            "small": pyarrow.array([3], pyarrow.int8()),
+            "when": pyarrow.array([5], pyarrow.timestamp("ms", "UTC")),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    score_file(Scorer(), tmp_path / "in.parquet", tmp_path / "out", score="relevance")
+    scored = pyarrow.parquet.read_table(tmp_path / "out")
+    assert scored.select(table.column_names).schema.types == table.schema.types
+    assert scored.column("relevance").to_pylist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"query": "a", "document": "b 1"}\n{"query"\n', "in.jsonl:2: not JSON"),
+        ('{"query": "a", "document": "b 1"}\n\n3\n', "in.jsonl:3: an object was expected"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named(tmp_path: Path, lines: str, message: str) -> None:
+    (tmp_path / "in.jsonl").write_text(lines)
+    with pytest.raises(InputError, match=message):
+        score_file(Scorer(), tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
+def test_a_row_without_texts_is_named(files: tuple[Path, Path], engine: RerankEngine) -> None:
+    write(files[0], [*ROWS[:9], {"id": 1, "query": "q", "document": None}])
+    with pytest.raises(InputError, match=r"row 10 of .*must be texts") as caught:
+        score_file(engine, *files)
+    assert caught.value.index == 9
+    assert len(read(files[1])) == 8
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"\.jsonl or \.parquet"):
+        score_file(Scorer(), tmp_path / "in.csv", tmp_path / "out")
+
+
+def test_batches_of_a_dataset_are_scored(xlmr: str, engine: RerankEngine) -> None:
+    config = EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")
+    batch = {
+        "query": np.array(["q", "q"], dtype=object),
+        "passage": np.array(["a", "b"], dtype=object),
+    }
+    scored = RerankBatch(config, document="passage", score="s")(batch)
+    assert scored["s"].tolist() == pytest.approx(engine.score("q", ["a", "b"]), abs=1e-6)
+
+
+def test_the_command_survives_a_kill(tmp_path: Path, xlmr: str) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{**row, "document": f"{row['document']} {'panda ' * 60}"} for row in ROWS * 40]
+    write(source, rows)
+    command = [
+        sys.executable, "-c", "from bge_rerank_integrations.cli import main; main()",
+        "rerank", "--bulk", str(source), "-o", str(target), "--model", xlmr, "--dtype", "float32",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 60
+    while not (target.exists() and target.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    written = target.read_bytes().count(b"\n")
+    assert 0 < written < len(rows)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(rows) - written} rows scored" in done.stderr
+    scored = read(target)
+    assert [{key: row[key] for key in rows[0]} for row in scored] == rows
+    assert all(0 < row["score"] < 1 for row in scored)
