@@ -73,6 +73,11 @@ async def longest_lag(work: asyncio.Future[object]) -> float:
     return worst
 
 
+async def allowed_lag() -> float:
+    """50 ms, and on a busy machine what an idle event loop is held up there."""
+    return MAX_LAG_S + 10 * await longest_lag(asyncio.ensure_future(asyncio.sleep(0.3)))
+
+
 def test_every_caller_gets_its_own_answer(make_engine: MakeEngine) -> None:
     """5,120 calls of 8 threads with 32 callers each, to three engines, 3 in 10 cancelled."""
     engines = [
@@ -102,7 +107,7 @@ async def test_the_event_loop_runs_on_while_the_engine_works(
     """Tokenization and forward passes of a real model, and calls as large as they come."""
     engine = RerankEngine(EngineConfig(xlmr, device="cpu", dtype="float32", **settings))  # type: ignore[arg-type]
     words = [f"word{number}" for number in range(1_000)]
-    lags = []
+    lags, allowed = [], await allowed_lag()
     # up to three times: the rest of the machine may be busy, a loop that is blocked always is
     for attempt in range(3):
         shuffle = random.Random(attempt).choices
@@ -113,15 +118,15 @@ async def test_the_event_loop_runs_on_while_the_engine_works(
         giant = f"{attempt} " + "giant " * (2_000 if settings else 166_000)
         work = asyncio.gather(engine.ascore("q", [giant, "small"]), *calls)
         lags.append(await longest_lag(work))
-        if lags[-1] < MAX_LAG_S:
+        if lags[-1] < allowed:
             break
     engine.close()
-    assert min(lags) < MAX_LAG_S, lags
+    assert min(lags) < allowed, lags
 
 
 async def test_the_event_loop_runs_on_while_calls_pile_up(make_engine: MakeEngine) -> None:
     """Thousands of calls that wait, end and leave cost no single one much."""
-    lags = []
+    lags, allowed = [], await allowed_lag()
     for _ in range(3):
         engine = make_engine(FakeScorer(gate=(gate := Event())), max_batch_tokens=4_096)
         tasks = [asyncio.create_task(engine.ascore(f"q{n}", ["a"])) for n in range(3_000)]
@@ -136,6 +141,6 @@ async def test_the_event_loop_runs_on_while_calls_pile_up(make_engine: MakeEngin
                 assert await task == expected(f"q{2 * number + 1}", ["a"])
 
         lags.append(await longest_lag(asyncio.ensure_future(end(tasks, gate))))
-        if lags[-1] < MAX_LAG_S:
+        if lags[-1] < allowed:
             break
-    assert min(lags) < MAX_LAG_S, lags
+    assert min(lags) < allowed, lags
