@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bge_rerank_integrations import (
+    EngineConfig,
     OverloadedError,
     Ranking,
     RemoteError,
@@ -177,3 +178,27 @@ def test_the_command_lines_texts_become_settings() -> None:
     assert (arguments.replicas, arguments.gpus_per_replica) == (2, 0.5)
     scaled = app(RayArguments(replicas=1, max_replicas=8, max_ongoing_requests=10))
     assert scaled is not None
+
+
+def test_a_dataset_is_scored_by_one_engine_an_actor(
+    url: str, xlmr: str, engine: RerankEngine
+) -> None:
+    import ray.data
+
+    from bge_rerank_integrations.serving.bulk import RerankBatch
+
+    serve.delete("default")
+    config = EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")
+    rows = [{"id": n, "query": QUERY, "document": DOCUMENTS[n % 20]} for n in range(200)]
+    scored = ray.data.from_items(rows).map_batches(
+        RerankBatch,
+        fn_constructor_args=(config,),
+        compute=ray.data.ActorPoolStrategy(size=2),
+        num_cpus=0.5,
+        batch_size=32,
+    )
+    expected = engine.score(QUERY, DOCUMENTS)
+    taken = scored.take_all()
+    assert sorted(row["id"] for row in taken) == list(range(200))
+    for row in taken:
+        assert row["score"] == pytest.approx(expected[row["id"] % 20], abs=1e-5)

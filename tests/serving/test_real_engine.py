@@ -10,6 +10,7 @@ import pytest
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.ranking import sigmoid
+from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.conftest import served
 
 QUERY = "what is a panda?"
@@ -131,3 +132,35 @@ async def test_an_engine_that_normalizes_is_refused(xlmr: str) -> None:
             while not errors:
                 await asyncio.sleep(0.005)
     assert "normalize=False" in str(errors[0])
+
+
+async def test_a_full_queue_is_refused_and_the_rest_is_answered(xlmr: str) -> None:
+    config = EngineConfig(
+        xlmr, device="cpu", dtype="float32", normalize=False, max_queued_pairs=len(DOCUMENTS)
+    )
+    with RerankEngine(config) as engine:
+        async with served(engine) as client:
+
+            async def ask(number: int) -> httpx.Response:
+                body = {"query": f"{QUERY} {number}", "documents": DOCUMENTS}
+                return await client.post("/v2/rerank", json=body)
+
+            responses = await asyncio.gather(*map(ask, range(30)))
+            assert {response.status_code for response in responses} == {200, 429}
+            for number, response in enumerate(responses):
+                if response.status_code == 200:
+                    local = engine.rerank(f"{QUERY} {number}", DOCUMENTS)
+                    results = response.json()["results"]
+                    assert [r["index"] for r in results] == [kept.index for kept in local]
+                else:
+                    assert response.headers["retry-after"] == "1"
+                    assert "max_queued_pairs" in response.json()["message"]
+            assert (await ask(0)).status_code == 200
+
+
+async def test_a_deadline_is_kept(engine: RerankEngine) -> None:
+    async with served(engine, ServerSettings(timeout_s=0.001)) as client:
+        body = {"query": QUERY, "texts": [f"{text} {'panda ' * 400}" for text in DOCUMENTS * 20]}
+        response = await client.post("/rerank", json=body)
+    assert response.status_code == 504
+    assert response.json()["error_type"] == "backend"
