@@ -14,7 +14,7 @@ from conftest import MakeEngine
 from fakes import FakeScorer, digest
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations import RerankEngine
+from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.scorers import encoder
 from bge_rerank_integrations.engine.token_cache import CachedTokenizer
 
@@ -51,9 +51,7 @@ def test_a_stream_of_a_million_pairs_is_never_all_in_memory(make_engine: MakeEng
     assert_works(engine)
 
 
-def test_a_giant_document_makes_no_giant_batch(
-    engine: RerankEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_giant_document_makes_no_giant_batch(xlmr: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     score = encoder.EncoderScorer.score
 
@@ -63,8 +61,11 @@ def test_a_giant_document_makes_no_giant_batch(
 
     monkeypatch.setattr(encoder.EncoderScorer, "score", counting)
     normal = [f"document {number}: " + "the panda eats bamboo " * 30 for number in range(40)]
-    alone = engine.score("q", normal)
-    together = engine.score("q", [*normal[:20], "giant " * (MILLION // 6), *normal[20:]])
+    giant = "giant " * (MILLION // 6)
+    config = EngineConfig(xlmr, device="cpu", dtype="float32", max_batch_tokens=1_024)
+    with RerankEngine(config) as engine:
+        alone = engine.score("q", normal)
+        together = engine.score("q", [*normal[:20], giant, *normal[20:]])
     assert together[:20] + together[21:] == pytest.approx(alone, abs=1e-5)
     # what one forward pass computes on is what one takes in memory
     assert max(batches) <= 1_024
