@@ -127,10 +127,18 @@ def _encoder(request: LoadRequest) -> Scorer:
         raise UnsupportedModelError(
             f"{folder.name} classifies into {labels} labels; a reranker has one"
         )
-    model = load_model(AutoModelForSequenceClassification, folder, request.dtype, request.device)
+    packable = request.checkpoint.model_type in PACKABLE
+    # for the CPU as stored: weights stay in their mapped file until a layer is converted
+    as_stored = packable and request.device.type == "cpu"
+    model = load_model(
+        AutoModelForSequenceClassification,
+        folder,
+        "auto" if as_stored else request.dtype,
+        request.device,
+    )
     passage_type = PairTemplate.of(request.tokenizer).passage_type
-    if request.checkpoint.model_type in PACKABLE:
-        return EncoderScorer(model, passage_type)
+    if packable:
+        return EncoderScorer(model, passage_type, request.dtype)
     logger.info("%s cannot be packed: its batches are padded", request.checkpoint.model_type)
     return PaddedScorer(model, passage_type)
 

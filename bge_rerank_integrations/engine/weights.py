@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,12 +17,17 @@ from bge_rerank_integrations.errors import ModelLoadError
 
 
 def load_model(
-    model_class: Any, folder: Path, dtype: torch.dtype, device: torch.device, **options: Any
+    model_class: Any,
+    folder: Path,
+    dtype: torch.dtype | Literal["auto"],
+    device: torch.device,
+    **options: Any,
 ) -> PreTrainedModel:
     """Read weights in ``dtype`` into a stock model class; nothing may be missing.
 
     Tensors are read and converted one by one: half precision never holds a float32 copy of all.
 
+    :param dtype: ``"auto"`` leaves them as they are stored.
     :param options: further arguments of ``from_pretrained``.
     :returns: the model in eval mode on ``device``.
     :raises ModelLoadError: if weights are missing, of another shape or not readable.

@@ -31,19 +31,23 @@ class EncoderScorer:
     :param model: of a model type in ``PACKABLE``, in eval mode on its device; its layers are taken
         over, so it must not be used afterwards.
     :param passage_type: token type of the passage (1 in BERT, 0 in RoBERTa).
+    :param dtype: precision to compute in; None leaves it as the model was loaded. Layers are
+        converted one by one: a model whose weights still lie in a mapped file is in memory once.
     """
 
     padded = False
 
-    def __init__(self, model: PreTrainedModel, passage_type: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, passage_type: int, dtype: torch.dtype | None = None
+    ) -> None:
         base: Any = model.base_model
         exact_gelu = model.config.hidden_act == "gelu"
-        self._classifier: Any = model.classifier
-        self._embeddings = base.embeddings
-        self._pooler = base.pooler
         *layers, last = base.encoder.layer
-        self._layers = [_Layer(layer, exact_gelu) for layer in layers]
-        self._last_layer = _LastLayer(last, exact_gelu)
+        self._layers = [_Layer(layer.to(dtype), exact_gelu) for layer in layers]
+        self._last_layer = _LastLayer(last.to(dtype), exact_gelu)
+        self._classifier: Any = model.classifier.to(dtype)
+        self._embeddings = base.embeddings.to(dtype)
+        self._pooler = None if base.pooler is None else base.pooler.to(dtype)
         self._passage_type = passage_type
         self._padding_index: int | None = None
         if PACKABLE[model.config.model_type]:
