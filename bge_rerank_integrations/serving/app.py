@@ -30,6 +30,7 @@ from bge_rerank_integrations.serving.middleware import BodyMiddleware, KeyMiddle
 from bge_rerank_integrations.serving.playground import add_playground
 from bge_rerank_integrations.serving.problems import RETRY_LATER, Kind, Problem, problem_of
 from bge_rerank_integrations.serving.requests import (
+    FORM_TAGS,
     ClientGoneError,
     validation_problem,
     while_connected,
@@ -170,10 +171,11 @@ def _body_type(route: Route) -> Any:
         return route.forms[0].request
 
     def tag(body: object) -> str:
-        return f"form-{route.forms.index(route.form_of(body))}"
+        return FORM_TAGS[route.forms.index(route.form_of(body))]
 
     tagged = [
-        Annotated[form.request, Tag(f"form-{number}")] for number, form in enumerate(route.forms)
+        Annotated[form.request, Tag(name)]
+        for name, form in zip(FORM_TAGS, route.forms, strict=True)
     ]
     return Annotated[Union[tuple(tagged)], Discriminator(tag)]  # noqa: UP007  # made at run time
 

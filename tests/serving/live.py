@@ -21,7 +21,8 @@ def live_server(engine: ServedEngine, settings: ServerSettings | None = None) ->
 
     :returns: its URL.
     """
-    with socket.socket() as listening:
+    # asyncio switches off Nagle's algorithm, 40 ms here, only where the protocol is named
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         app = create_app(lambda: engine, settings)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
