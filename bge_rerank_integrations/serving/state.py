@@ -1,0 +1,73 @@
+"""What a server says of itself: health, readiness, limits and figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+from bge_rerank_integrations import __version__
+from bge_rerank_integrations.serving.metrics import Metrics
+from bge_rerank_integrations.serving.replies import json_reply
+from bge_rerank_integrations.serving.service import RerankService
+
+
+class Status(BaseModel):
+    """Whether the server is well."""
+
+    status: str
+
+
+class Info(BaseModel):
+    """What is served, and within which limits."""
+
+    model_id: str
+    model_dtype: str
+    device: str
+    max_input_length: int
+    max_documents: int
+    max_characters: int
+    max_body_bytes: int
+    version: str
+
+
+def add_state_routes(app: FastAPI, service: RerankService, metrics: Metrics) -> None:
+    """Add the paths that orchestrators and monitoring ask."""
+    unavailable: dict[int | str, dict[str, Any]] = {503: {"model": Status}}
+
+    @app.get("/health", response_model=Status, responses=unavailable)
+    async def health() -> Response:
+        """503 once the engine cannot answer any more: restart the process then."""
+        return _status("ok" if service.is_alive else "failed", ok=service.is_alive)
+
+    @app.get("/ready", response_model=Status, responses=unavailable)
+    async def ready() -> Response:
+        """503 while the model is being loaded: send no requests yet."""
+        return _status("ready" if service.is_ready else "not ready", ok=service.is_ready)
+
+    @app.get("/info", response_model=Info)
+    async def info() -> Response:
+        """What is served, and within which limits."""
+        engine, stats, settings = service.engine, service.engine.stats(), service.settings
+        return json_reply(
+            Info(
+                model_id=service.model_name,
+                model_dtype=stats.dtype,
+                device=stats.device,
+                max_input_length=engine.max_length,
+                max_documents=settings.max_documents,
+                max_characters=settings.max_characters,
+                max_body_bytes=settings.max_body_bytes,
+                version=__version__,
+            )
+        )
+
+    @app.get("/metrics", include_in_schema=False)
+    async def figures() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _status(status: str, *, ok: bool) -> Response:
+    return json_reply(Status(status=status), 200 if ok else 503)
