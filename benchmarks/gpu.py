@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,12 @@ from texts import Pair, read_pairs
 from transformers import AutoConfig
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
+
+
+def driver_version() -> str:
+    """What nvidia-smi says; the first device's."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
 def flops(model: Path, lengths: list[int]) -> float:
@@ -65,7 +72,7 @@ def main() -> None:
     figures = {
         "device": torch.cuda.get_device_name(),
         "capability": torch.cuda.get_device_capability(),
-        "driver": torch.cuda.driver_version() if hasattr(torch.cuda, "driver_version") else None,
+        "driver": driver_version(),
         "cuda": torch.version.cuda,
         "torch": torch.__version__,
         "model": arguments.model.name,

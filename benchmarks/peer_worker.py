@@ -38,6 +38,16 @@ def _cross_encoder(model: str, **settings: Any) -> Score:
     return lambda pairs: encoder.predict(pairs).tolist()
 
 
+def _onnx(model: str, **settings: Any) -> Score:
+    from onnxruntime import SessionOptions
+
+    options = SessionOptions()
+    # onnxruntime counts the machine's cores, and threads that share one spin against each other
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    kwargs = {"session_options": options, **settings}
+    return _cross_encoder(model, backend="onnx", model_kwargs=kwargs)
+
+
 def _onnx_int8(model: str) -> Score:
     from sentence_transformers import CrossEncoder, export_dynamic_quantized_onnx_model
 
@@ -45,9 +55,7 @@ def _onnx_int8(model: str) -> Score:
     encoder = CrossEncoder(model, device="cpu", backend="onnx")
     encoder.save_pretrained(folder)
     export_dynamic_quantized_onnx_model(encoder, "avx512_vnni", folder)
-    return _cross_encoder(
-        folder, backend="onnx", model_kwargs={"file_name": "model_qint8_avx512_vnni.onnx"}
-    )
+    return _onnx(folder, file_name="model_qint8_avx512_vnni.onnx")
 
 
 def _flag_embedding(model: str) -> Score:
@@ -89,10 +97,14 @@ def _langchain(model: str) -> Score:
 PEERS: dict[str, tuple[tuple[str, ...], Callable[[str], Score]]] = {
     "engine float32": ((), lambda m: _engine(m, "float32")),
     "engine auto": ((), lambda m: _engine(m, "auto")),
-    "sentence-transformers": (("sentence-transformers",), _cross_encoder),
+    # a checkpoint stored in half precision would run in it, which is slower on a CPU
+    "sentence-transformers": (
+        ("sentence-transformers",),
+        lambda m: _cross_encoder(m, model_kwargs={"dtype": "float32"}),
+    ),
     "sentence-transformers onnx": (
         ("sentence-transformers", "optimum-onnx", "onnxruntime"),
-        lambda m: _cross_encoder(m, backend="onnx"),
+        _onnx,
     ),
     "sentence-transformers openvino": (
         ("sentence-transformers", "optimum-intel", "openvino"),
