@@ -66,7 +66,8 @@ def packed_attention(
 ) -> torch.Tensor:
     """Attention within each sequence of a packed batch.
 
-    :param query: `(query_tokens, heads, head_dim)`.
+    :param query: `(query_tokens, heads, head_dim)`; rows after the last sequence may follow, in
+        ``key`` and ``value`` too, and are 0 in the result.
     :param key: `(tokens, key_heads, head_dim)`; heads is a multiple of key_heads.
     :param value: like ``key``.
     :param queries: the queries' packing; as many sequences as ``keys``.
@@ -112,6 +113,7 @@ def packed_attention(
             )
         output[query_start:query_end] = attended.transpose(1, 2).flatten(0, 1)
         query_start, key_start = query_end, key_end
+    output[query_start:] = 0
     return output
 
 

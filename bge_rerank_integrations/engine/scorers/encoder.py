@@ -21,6 +21,10 @@ from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.scorers.linear import Linear, make_linear
 
+# oneDNN compiles a product for every number of rows, and keeps it: on a CPU batches are filled up
+# to a multiple of this, or memory grows with every new number of tokens
+_ROWS = 64
+
 # transformers' model_type → whether positions count from padding_idx + 1 (fairseq's convention)
 PACKABLE = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
 
@@ -70,11 +74,13 @@ class EncoderScorer:
         return logits
 
     def _embed(self, batch: Sequence[TokenizedPair], device: torch.device) -> torch.Tensor:
-        """Embeddings of the packed tokens, `(tokens, hidden)`."""
+        """Embeddings of the packed tokens, `(tokens, hidden)`; on a CPU, rows of no use follow."""
         ids = np.concatenate([pair.ids for pair in batch])
         positions = np.concatenate([self._positions(pair.ids) for pair in batch])
         types = np.concatenate([self._types(pair) for pair in batch])
         packed = torch.from_numpy(np.stack([ids, types, positions]).astype(np.int64))
+        if device.type == "cpu":
+            packed = nn.functional.pad(packed, (0, -len(ids) % _ROWS))
         if device.type == "cuda":
             packed = packed.pin_memory()
         rows = packed.to(device, non_blocking=True)
