@@ -10,6 +10,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from bge_rerank_integrations import ConfigurationError, RerankError, __version__
+from bge_rerank_integrations.cli.bench import bench
 from bge_rerank_integrations.cli.demo import demo
 from bge_rerank_integrations.cli.eval import evaluate
 from bge_rerank_integrations.cli.models import models
@@ -37,6 +38,7 @@ def _show_version(wanted: bool) -> None:
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False)
+app.command()(bench)
 app.command()(demo)
 app.command()(rerank)
 app.command()(serve)

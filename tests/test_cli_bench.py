@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+from typer.testing import CliRunner
+
+from bge_rerank_integrations.cli import bench
+from bge_rerank_integrations.cli.app import app
+
+
+def test_settings_are_timed_and_the_fastest_is_named(xlmr: str) -> None:
+    arguments = ["bench", "--model", xlmr, "--documents", "3", "--tokens", "20", "--seconds", "1"]
+    done = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("float32") >= 2
+    assert "3 documents a call" in done.stdout
+    fastest = done.stdout.splitlines()[-1]
+    assert fastest.startswith(f'fastest: model="{xlmr}", dtype="')
+    assert "max_batch_tokens=" in fastest
+
+
+def test_no_document_comes_twice_and_all_are_of_one_length() -> None:
+    texts = list(islice(bench._texts(30), 20_000))
+    assert len(set(texts)) == len(texts)
+    assert {len(text.split()) for text in texts} == {30}
+
+
+@pytest.mark.parametrize("option", [("--documents", "0"), ("--tokens", "3"), ("--seconds", "0")])
+def test_wrong_numbers_are_refused(option: tuple[str, str]) -> None:
+    assert CliRunner().invoke(app, ["bench", *option]).exit_code == 2
