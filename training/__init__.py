@@ -1,0 +1,1 @@
+"""How the built-in English reranker was made: data, training, calibration, evaluation."""

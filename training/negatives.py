@@ -1,0 +1,89 @@
+"""Hard negatives: passages that BM25 ranks high and that are not answers."""
+
+from collections.abc import Sequence
+
+import bm25s
+import numpy as np
+import Stemmer
+
+from training.records import Data, Passage, Question, normalized
+
+BM25_DEPTH = 60
+KEPT = 48
+
+# Ranks left out where the best BM25 hits are often answers too: near-identical pages (va-gov) and
+# the same disease described on several sites (medquad).
+SKIPPED_RANKS = {"va-gov": 10, "medquad": 12}
+
+
+class Bm25:
+    """BM25 over a fixed list of texts, with k1 = 0.9 and b = 0.4.
+
+    :param stemmed: remove English stop words and stem (Snowball), as first-stage retrieval does.
+        Negatives are searched without: matching the very words makes the more deceptive ones.
+    """
+
+    def __init__(self, texts: Sequence[str], stemmed: bool = False) -> None:
+        self._stopwords = "en" if stemmed else []
+        self._stemmer = Stemmer.Stemmer("english") if stemmed else None
+        self._index = bm25s.BM25(k1=0.9, b=0.4)
+        self._index.index(self._tokens(texts), show_progress=False)
+        self._count = len(texts)
+
+    def search(self, queries: Sequence[str], depth: int) -> np.ndarray:
+        """Positions of the best texts, best first, `(queries, min(depth, texts))` int32."""
+        found, _ = self._index.retrieve(
+            self._tokens(queries), k=min(depth, self._count), show_progress=False
+        )
+        return np.asarray(found, dtype=np.int32)
+
+    def _tokens(self, texts: Sequence[str]) -> bm25s.tokenization.Tokenized:
+        return bm25s.tokenize(
+            list(texts), stopwords=self._stopwords, stemmer=self._stemmer, show_progress=False
+        )
+
+
+def mine(data: Data) -> dict[int, list[Passage]]:
+    """Find negatives for every question that has a pool, hardest first.
+
+    :returns: index of the question → at most `KEPT` passages.
+    """
+    answers: dict[str, set[str]] = {}
+    for question in data.questions:
+        known = answers.setdefault(normalized(question.query), set())
+        known.update(normalized(passage.text) for passage in question.positives)
+    mined: dict[int, list[Passage]] = {}
+    for name, passages in data.pools.items():
+        members = [i for i, question in enumerate(data.questions) if question.pool == name]
+        texts = [normalized(passage.text) for passage in passages]
+        words = [set(text.split()) for text in texts]
+        by_group: dict[str, list[int]] = {}
+        for position, passage in enumerate(passages):
+            by_group.setdefault(passage.group, []).append(position)
+        index = Bm25([f"{passage.title} {passage.text}" for passage in passages])
+        hits = index.search([data.questions[i].query for i in members], BM25_DEPTH)
+        for i, ranked in zip(members, hits, strict=True):
+            question = data.questions[i]
+            order = ranked[SKIPPED_RANKS.get(question.source, 0) :].tolist()
+            if question.source == "medquad":
+                # Other sections of the same document are the truly hard negatives there.
+                order = [*by_group[question.positives[0].group], *order]
+            known = answers[normalized(question.query)]
+            positive_words = [set(normalized(p.text).split()) for p in question.positives]
+            mined[i] = [
+                passages[position]
+                for position in dict.fromkeys(order)
+                if texts[position] not in known
+                and not any(_near_equal(words[position], other) for other in positive_words)
+            ][:KEPT]
+    return mined
+
+
+def _near_equal(first: set[str], second: set[str]) -> bool:
+    """Whether nearly all words of the shorter text are in the longer one."""
+    return len(first & second) > 0.8 * max(1, min(len(first), len(second)))
+
+
+def judged_or_mined(question: Question, mined: Sequence[Passage]) -> Sequence[Passage]:
+    """Negatives to sample from: the judged ones where there are any."""
+    return question.judged_negatives or mined

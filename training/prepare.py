@@ -1,0 +1,34 @@
+"""The training data with its negatives, split into a training and a held-out part."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.negatives import mine
+from training.records import Data, Passage, Question, load
+
+HELD_OUT_SHARE = 0.02
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data, mined negatives, and the (index, question) pairs of both parts."""
+
+    data: Data
+    mined: dict[int, list[Passage]]
+    training: list[tuple[int, Question]]
+    held_out: list[tuple[int, Question]]
+
+
+def prepare(pairs: Path, collections: Path) -> Prepared:
+    """Load, mine and split. Deterministic: the same files give the same parts."""
+    data = load(pairs, collections)
+    mined = mine(data)
+    rng = random.Random(SEED)
+    training: list[tuple[int, Question]] = []
+    held_out: list[tuple[int, Question]] = []
+    for index, question in enumerate(data.questions):
+        part = held_out if rng.random() < HELD_OUT_SHARE else training
+        part.append((index, question))
+    return Prepared(data, mined, training, held_out)
