@@ -102,6 +102,7 @@ def test_what_the_hub_says_is_told(
         raise error.__new__(error)
 
     monkeypatch.setattr(checkpoint, "snapshot_download", download)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(ModelLoadError, match=message):
         load_folder("owner/name", revision="v9")
 
