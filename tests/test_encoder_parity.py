@@ -112,5 +112,4 @@ def test_few_different_numbers_of_rows_reach_the_linear_layers(
     monkeypatch.setattr(torch.nn.LayerNorm, "forward", counting)
     for words in range(1, 100, 3):
         engine.score("query", ["word " * words, "one more"])
-    # two: the first tokens of both sequences, in the last layer
-    assert {count % 64 for count in rows} == {0, 2}
+    assert rows <= {16, 32, 48, *range(64, 512, 64)}

@@ -2,7 +2,7 @@
 
 On CUDA in half precision this is ``torch.nn.attention.varlen`` (the flash kernel, from torch 2.12
 on); elsewhere one scaled-dot-product call per run of equally long sequences, or in bfloat16 on the
-CPU two matrix products.
+CPU two matrix products a sequence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -25,8 +25,12 @@ else:
 # the parameters came one after the other in torch 2.10 to 2.12
 _HAS_VARLEN = {"scale", "window_size", "enable_gqa"} <= _VARLEN_PARAMETERS
 
-# shorter sequences are faster in torch's kernel, which is one call instead of several
+# shorter sequences and smaller heads are as fast in torch's kernel, which is one call instead of
+# several and keeps the scores in float32
 _PRODUCTS_FROM_TOKENS = 48
+_PRODUCTS_FROM_HEAD_DIM = 64
+# oneDNN compiles a product for every length, and keeps it: lengths are filled up to a multiple
+_PRODUCT_TOKENS = 16
 # sums of exponentials whose products with values neither overflow nor vanish
 _SMALLEST_SUM, _LARGEST_SUM = 1e-25, 1e25
 
@@ -93,8 +97,12 @@ def packed_attention(
         )  # type: ignore[assignment]  # a tuple only with return_aux
         return attended
     # torch's kernel computes in float32 here, with a product that is slow on AMD
-    by_products = query.dtype is torch.bfloat16 and query.device.type == "cpu"
-    by_products = by_products and not (causal or grouped)
+    by_products = (
+        query.dtype is torch.bfloat16
+        and query.device.type == "cpu"
+        and query.shape[-1] >= _PRODUCTS_FROM_HEAD_DIM
+        and not (causal or grouped)
+    )
     output = torch.empty_like(query)
     query_start = key_start = 0
     for query_length, key_length, count in _common_runs(queries, keys):
@@ -106,7 +114,8 @@ def packed_attention(
             _by_head(value[key_start:key_end], count),
         )
         if by_products and query_length >= _PRODUCTS_FROM_TOKENS:
-            attended = _attention_by_products(*states, scale)
+            each = [_attention_by_products(*one, scale) for one in zip(*states, strict=True)]
+            attended = torch.stack(each)
         else:
             attended = scaled_dot_product_attention(
                 *states, is_causal=causal, scale=scale, enable_gqa=grouped
@@ -120,23 +129,26 @@ def packed_attention(
 def _attention_by_products(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Attention as oneDNN's two batched products, divided by the softmax's sums at the end.
+    """One sequence's attention as oneDNN's two products, divided by the softmax's sums at the end.
 
     Leaving out the subtraction of the maximum, and dividing `(length, head_dim)` instead of
     `(length, length)`, makes the softmax three times as fast. bfloat16 reaches as far as float32,
     so exp(x) loses nothing unless x is far from 0; then torch's kernel does it.
 
-    :param query: `(count, heads, length, head_dim)`, like ``key`` and ``value``.
-    :returns: `(count, heads, length, head_dim)`.
+    :param query: `(heads, length, head_dim)`, like ``key`` and ``value``.
+    :returns: `(heads, length, head_dim)`.
     """
-    q, k, v = (states.flatten(0, 1).contiguous() for states in (query, key, value))
+    length = query.shape[1]
+    filler = (0, 0, 0, -length % _PRODUCT_TOKENS)
+    # values of 0: whatever weight the filler has, it adds nothing
+    q, k, v = (pad(states, filler) for states in (query, key, value))
     # beta=0: nothing is read from the tensor that stands for a sum
     weights = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale).exp_()
-    sums = weights.sum(-1, keepdim=True)
+    sums = weights[:, :length, :length].sum(-1, keepdim=True)
     lowest, highest = sums.aminmax()
     if not (lowest > _SMALLEST_SUM and highest < _LARGEST_SUM):
-        return scaled_dot_product_attention(query, key, value, scale=scale)
-    return torch.bmm(weights, v).div_(sums).view(query.shape)
+        return scaled_dot_product_attention(query[None], key[None], value[None], scale=scale)[0]
+    return torch.bmm(weights, v)[:, :length].div_(sums)
 
 
 def _has_flash_kernel(query: torch.Tensor) -> bool:

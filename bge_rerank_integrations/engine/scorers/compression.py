@@ -33,7 +33,7 @@ def compress(
 ) -> tuple[torch.Tensor, list[Span]]:
     """Replace each passage's states by means over groups of ``ratio`` neighbours.
 
-    :param hidden: states of the packed sequences, `(tokens, hidden)`.
+    :param hidden: states of the packed sequences, `(tokens, hidden)`; rows behind them are dropped.
     :param spans: the sequences.
     :param ratio: neighbours in a group; a passage's last group may be smaller.
     :returns: states `(fewer tokens, hidden)`, and the sequences as they are now.
@@ -51,6 +51,6 @@ def compress(
     target = torch.from_numpy(np.concatenate(targets)).to(hidden.device)
     # summed in float32: half precision would lose what distinguishes the members of a group
     sums = hidden.new_zeros((offset, hidden.shape[1]), dtype=torch.float32)
-    sums.index_add_(0, target, hidden.float())
+    sums.index_add_(0, target, hidden[: len(target)].float())
     members = torch.bincount(target, minlength=offset).unsqueeze(1)
     return (sums / members).to(hidden.dtype), shorter

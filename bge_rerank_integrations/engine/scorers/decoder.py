@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 
 from bge_rerank_integrations.engine.attention import Packing, packed_attention
 from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.scorers.compression import Span, compress
+from bge_rerank_integrations.engine.scorers.linear import rows_to_fill
 
 PACKED_ATTENTION = "bge_rerank_packed"
 
@@ -84,10 +86,9 @@ class DecoderScorer:
         :returns: float32 logits, `(n, heads)`, the deepest head last.
         """
         ids = torch.from_numpy(np.concatenate([pair.ids for pair in batch]))
-        hidden = self._model.embed_tokens(ids.to(self._model.device).unsqueeze(0))
-        hidden = hidden * self._multiplier
+        rows = self._model.embed_tokens(ids.to(self._model.device))
         spans = [Span(len(pair), pair.passage_start, pair.passage_end) for pair in batch]
-        packing, rotation = self._lay_out(hidden, spans)
+        hidden, packing, rotation = self._lay_out(rows * self._multiplier, spans)
         logits = []
         for passed, layer in enumerate([*self._model.layers[: self._deepest], None]):
             if passed in self._heads:
@@ -96,8 +97,7 @@ class DecoderScorer:
                 break
             if self._compression and passed and passed in self._compression.layers:
                 rows, spans = compress(hidden[0], spans, self._compression.ratio)
-                hidden = rows.unsqueeze(0)
-                packing, rotation = self._lay_out(hidden, spans)
+                hidden, packing, rotation = self._lay_out(rows, spans)
             hidden = layer(
                 hidden, attention_mask=None, position_embeddings=rotation, packing=packing
             )
@@ -105,13 +105,21 @@ class DecoderScorer:
         return scores
 
     def _lay_out(
-        self, hidden: torch.Tensor, spans: Sequence[Span]
-    ) -> tuple[Packing, tuple[torch.Tensor, torch.Tensor]]:
-        """Where the sequences lie, and the rotary embeddings of positions that restart in each."""
+        self, rows: torch.Tensor, spans: Sequence[Span]
+    ) -> tuple[torch.Tensor, Packing, tuple[torch.Tensor, torch.Tensor]]:
+        """What a layer takes: states, where the sequences lie, and the rotary embeddings.
+
+        :param rows: states of the packed sequences, `(tokens, hidden)`.
+        :returns: states `(1, tokens, hidden)`, on a CPU with rows of no use behind; the packing;
+            cosines and sines of positions that restart in each sequence.
+        """
         lengths = [span.length for span in spans]
-        positions = np.concatenate([np.arange(length) for length in lengths])
-        rows = torch.from_numpy(positions).to(hidden.device).unsqueeze(0)
-        return Packing.of(lengths, hidden.device), self._model.rotary_emb(hidden, position_ids=rows)
+        filler = rows_to_fill(len(rows), rows.device)
+        hidden = pad(rows, (0, 0, 0, filler)).unsqueeze(0)
+        positions = np.concatenate([np.arange(length) for length in [*lengths, filler]])
+        ids = torch.from_numpy(positions).to(rows.device).unsqueeze(0)
+        rotation = self._model.rotary_emb(hidden, position_ids=ids)
+        return hidden, Packing.of(lengths, rows.device), rotation
 
     def _head(self, hidden: torch.Tensor, spans: Sequence[Span], row: torch.Tensor) -> torch.Tensor:
         """Float32 logits `(n,)` of the sequences' last tokens."""

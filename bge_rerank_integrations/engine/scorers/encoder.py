@@ -3,6 +3,8 @@
 Every sequence's tokens lie one behind the other, so linear layers see real tokens only. The head
 reads the first token alone: in the last layer only those rows get a query, an attention output and
 a feed-forward pass. Both are exact; a padded pass gives the same logits to float rounding.
+
+The head computes in float32 always: a bfloat16 logit of 9 would be a multiple of 1/16, and ties.
 """
 
 from __future__ import annotations
@@ -19,11 +21,7 @@ from transformers import PreTrainedModel
 from bge_rerank_integrations.engine.attention import Packing, packed_attention
 from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.scorers.linear import Linear, make_linear
-
-# oneDNN compiles a product for every number of rows, and keeps it: on a CPU batches are filled up
-# to a multiple of this, or memory grows with every new number of tokens
-_ROWS = 64
+from bge_rerank_integrations.engine.scorers.linear import Linear, make_linear, rows_to_fill
 
 # transformers' model_type → whether positions count from padding_idx + 1 (fairseq's convention)
 PACKABLE = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
@@ -49,9 +47,9 @@ class EncoderScorer:
         *layers, last = base.encoder.layer
         self._layers = [_Layer(layer.to(dtype), exact_gelu) for layer in layers]
         self._last_layer = _LastLayer(last.to(dtype), exact_gelu)
-        self._classifier: Any = model.classifier.to(dtype)
         self._embeddings = base.embeddings.to(dtype)
-        self._pooler = None if base.pooler is None else base.pooler.to(dtype)
+        self._classifier: Any = model.classifier.float()
+        self._pooler = None if base.pooler is None else base.pooler.float()
         self._passage_type = passage_type
         self._padding_index: int | None = None
         if PACKABLE[model.config.model_type]:
@@ -70,7 +68,7 @@ class EncoderScorer:
         for layer in self._layers:
             hidden = layer.forward(hidden, packing)
         first = self._last_layer.forward(hidden, packing)
-        logits: Logits = self._classify(first).float().cpu().numpy()
+        logits: Logits = self._classify(first).cpu().numpy()
         return logits
 
     def _embed(self, batch: Sequence[TokenizedPair], device: torch.device) -> torch.Tensor:
@@ -79,8 +77,7 @@ class EncoderScorer:
         positions = np.concatenate([self._positions(pair.ids) for pair in batch])
         types = np.concatenate([self._types(pair) for pair in batch])
         packed = torch.from_numpy(np.stack([ids, types, positions]).astype(np.int64))
-        if device.type == "cpu":
-            packed = nn.functional.pad(packed, (0, -len(ids) % _ROWS))
+        packed = nn.functional.pad(packed, (0, rows_to_fill(len(ids), device)))
         if device.type == "cuda":
             packed = packed.pin_memory()
         rows = packed.to(device, non_blocking=True)
@@ -103,7 +100,7 @@ class EncoderScorer:
     def _classify(self, first: torch.Tensor) -> torch.Tensor:
         """Logits `(n, 1)` of the first tokens' states `(n, hidden)`."""
         # the heads pool token 0 of (n, tokens, hidden) themselves
-        states = first.unsqueeze(1)
+        states = first.float().unsqueeze(1)
         if self._pooler is not None:
             states = self._pooler(states)
         logits: torch.Tensor = self._classifier(states)
@@ -172,12 +169,14 @@ class _LastLayer(_Block):
 
     def forward(self, hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
         """States of each sequence's first token; `(tokens, hidden)` → `(n, hidden)`."""
-        firsts = Packing.of([1] * len(packing.lengths), hidden.device)
-        rows = hidden[packing.starts[:-1].long()]
+        count = len(packing.lengths)
+        firsts = Packing.of([1] * count, hidden.device)
+        filler = (0, rows_to_fill(count, hidden.device))
+        rows = hidden[nn.functional.pad(packing.starts[:-1], filler).long()]
         key, value = map(self._by_head, self._key_value(hidden).chunk(2, dim=1))
         query = self._by_head(self._query(rows))
         attended = packed_attention(query, key, value, firsts, packing, scale=self._scale)
-        return self._finish(attended, rows)
+        return self._finish(attended, rows)[:count]
 
 
 def _take(*linears: nn.Linear) -> Linear:
