@@ -91,6 +91,12 @@ class EngineSettings(BaseModel):
     local_files_only: bool = Field(
         default=False, frozen=True, strict=True, description="Never reach for the network."
     )
+    max_cached_tokens: int = Field(
+        default=5_000_000,
+        frozen=True,
+        strict=True,
+        description="Token ids to remember for texts that come again.",
+    )
     max_queued_pairs: int = Field(
         default=100_000, frozen=True, strict=True, description="Pairs that may wait at one time."
     )

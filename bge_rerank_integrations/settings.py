@@ -44,6 +44,8 @@ class EngineConfig:
     :param compress_layers: before which layers that happens; for lightweight models.
     :param cache_folder: where hub downloads are kept; None means the hub's own default.
     :param local_files_only: never reach for the network.
+    :param max_cached_tokens: token ids to remember for texts that come again; 12 bytes a token with
+        its text; 0 remembers nothing.
     :param max_queued_pairs: (query, document) pairs that may wait at one time.
     :param queue_timeout_s: how long a call waits for a place in a full queue before
         ``OverloadedError``; 0 raises at once.
@@ -65,6 +67,7 @@ class EngineConfig:
     compress_layers: tuple[int, ...] | None = None
     cache_folder: str | None = None
     local_files_only: bool = False
+    max_cached_tokens: int = 5_000_000
     max_queued_pairs: int = 100_000
     queue_timeout_s: float = 0.0
 
@@ -83,6 +86,8 @@ class EngineConfig:
                  "None, 1, 2, 4 or 8", self.compress_ratio)  # fmt: skip
         for name in ("normalize", "local_files_only"):
             _require(isinstance(getattr(self, name), bool), name, "a bool", getattr(self, name))
+        _require(_is_int(self.max_cached_tokens, 0), "max_cached_tokens", "an int of at least 0",
+                 self.max_cached_tokens)  # fmt: skip
         _require(_is_int(self.max_queued_pairs, 1), "max_queued_pairs", "an int of at least 1",
                  self.max_queued_pairs)  # fmt: skip
         _require(_is_seconds(self.queue_timeout_s), "queue_timeout_s",

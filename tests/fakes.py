@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def scheduler(*scorers: FakeScorer, max_batch_tokens: int = 64, **settings: int)
 class FakeTokenizer:
     """What an engine needs of a tokenizer, round a function."""
 
-    cache_hits = 0
+    texts = SimpleNamespace(hits=0, misses=0)
 
     def __init__(self, tokenize: Tokenize = tokenize) -> None:
         self._tokenize = tokenize

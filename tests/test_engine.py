@@ -316,6 +316,7 @@ def test_stats_tell_what_was_done(xlmr: str) -> None:
         stats = engine.stats()
     assert (stats.pairs, stats.tokens) == (18, 2 * total)
     assert stats.cache_hits >= 9
+    assert 0 < stats.cache_hit_rate < 1
     assert (stats.queued_pairs, stats.in_flight, stats.failures, stats.retries) == (0, 0, 0, 0)
     assert (stats.device, stats.dtype, stats.state) == ("cpu", "float32", "ready")
     assert "tests/golden/xlmr" in repr(engine)

@@ -46,6 +46,7 @@ def test_devices_are_always_a_tuple() -> None:
         ("local_files_only", 1),
         ("long_documents", "split"),
         ("max_queued_pairs", 0),
+        ("max_cached_tokens", -1),
         ("queue_timeout_s", -1),
         ("queue_timeout_s", float("nan")),
         ("queue_timeout_s", True),

@@ -85,15 +85,15 @@ def test_a_text_cut_before_tokenization_starts_the_same(tokenizer: Tokenizer, te
 @given(st.lists(st.text(max_size=20), max_size=8), st.integers(1, 10))
 def test_remembered_texts_give_the_same_ids(texts: list[str], limit: int) -> None:
     tokenizer = Tokenizer.from_file(str(Path(__file__).parent / "golden/xlmr/tokenizer.json"))
-    cached = CachedTokenizer(tokenizer, max_cached_bytes=2_000)
-    fresh = CachedTokenizer(tokenizer, max_cached_bytes=0)
+    cached = CachedTokenizer(tokenizer, max_cached_tokens=170)
+    fresh = CachedTokenizer(tokenizer, max_cached_tokens=0)
     for _ in range(2):
         for ids, again in zip(cached.encode(texts, limit), fresh.encode(texts, limit), strict=True):
             np.testing.assert_array_equal(ids, again)
 
 
 def test_the_cache_is_bounded_and_forgets_the_oldest(tokenizer: Tokenizer) -> None:
-    cached = CachedTokenizer(tokenizer, max_cached_bytes=2_000)
+    cached = CachedTokenizer(tokenizer, max_cached_tokens=170)
     cached.encode(["first of all"], None)
     cached.encode(["first of all"], None)
     assert cached.hits == 1

@@ -197,7 +197,8 @@ class RerankEngine:
             dtype=self.dtype,
             queued_pairs=self._scheduler.queued_pairs,
             in_flight=self._scheduler.in_flight,
-            cache_hits=self._tokenizer.cache_hits,
+            cache_hits=self._tokenizer.texts.hits,
+            cache_misses=self._tokenizer.texts.misses,
             **self._scheduler.counters.snapshot(),
         )
 

@@ -114,6 +114,7 @@ def _make_tokenizer(
             max_length=max_length,
             query_max_length=config.query_max_length,
             windows=windows,
+            max_cached_tokens=config.max_cached_tokens,
         )
     return PromptTokenizer(
         tokenizer,
@@ -123,6 +124,7 @@ def _make_tokenizer(
         max_length=max_length,
         query_max_length=config.query_max_length,
         windows=windows,
+        max_cached_tokens=config.max_cached_tokens,
     )
 
 

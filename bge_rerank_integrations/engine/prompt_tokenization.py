@@ -40,10 +40,11 @@ class PromptTokenizer:
         max_length: int,
         query_max_length: int | None,
         windows: bool,
+        max_cached_tokens: int = 0,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._texts = CachedTokenizer(tokenizer)
+        self.texts = CachedTokenizer(tokenizer, max_cached_tokens)
         self._passage_text = template.passage
         asked = template.prompt if prompt is None else prompt
         query_text = template.query if prompt is None else template.prompted_query
@@ -70,11 +71,6 @@ class PromptTokenizer:
                 f"{self._query_max_length}, got {max_length}"
             )
 
-    @property
-    def cache_hits(self) -> int:
-        """Texts that were found in the cache so far."""
-        return self._texts.hits
-
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
         """Tokenize pairs; each gives one sequence, or one a window.
 
@@ -86,8 +82,8 @@ class PromptTokenizer:
         return [
             self._fill(query, passage)
             for query, passage in zip(
-                self._texts.encode(queries, self._query_max_length),
-                self._texts.encode(passages, limit),
+                self.texts.encode(queries, self._query_max_length),
+                self.texts.encode(passages, limit),
                 strict=True,
             )
         ]
@@ -111,7 +107,7 @@ class PromptTokenizer:
         )
 
     def _encode(self, texts: Sequence[str], prompt: str) -> list[TokenIds]:
-        return self._texts.encode([text.replace("{prompt}", prompt) for text in texts], None)
+        return self.texts.encode([text.replace("{prompt}", prompt) for text in texts], None)
 
 
 def _join(parts: Sequence[TokenIds]) -> TokenIds:

@@ -25,6 +25,7 @@ class EngineStats:
     :param retries: batches that failed and were halved.
     :param failures: calls that failed in tokenization or in the forward pass.
     :param cache_hits: texts whose token ids were remembered.
+    :param cache_misses: texts that were tokenized.
     """
 
     state: State
@@ -39,6 +40,12 @@ class EngineStats:
     retries: int
     failures: int
     cache_hits: int
+    cache_misses: int
+
+    @property
+    def cache_hit_rate(self) -> float:
+        """Share of the texts whose token ids were remembered, 0 to 1."""
+        return self.cache_hits / max(self.cache_hits + self.cache_misses, 1)
 
 
 class Counters:

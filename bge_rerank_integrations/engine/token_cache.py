@@ -20,6 +20,8 @@ _CUT_MARGIN_TOKENS = 64
 _PART_CHARACTERS = 32_768
 # what an entry of the cache takes besides its text and its ids: a key, an array, a place
 _ENTRY_BYTES = 400
+# a token's id and its characters, with their share of the entry
+_TOKEN_BYTES = 12
 
 
 class CachedTokenizer:
@@ -30,15 +32,17 @@ class CachedTokenizer:
     a space where there is one; a token across two parts is then two tokens.
 
     :param tokenizer: without truncation and padding; must not be changed afterwards.
-    :param max_cached_bytes: memory for texts and their ids.
+    :param max_cached_tokens: tokens to remember, with 12 bytes each: a text that takes more, because
+        it is very short, or cut, or not ASCII, counts as more tokens than it has.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_cached_bytes: int = 64 * 2**20) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_cached_tokens: int = 0) -> None:
         self._tokenizer = tokenizer
-        self._max_cached_bytes = max_cached_bytes
+        self._max_cached_bytes = max_cached_tokens * _TOKEN_BYTES
         self._cached_bytes = 0
         self._cache: OrderedDict[tuple[str, int | None], TokenIds] = OrderedDict()
         self.hits = 0
+        self.misses = 0
 
     def encode(self, texts: Sequence[str], max_tokens: int | None) -> list[TokenIds]:
         """Token ids of each text, cut at ``max_tokens`` (None: not cut).
@@ -49,7 +53,9 @@ class CachedTokenizer:
         found = {key: self._cache[key] for key in keys if key in self._cache}
         for key in found:
             self._cache.move_to_end(key)
-        self.hits += sum(key in found for key in keys)
+        hits = sum(key in found for key in keys)
+        self.hits += hits
+        self.misses += len(keys) - hits
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         missing_texts = [text for text, _ in missing]
         if max_tokens is None:

@@ -71,6 +71,7 @@ class PairTokenizer:
     :param max_length: tokens of a pair, special tokens included.
     :param query_max_length: None means three quarters of ``max_length``.
     :param windows: read a passage that is too long in overlapping windows instead of trimming it.
+    :param max_cached_tokens: token ids to remember for texts that come again.
     :raises ConfigurationError: if the query can leave the passage no room.
     """
 
@@ -81,6 +82,7 @@ class PairTokenizer:
         max_length: int,
         query_max_length: int | None = None,
         windows: bool = False,
+        max_cached_tokens: int = 0,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -94,21 +96,16 @@ class PairTokenizer:
         self._max_length = max_length
         self._query_max_length = query_max_length or min(max_length * 3 // 4, longest_query)
         self._windows = windows
-        self._texts = CachedTokenizer(tokenizer)
-
-    @property
-    def cache_hits(self) -> int:
-        """Texts that were found in the cache so far."""
-        return self._texts.hits
+        self.texts = CachedTokenizer(tokenizer, max_cached_tokens)
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
         """Tokenize pairs; each gives one sequence, or one a window.
 
         :returns: as many lists as ``pairs``, none of them empty.
         """
-        queries = self._texts.encode([query for query, _ in pairs], self._query_max_length)
+        queries = self.texts.encode([query for query, _ in pairs], self._query_max_length)
         limit = None if self._windows else self._max_length
-        passages = self._texts.encode([passage for _, passage in pairs], limit)
+        passages = self.texts.encode([passage for _, passage in pairs], limit)
         return [self._fill(q, p) for q, p in zip(queries, passages, strict=True)]
 
     def _fill(self, query: TokenIds, passage: TokenIds) -> list[TokenizedPair]:

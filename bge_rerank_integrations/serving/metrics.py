@@ -27,6 +27,7 @@ _COUNTERS = {
     "retries": "Batches that failed and were halved.",
     "failures": "Calls that failed in tokenization or in the forward pass.",
     "cache_hits": "Texts whose token ids were remembered.",
+    "cache_misses": "Texts that were tokenized.",
 }
 
 

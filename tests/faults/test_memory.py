@@ -98,7 +98,7 @@ def test_the_token_cache_is_bounded_in_bytes(xlmr: str, text: str) -> None:
     """Short texts cost more than their tokens; texts that are not ASCII more than their length."""
     limit = 400_000
     tokenizer = CachedTokenizer(
-        Tokenizer.from_file(str(Path(xlmr) / "tokenizer.json")), max_cached_bytes=limit
+        Tokenizer.from_file(str(Path(xlmr) / "tokenizer.json")), max_cached_tokens=limit // 12
     )
     gc.collect()
     tracemalloc.start()
