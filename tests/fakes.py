@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bge_rerank_integrations.engine.batching import TokenizedPair
@@ -48,7 +49,7 @@ class FakeScorer:
 
     def __init__(
         self,
-        answer: Callable[[Sequence[TokenizedPair]], Logits] = digests,
+        answer: Callable[[Sequence[TokenizedPair]], npt.ArrayLike] = digests,
         *,
         padded: bool = False,
         gate: threading.Event | None = None,
@@ -59,7 +60,7 @@ class FakeScorer:
         self._answer = answer
         self._gate = gate
 
-    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
         self.batches.append([len(pair) for pair in batch])
         self.entered.set()
         if self._gate is not None:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations.engine import attention
 from bge_rerank_integrations.engine.attention import Packing, packed_attention
 
 CPU = torch.device("cpu")
@@ -62,6 +68,62 @@ def test_bfloat16_products_agree_with_the_formula(size: float) -> None:
         if size < 1e3:  # beyond, bfloat16 rounds scores by more than they differ
             torch.testing.assert_close(packed[start:end].float(), alone, atol=0.2, rtol=0.05)
         assert packed[start:end].isfinite().all()
+
+
+def varlen_on_the_cpu(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """The flash kernel's contract, from the formula."""
+    assert cu_seq_q.dtype is cu_seq_k.dtype is torch.int32
+    assert cu_seq_q.diff().max() == max_q
+    assert cu_seq_k.diff().max() == max_k
+    assert cu_seq_q[-1] <= len(query)
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    causal = {(-1, 0): True, (-1, -1): False}[window_size]
+    output = torch.zeros_like(query)
+    for number in range(len(cu_seq_q) - 1):
+        asking = slice(int(cu_seq_q[number]), int(cu_seq_q[number + 1]))
+        seen = slice(int(cu_seq_k[number]), int(cu_seq_k[number + 1]))
+        output[asking] = naive(query[asking], key[seen], value[seen], scale, causal)
+    return output
+
+
+@pytest.fixture
+def flash_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the path of CUDA in half precision, with a kernel that runs anywhere."""
+    monkeypatch.setattr(attention, "varlen_attn", varlen_on_the_cpu, raising=False)
+    monkeypatch.setattr(attention, "_has_flash_kernel", lambda _: True)
+
+
+@pytest.mark.skipif(not attention._HAS_VARLEN, reason="torch's kernel lacks what is asked of it")
+def test_the_stand_in_takes_what_torchs_kernel_takes() -> None:
+    theirs = list(inspect.signature(attention.varlen_attn).parameters)
+    ours = list(inspect.signature(varlen_on_the_cpu).parameters)
+    assert ours[:7] == theirs[:7]
+    assert set(ours) <= set(theirs)
+
+
+@pytest.mark.parametrize("model", ["xlmr", "gemma", "light"])
+@pytest.mark.usefixtures("flash_on_the_cpu")
+def test_scores_by_the_flash_kernels_path(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder, a decoder with grouped heads, and one whose sequences get shorter."""
+    folder = str(Path(__file__).parent / "golden" / model)
+    documents = ["short", "a passage of some more words than the other", "one " * 60]
+    with RerankEngine(EngineConfig(folder, device="cpu", dtype="float32")) as engine:
+        scores = engine.score("a query", documents)
+    monkeypatch.undo()
+    with RerankEngine(EngineConfig(folder, device="cpu", dtype="float32")) as engine:
+        np.testing.assert_allclose(scores, engine.score("a query", documents), rtol=0, atol=1e-5)
 
 
 @pytest.mark.gpu

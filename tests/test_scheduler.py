@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
+from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeScorer, digest, scheduler
+from fakes import FakeScorer, digest, digests, scheduler, text_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bge_rerank_integrations import DeadlineError, EngineClosedError, OverloadedError
+from bge_rerank_integrations import (
+    DeadlineError,
+    EngineClosedError,
+    OverloadedError,
+    ScoringError,
+)
+from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.jobs import Scored
 from bge_rerank_integrations.engine.scheduler import Scheduler
+from bge_rerank_integrations.engine.scorers import Logits
 
 
 def submit(
@@ -197,4 +206,62 @@ def test_windows_of_a_document_count_as_their_best() -> None:
         max_queued_pairs=10,
     )
     assert logits(submit(running, "q", ["long"])) == [9.0]
+    running.close()
+
+
+class Deferred:
+    """Logits that a device is still computing, as a scorer on CUDA answers."""
+
+    def __init__(self, events: list[str], batch: Sequence[TokenizedPair]) -> None:
+        self._events, self._batch = events, batch
+        self._note("start")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Logits:
+        self._note("wait")
+        if any(text_of(pair) == "bad" for pair in self._batch):
+            raise RuntimeError("lost on the way")
+        return digests(self._batch)
+
+    def _note(self, event: str) -> None:
+        self._events.append(f"{event} {' '.join(map(text_of, self._batch))}")
+
+
+def test_a_device_gets_the_next_batch_before_the_last_is_waited_for() -> None:
+    events: list[str] = []
+    running = scheduler(FakeScorer(lambda batch: Deferred(events, batch)), max_batch_tokens=5)
+    future = submit(running, "q", ["doc0", "doc1", "doc2"])
+    assert logits(future) == [digest("q", f"doc{number}") for number in range(3)]
+    running.close()
+    first, second, third = (event.split()[1] for event in events if event.startswith("start"))
+    assert events == [
+        f"start {first}",
+        f"start {second}",
+        f"wait {first}",
+        f"start {third}",
+        f"wait {second}",
+        f"wait {third}",
+    ]
+
+
+def test_a_batch_that_fails_while_it_is_waited_for_is_halved() -> None:
+    gate, events = threading.Event(), list[str]()
+    scorer = FakeScorer(lambda batch: Deferred(events, batch), gate=gate)
+    running = scheduler(scorer)
+    blocked = submit(running, "q", ["first"])
+    assert scorer.entered.wait(10)
+    good = submit(running, "q", ["doc0", "doc1", "doc2"])
+    bad = submit(running, "q", ["bad"])
+    gate.set()
+    assert logits(blocked) == [digest("q", "first")]
+    assert logits(good) == [digest("q", f"doc{number}") for number in range(3)]
+    with pytest.raises(ScoringError, match="document 0 failed: lost on the way"):
+        bad.result(10)
+    running.close()
+
+
+def test_a_device_is_not_left_waiting_for_a_call_to_come() -> None:
+    """A batch under way is waited for as soon as there is nothing else to start."""
+    running = scheduler(FakeScorer(lambda batch: Deferred([], batch)))
+    for number in range(20):
+        assert logits(submit(running, "q", [f"{number}"])) == [digest("q", f"{number}")]
     running.close()

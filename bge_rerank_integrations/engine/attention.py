@@ -15,6 +15,8 @@ from itertools import accumulate, groupby
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from bge_rerank_integrations.engine.transfer import upload
+
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.10
@@ -50,7 +52,7 @@ class Packing:
     def of(cls, lengths: Sequence[int], device: torch.device) -> Packing:
         """Lay sequences of these lengths one behind the other."""
         starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-        return cls(tuple(lengths), starts.to(device, non_blocking=True))
+        return cls(tuple(lengths), upload(starts, device))
 
     @property
     def longest(self) -> int:

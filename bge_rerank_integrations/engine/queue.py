@@ -111,14 +111,15 @@ class JobQueue:
             self._ready[job] = None
             self._to_score.notify()
 
-    def next_to_score(self, max_tokens: int) -> list[Piece] | None:
-        """Wait for sequences, and take some of every waiting job in turn.
+    def next_to_score(self, max_tokens: int, *, wait: bool = True) -> list[Piece] | None:
+        """Take sequences of every waiting job in turn.
 
-        :param max_tokens: tokens to take; at least one sequence is taken.
+        :param max_tokens: tokens to take; at least one sequence is taken, if there is one.
+        :param wait: wait until there is one.
         :returns: sequences; None once the queue is stopped.
         """
         with self._lock:
-            while self._stopped is None and not self._ready:
+            while wait and self._stopped is None and not self._ready:
                 self._to_score.wait()
             if self._stopped is not None:
                 return None

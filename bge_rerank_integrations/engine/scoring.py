@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bge_rerank_integrations.engine.batching import plan_batches
 from bge_rerank_integrations.engine.failures import (
@@ -33,6 +35,13 @@ _PADDED_BATCHES_AHEAD = 4
 _REGROWTH = 1.01
 
 
+class _Started(NamedTuple):
+    """A batch that a scorer was given."""
+
+    pieces: Sequence[Piece]
+    logits: npt.ArrayLike
+
+
 class BatchRunner:
     """Takes sequences from a queue, scores them and answers their calls.
 
@@ -52,28 +61,55 @@ class BatchRunner:
         self._batch_tokens = float(max_batch_tokens)
 
     def run(self, scorer: Scorer) -> None:
-        """Score until the queue is stopped; one thread a scorer."""
-        ahead = _PADDED_BATCHES_AHEAD if scorer.padded else 1
-        while (pieces := self._queue.next_to_score(int(self._batch_tokens) * ahead)) is not None:
-            lengths = [len(piece) for piece in pieces]
-            for batch in plan_batches(lengths, int(self._batch_tokens), padded=scorer.padded):
-                self._score(scorer, [pieces[index] for index in batch])
+        """Score until the queue is stopped; one thread a scorer.
 
-    def _score(self, scorer: Scorer, pieces: Sequence[Piece]) -> None:
-        """Score a batch, or halve it until the pair at fault stands alone."""
+        Where the device computes on its own, it is given the next batch before the last one is
+        waited for.
+        """
+        ahead = _PADDED_BATCHES_AHEAD if scorer.padded else 1
+        last: _Started | None = None
+        while True:
+            tokens = int(self._batch_tokens)
+            pieces = self._queue.next_to_score(tokens * ahead, wait=last is None)
+            if pieces is None:
+                return
+            lengths = [len(piece) for piece in pieces]
+            batches = plan_batches(lengths, tokens, padded=scorer.padded)
+            # none: there is nothing to do meanwhile, and the last one is waited for
+            for batch in batches or [[]]:
+                started = self._start(scorer, [pieces[index] for index in batch])
+                if last is not None:
+                    self._finish(scorer, last)
+                last = started
+                if last is not None and isinstance(last.logits, np.ndarray):
+                    self._finish(scorer, last)
+                    last = None
+
+    def _start(self, scorer: Scorer, pieces: Sequence[Piece]) -> _Started | None:
+        """Give a batch to the device; None if nobody waits for it, or it has failed and is over."""
         pieces = self._queue.without_answered(pieces)
         if not pieces:
-            return
+            return None
         try:
-            logits = self._logits(scorer, pieces)
+            return _Started(pieces, scorer.score([piece.pair for piece in pieces]))
         except BaseException as error:
-            if is_fatal(error):
-                raise
-            logger.debug("a batch of %d sequences failed", len(pieces), exc_info=error)
-            failure = without_traceback(error)
+            failure = _failure(error, pieces)
+        self._recover(scorer, pieces, failure)
+        return None
+
+    def _finish(self, scorer: Scorer, started: _Started) -> None:
+        """Wait for a batch and answer its calls."""
+        try:
+            logits = self._logits(started)
+        except BaseException as error:
+            failure = _failure(error, started.pieces)
         else:
-            self._succeed(pieces, logits)
+            self._succeed(started.pieces, logits)
             return
+        self._recover(scorer, started.pieces, failure)
+
+    def _recover(self, scorer: Scorer, pieces: Sequence[Piece], failure: BaseException) -> None:
+        """Score the halves of a batch that failed, until the pair at fault stands alone."""
         if is_out_of_memory(failure):
             self._shrink()
         if len(pieces) == 1:
@@ -81,16 +117,17 @@ class BatchRunner:
             return
         self._counters.add(retries=1)
         middle = len(pieces) // 2
-        self._score(scorer, pieces[:middle])
-        self._score(scorer, pieces[middle:])
+        for half in (pieces[:middle], pieces[middle:]):
+            if (started := self._start(scorer, half)) is not None:
+                self._finish(scorer, started)
 
-    def _logits(self, scorer: Scorer, pieces: Sequence[Piece]) -> Logits:
+    def _logits(self, started: _Started) -> Logits:
         """Logits `(n, layers)` of the ``n`` pieces.
 
         :raises RuntimeError: if the scorer answers with anything else.
         """
-        logits = np.asarray(scorer.score([piece.pair for piece in pieces]))
-        expected = (len(pieces), self._layers)
+        logits = np.asarray(started.logits)
+        expected = (len(started.pieces), self._layers)
         if logits.shape != expected:
             raise RuntimeError(f"logits {expected} were expected, the model gave {logits.shape}")
         return logits
@@ -118,3 +155,14 @@ class BatchRunner:
         if self._batch_tokens > least:
             self._batch_tokens = max(self._batch_tokens / 2, least)
             logger.warning("out of memory: batches shrink to %d tokens", self._batch_tokens)
+
+
+def _failure(error: BaseException, pieces: Sequence[Piece]) -> BaseException:
+    """The error of a batch that may be tried again in halves.
+
+    :raises BaseException: the error itself, if nothing more can be scored after it.
+    """
+    if is_fatal(error):
+        raise error
+    logger.debug("a batch of %d sequences failed", len(pieces), exc_info=error)
+    return without_traceback(error)

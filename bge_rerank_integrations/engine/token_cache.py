@@ -32,8 +32,8 @@ class CachedTokenizer:
     a space where there is one; a token across two parts is then two tokens.
 
     :param tokenizer: without truncation and padding; must not be changed afterwards.
-    :param max_cached_tokens: tokens to remember, with 12 bytes each: a text that takes more, because
-        it is very short, or cut, or not ASCII, counts as more tokens than it has.
+    :param max_cached_tokens: tokens to remember, with 12 bytes each: a text that takes more because
+        it is very short, or cut, or not ASCII counts as more tokens than it has.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_cached_tokens: int = 0) -> None:

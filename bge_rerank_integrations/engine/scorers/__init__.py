@@ -22,11 +22,12 @@ class Scorer(Protocol):
 
     padded: bool
 
-    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
         """Score one batch.
 
         :param batch: at least one pair.
         :returns: logits, `(n, layers)`; one column unless several cutoff layers were asked for,
-            then the deepest layer last.
+            then the deepest layer last. What is no array yet is still being computed on the device:
+            ``np.asarray`` waits for it.
         """
         ...

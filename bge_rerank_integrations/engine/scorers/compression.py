@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bge_rerank_integrations.engine.transfer import upload
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -48,7 +50,7 @@ def compress(
         targets.append(offset + np.concatenate([np.arange(span.start), passage, tail]))
         shorter.append(after)
         offset += after.length
-    target = torch.from_numpy(np.concatenate(targets)).to(hidden.device)
+    target = upload(torch.from_numpy(np.concatenate(targets)), hidden.device)
     # summed in float32: half precision would lose what distinguishes the members of a group
     sums = hidden.new_zeros((offset, hidden.shape[1]), dtype=torch.float32)
     sums.index_add_(0, target, hidden[: len(target)].float())

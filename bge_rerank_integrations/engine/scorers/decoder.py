@@ -12,15 +12,16 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 
 from bge_rerank_integrations.engine.attention import Packing, packed_attention
 from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.scorers.compression import Span, compress
 from bge_rerank_integrations.engine.scorers.linear import rows_to_fill
+from bge_rerank_integrations.engine.transfer import download, upload
 
 PACKED_ATTENTION = "bge_rerank_packed"
 
@@ -80,13 +81,13 @@ class DecoderScorer:
         self._multiplier: float = getattr(model, "embedding_multiplier", 1.0)
 
     @torch.inference_mode()
-    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
         """Score one packed batch.
 
-        :returns: float32 logits, `(n, heads)`, the deepest head last.
+        :returns: float32 logits, `(n, heads)`, the deepest head last; on CUDA still being computed.
         """
         ids = torch.from_numpy(np.concatenate([pair.ids for pair in batch]))
-        rows = self._model.embed_tokens(ids.to(self._model.device))
+        rows = self._model.embed_tokens(upload(ids, self._model.device))
         spans = [Span(len(pair), pair.passage_start, pair.passage_end) for pair in batch]
         hidden, packing, rotation = self._lay_out(rows * self._multiplier, spans)
         logits = []
@@ -101,8 +102,7 @@ class DecoderScorer:
             hidden = layer(
                 hidden, attention_mask=None, position_embeddings=rotation, packing=packing
             )
-        scores: Logits = torch.stack(logits, dim=1).cpu().numpy()
-        return scores
+        return download(torch.stack(logits, dim=1))
 
     def _lay_out(
         self, rows: torch.Tensor, spans: Sequence[Span]
@@ -117,13 +117,13 @@ class DecoderScorer:
         filler = rows_to_fill(len(rows), rows.device)
         hidden = pad(rows, (0, 0, 0, filler)).unsqueeze(0)
         positions = np.concatenate([np.arange(length) for length in [*lengths, filler]])
-        ids = torch.from_numpy(positions).to(rows.device).unsqueeze(0)
+        ids = upload(torch.from_numpy(positions), rows.device).unsqueeze(0)
         rotation = self._model.rotary_emb(hidden, position_ids=ids)
         return hidden, Packing.of(lengths, rows.device), rotation
 
     def _head(self, hidden: torch.Tensor, spans: Sequence[Span], row: torch.Tensor) -> torch.Tensor:
         """Float32 logits `(n,)` of the sequences' last tokens."""
         ends = torch.tensor(list(accumulate(span.length for span in spans))) - 1
-        last = self._model.norm(hidden[0, ends.to(hidden.device)])
+        last = self._model.norm(hidden[0, upload(ends, hidden.device)])
         logits = last.float() @ row.float()
         return logits if self._activation is None else self._activation(logits)

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 
 from bge_rerank_integrations.engine.attention import Packing, packed_attention
 from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.scorers.linear import Linear, make_linear, rows_to_fill
+from bge_rerank_integrations.engine.transfer import download, upload
 
 # transformers' model_type → whether positions count from padding_idx + 1 (fairseq's convention)
 PACKABLE = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
@@ -56,11 +56,11 @@ class EncoderScorer:
             self._padding_index = base.embeddings.padding_idx
 
     @torch.inference_mode()
-    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
         """Score one packed batch.
 
         :param batch: pairs in any order; neighbours of equal length are fastest.
-        :returns: float32 logits, `(n, 1)`.
+        :returns: float32 logits, `(n, 1)`; on CUDA still being computed.
         """
         device: torch.device = self._embeddings.word_embeddings.weight.device
         packing = Packing.of([len(pair) for pair in batch], device)
@@ -68,8 +68,7 @@ class EncoderScorer:
         for layer in self._layers:
             hidden = layer.forward(hidden, packing)
         first = self._last_layer.forward(hidden, packing)
-        logits: Logits = self._classify(first).cpu().numpy()
-        return logits
+        return download(self._classify(first))
 
     def _embed(self, batch: Sequence[TokenizedPair], device: torch.device) -> torch.Tensor:
         """Embeddings of the packed tokens, `(tokens, hidden)`; on a CPU, rows of no use follow."""
@@ -78,9 +77,7 @@ class EncoderScorer:
         types = np.concatenate([self._types(pair) for pair in batch])
         packed = torch.from_numpy(np.stack([ids, types, positions]).astype(np.int64))
         packed = nn.functional.pad(packed, (0, rows_to_fill(len(ids), device)))
-        if device.type == "cuda":
-            packed = packed.pin_memory()
-        rows = packed.to(device, non_blocking=True)
+        rows = upload(packed, device)
         embedded: torch.Tensor = self._embeddings(
             input_ids=rows[0:1], token_type_ids=rows[1:2], position_ids=rows[2:3]
         )

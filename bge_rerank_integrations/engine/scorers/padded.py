@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
 from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.transfer import download, upload
 
 
 class PaddedScorer:
@@ -29,10 +30,10 @@ class PaddedScorer:
         self._has_types = getattr(model.config, "type_vocab_size", 0) > 1
 
     @torch.inference_mode()
-    def score(self, batch: Sequence[TokenizedPair]) -> Logits:
+    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
         """Score one batch, padded to its longest pair.
 
-        :returns: float32 logits, `(n, 1)`.
+        :returns: float32 logits, `(n, 1)`; on CUDA still being computed.
         """
         shape = (len(batch), max(len(pair) for pair in batch))
         ids = np.full(shape, self._padding_id, dtype=np.int64)
@@ -47,7 +48,6 @@ class PaddedScorer:
             inputs["token_type_ids"] = types
         device = self._model.device
         outputs = self._model(
-            **{name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+            **{name: upload(torch.from_numpy(array), device) for name, array in inputs.items()}
         )
-        logits: Logits = outputs.logits.float().cpu().numpy()
-        return logits
+        return download(outputs.logits)

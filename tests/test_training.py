@@ -1,0 +1,129 @@
+"""Training the built-in model: what a run depends on, with a tiny model and made-up questions."""
+
+from __future__ import annotations
+
+import math
+import random
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import SMALL, save_checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertModel
+
+pytest.importorskip("Stemmer", reason="PyStemmer comes with the extra 'eval'")
+pytest.importorskip("training", reason="the recipe is in the repository only")
+
+from training.__main__ import FIRST_STAGE, SECOND_STAGE
+from training.calibrate import score
+from training.export import average
+from training.lists import GENERAL, SCIENCE
+from training.negatives import mine
+from training.packing import PairEncoder
+from training.python_docs import python_docs
+from training.records import Data, Passage, Question
+from training.train import Settings, learning_rate, questions_of_steps, train
+
+FRUIT = ("apple", "pear", "plum", "fig", "lime", "kiwi", "date", "mango")
+COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown")
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    passages = [
+        Passage(f"the {fruit} is {colour}. it grows here.", title=fruit)
+        for fruit, colour in zip(FRUIT, COLOURS, strict=True)
+    ]
+    questions = [
+        Question(f"colour of the {fruit}", (passage,), "scifact-train", "fruit")
+        for fruit, passage in zip(FRUIT, passages, strict=True)
+    ]
+    return Data(questions, {"fruit": passages})
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder without a head."""
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("base")
+    save_checkpoint(BertModel(BertConfig(**SMALL)), folder)
+    return folder
+
+
+def both_stages(data: Data, base: Path, work: Path, seed: int) -> torch.Tensor:
+    """Train in two stages, average, and score every passage for every question."""
+    members = list(enumerate(data.questions))
+    start = base
+    stages = (
+        Settings(GENERAL, 6, 3, learning_rate=1e-3, seed=seed, checkpoint_every=2),
+        Settings(SCIENCE, 5, 2, negatives=4, learning_rate=1e-3, seed=seed + 1, checkpoint_every=2),
+    )
+    for number, settings in enumerate(stages):
+        out = work / str(number)
+        checkpoints = train(
+            data, members, mine(data), start, base / "tokenizer.json", out, settings
+        )
+        start = checkpoints[-1]
+    encoder = PairEncoder(Tokenizer.from_file(str(base / "tokenizer.json")))
+    model = average(checkpoints)
+    texts = [passage.text for passage in data.pools["fruit"]]
+    return torch.stack([score(model, encoder, q.query, texts) for q in data.questions])
+
+
+def test_the_same_seed_gives_the_same_scores(data: Data, base: Path, tmp_path: Path) -> None:
+    first = both_stages(data, base, tmp_path / "first", seed=1)
+    random.random(), torch.rand(3)  # a run depends on no generator but its own
+    second = both_stages(data, base, tmp_path / "second", seed=1)
+    other = both_stages(data, base, tmp_path / "other", seed=7)
+    torch.testing.assert_close(first, second, rtol=0.0, atol=1e-3)
+    assert (first - other).abs().max() > 0.1, "the scores do not depend on training"
+
+
+def test_steps_decide_how_long_it_trains(data: Data, base: Path, tmp_path: Path) -> None:
+    settings = Settings(steps=5, lists_per_step=2, checkpoint_every=2)
+    members = list(enumerate(data.questions))
+    checkpoints = train(
+        data, members, mine(data), base, base / "tokenizer.json", tmp_path, settings
+    )
+    assert [folder.name for folder in checkpoints] == ["step-000002", "step-000004", "step-000005"]
+
+
+@given(steps=st.integers(1, 3000), warmup_share=st.floats(0.01, 0.5))
+def test_the_rate_rises_then_falls_and_is_never_zero(steps: int, warmup_share: float) -> None:
+    settings = Settings(steps=steps, warmup_share=warmup_share)
+    rates = [learning_rate(settings, step) for step in range(steps)]
+    peak = rates.index(max(rates))
+    assert all(0 < rate <= settings.learning_rate for rate in rates)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert peak <= math.ceil(warmup_share * steps)
+
+
+def test_every_step_gets_its_lists(data: Data) -> None:
+    members = list(enumerate(data.questions))
+    chosen, again, other = (
+        list(islice(questions_of_steps(members, Settings(lists_per_step=7, seed=seed)), 40))
+        for seed in (1, 1, 2)
+    )
+    assert {len(step) for step in chosen} == {7}
+    assert chosen == again != other
+
+
+def test_the_stages_are_as_long_as_those_of_the_shipped_weights() -> None:
+    pairs = [s.steps * s.lists_per_step * (1 + s.negatives) for s in (FIRST_STAGE, SECOND_STAGE)]
+    # a few lists have fewer negatives than asked for
+    assert pairs == pytest.approx([79_400, 18_600], rel=0.01)
+
+
+def test_questions_about_python_have_answers() -> None:
+    collection = python_docs()
+    # a newer reference says some things in other words
+    assert len(collection.queries) >= 40
+    assert collection.queries.keys() == collection.relevance.keys()
+    for judged in collection.relevance.values():
+        assert 1 <= len(judged) <= 6
+        assert judged.keys() <= collection.corpus.keys()
