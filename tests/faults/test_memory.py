@@ -12,7 +12,7 @@ import pytest
 from callers import assert_works
 from conftest import MakeEngine
 from fakes import FakeScorer, digest
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.scorers import encoder
@@ -118,6 +118,22 @@ def test_a_text_in_parts_has_the_tokens_of_the_whole(name: str, xlmr: str) -> No
     text = "The quick brown fox jumps over the lazy dog,  wrote Ada in 1843.\n" * 1_500
     (ids,) = CachedTokenizer(raw).encode([text], None)
     assert ids.tolist() == raw.encode(text, add_special_tokens=False).ids
+
+
+def test_a_long_text_holds_up_other_threads_for_one_part_at_most(xlmr: str) -> None:
+    """Whatever becomes Python objects at one time does so under the interpreter's lock."""
+    raw = Tokenizer.from_file(str(Path(xlmr) / "tokenizer.json"))
+    lengths: list[int] = []
+
+    class Counting:
+        def encode_batch_fast(self, texts: list[str], **settings: bool) -> list[Encoding]:
+            lengths.extend(map(len, texts))
+            encodings: list[Encoding] = raw.encode_batch_fast(texts, **settings)
+            return encodings
+
+    CachedTokenizer(Counting()).encode(["word " * 40_000], None)  # type: ignore[arg-type]
+    assert sum(lengths) == 200_000
+    assert max(lengths) <= 32_768
 
 
 def test_a_text_without_spaces_is_read_to_its_end(xlmr: str) -> None:
