@@ -19,11 +19,11 @@ from bge_rerank_integrations.engine.devices import (
 )
 from bge_rerank_integrations.engine.families import (
     Family,
-    LoadRequest,
     check_settings,
     family_of,
     scored_layers,
 )
+from bge_rerank_integrations.engine.makers import LoadRequest
 from bge_rerank_integrations.engine.prompt_tokenization import PromptTokenizer
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.encoder import PACKABLE

@@ -6,25 +6,18 @@ whether it is answered, has failed or was cancelled, the future's callback gives
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Condition, RLock
 
+from bge_rerank_integrations.engine.admission import Admission
 from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.deadlines import Deadlines
 from bge_rerank_integrations.engine.jobs import Job, Piece, Scored, TextPair
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.errors import (
-    DeadlineError,
-    NonFiniteScoreError,
-    OverloadedError,
-    RerankError,
-)
-
-logger = logging.getLogger(__name__)
+from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
 
 # Jobs in order of arrival, any of which may leave at once.
 Line = OrderedDict[Job, None]
@@ -37,7 +30,7 @@ class JobQueue:
     """
 
     def __init__(self, max_pairs: int) -> None:
-        self._max_pairs = max_pairs
+        self._admission = Admission(max_pairs)
         # reentrant: answering a future under the lock runs its callback, which takes the lock
         lock = RLock()
         self._lock = lock
@@ -46,14 +39,16 @@ class JobQueue:
         self._to_watch = Condition(lock)
         # by future, so that a future needs no reference to its job: the two would be a cycle
         self._jobs: dict[Future[Scored], Job] = {}
-        self._backlog: Line = OrderedDict()
         self._untokenized: Line = OrderedDict()
         self._ready: Line = OrderedDict()
         self._deadlines = Deadlines()
         self._in_flight: set[Piece] = set()
         self._stopped: Callable[[], RerankError] | None = None
-        self._refuses = False
-        self.queued_pairs = 0
+
+    @property
+    def queued_pairs(self) -> int:
+        """Pairs in jobs that were let in and are not answered yet."""
+        return self._admission.queued_pairs
 
     @property
     def in_flight(self) -> int:
@@ -71,13 +66,13 @@ class JobQueue:
         with self._lock:
             if self._stopped is not None:
                 raise self._stopped()
-            # behind the backlog, or a large job would wait there for ever
-            has_place = not self._backlog and self._has_room_for(job)
+            has_place = self._admission.has_place_for(job)
             if has_place or job.queue_deadline > time.monotonic():
-                self._enter(job, has_place)
+                self._take_in(job, has_place)
                 return
-            refusal = self._overloaded()
-        self._log_refusal()
+            refusal, is_first = self._admission.refusal(), self._admission.is_first_refusal()
+        if is_first:
+            self._admission.log_refusal()
         raise refusal
 
     def next_to_tokenize(
@@ -178,12 +173,13 @@ class JobQueue:
                 for job in self._deadlines.pop_due(now):
                     if job.deadline <= now:
                         job.fail(DeadlineError("timeout_s passed before the scores were ready"))
-                    elif job in self._backlog:
-                        refused |= job.fail(self._overloaded())
+                    elif self._admission.is_outside(job):
+                        refused |= job.fail(self._admission.refusal())
                 if not refused and self._stopped is None:
                     self._to_watch.wait(self._deadlines.seconds_left(now))
-            if refused:
-                self._log_refusal()
+                is_first = refused and self._admission.is_first_refusal()
+            if is_first:
+                self._admission.log_refusal()
 
     def stop(self, reason: Callable[[], RerankError]) -> int:
         """Answer every waiting job, and every later one, with an error.
@@ -202,21 +198,17 @@ class JobQueue:
                 condition.notify_all()
             return len(waiting)
 
-    def _enter(self, job: Job, has_place: bool) -> None:
+    def _take_in(self, job: Job, has_place: bool) -> None:
         self._jobs[job.future] = job
         if has_place:
-            self._admit(job)
+            self._admission.enter(job)
+            self._tokenize(job)
         else:
-            self._backlog[job] = None
+            self._admission.wait_outside(job)
             self._watch(job.queue_deadline, job)
         self._watch(job.deadline, job)
 
-    def _has_room_for(self, job: Job) -> bool:
-        return not self.queued_pairs or self.queued_pairs + job.size <= self._max_pairs
-
-    def _admit(self, job: Job) -> None:
-        job.admitted = True
-        self.queued_pairs += job.size
+    def _tokenize(self, job: Job) -> None:
         self._untokenized[job] = None
         self._to_tokenize.notify()
 
@@ -226,32 +218,12 @@ class JobQueue:
             job = self._jobs.pop(future, None)
             if job is None:
                 return
-            for line in (self._backlog, self._untokenized, self._ready):
+            for line in (self._untokenized, self._ready):
                 line.pop(job, None)
-            if job.admitted:
-                self.queued_pairs -= job.size
+            for entered in self._admission.leave(job):
+                self._tokenize(entered)
             job.forget()
-            while self._backlog and self._has_room_for(next(iter(self._backlog))):
-                self._admit(self._backlog.popitem(last=False)[0])
-            if not self._backlog and self.queued_pairs <= self._max_pairs // 2:
-                self._refuses = False
 
     def _watch(self, moment: float, job: Job) -> None:
         if self._deadlines.add(moment, job):
             self._to_watch.notify()
-
-    def _overloaded(self) -> OverloadedError:
-        return OverloadedError(
-            f"{self.queued_pairs} pairs are waiting and max_queued_pairs is {self._max_pairs}: "
-            "try again later, or raise the limit"
-        )
-
-    def _log_refusal(self) -> None:
-        """One line until the queue is half empty again: a flood of calls makes no flood of lines.
-
-        Not under the lock: a slow log must not hold up the callers.
-        """
-        with self._lock:
-            is_first, self._refuses = not self._refuses, True
-        if is_first:
-            logger.warning("the queue is full (%d pairs): calls are refused", self._max_pairs)

@@ -1,0 +1,240 @@
+"""How the engine behaves with many callers, many pairs, many replicas, and at its start.
+
+    python benchmarks/scale.py MODEL --output results/scale.json
+
+Prints ratios within one run. Memory is read from ``/proc``, so this runs on Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from machine import describe_machine
+from texts import Pair, read_pairs
+
+from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.loading import load
+from bge_rerank_integrations.engine.scheduler import Scheduler
+
+CALLERS, DOCUMENTS = 32, 20
+SIZES = (200, 2_000, 20_000)
+
+
+def main() -> None:
+    """Measure everything and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--collection", type=Path, action="append", default=[])
+    parser.add_argument("--words", type=int, default=60, help="of a passage, at most")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    found = read_pairs(arguments.collection, 300)
+    # a number in front: no two texts are equal, so that remembered token ids do not help
+    numbered = (
+        (query, " ".join([str(number), *passage.split()[: arguments.words]]))
+        for number, (query, passage) in enumerate(cycle(found))
+    )
+    machine = describe_machine()
+    with RerankEngine(EngineConfig(arguments.model)) as engine:
+        engine.score_pairs(list(islice(numbered, 200)))
+        figures = {
+            "model": Path(arguments.model).name,
+            "machine": machine,
+            "callers": callers_against_bulk(engine, numbered_calls(numbered), arguments.rounds),
+            "linear": linear_cost(engine, numbered, arguments.rounds),
+        }
+    figures["idle_call_ms_over_forward_pass"] = idle_overhead_ms(arguments.model, found)
+    figures["cache"] = cache_speedup(arguments.model, found, arguments.rounds)
+    figures["replicas"] = {count: replica_scaling(count) for count in (2, 4, 8)}
+    figures["start"] = start_seconds(arguments.model)
+    print(json.dumps(figures, indent=1))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def numbered_calls(pairs: islice[Pair] | object) -> Callable[[], list[list[Pair]]]:
+    """Makes calls of several documents to one query, for all callers; new texts each time."""
+
+    def calls() -> list[list[Pair]]:
+        made = []
+        for _ in range(CALLERS):
+            of_call = list(islice(pairs, DOCUMENTS))  # type: ignore[call-overload]
+            made.append([(of_call[0][0], document) for _, document in of_call])
+        return made
+
+    return calls
+
+
+def callers_against_bulk(
+    engine: RerankEngine, make_calls: Callable[[], list[list[Pair]]], rounds: int
+) -> dict[str, float]:
+    """Throughput of concurrent calls over that of one bulk call with the same number of tokens."""
+    ratios = []
+    with ThreadPoolExecutor(CALLERS) as threads:
+        for _ in range(rounds):
+            calls = make_calls()
+            started = time.perf_counter()
+            list(threads.map(lambda c: engine.score(c[0][0], [d for _, d in c]), calls))
+            together = time.perf_counter() - started
+            bulk = [pair for call in make_calls() for pair in call]
+            started = time.perf_counter()
+            engine.score_pairs(bulk)
+            ratios.append((time.perf_counter() - started) / together)
+    return {"callers": CALLERS, "documents": DOCUMENTS, "throughput_over_bulk": median(ratios)}
+
+
+def linear_cost(engine: RerankEngine, pairs: object, rounds: int) -> dict[str, object]:
+    """Seconds a token for few and many pairs, over those for the fewest; and the memory."""
+    spent: dict[int, list[float]] = {size: [] for size in SIZES}
+    memory: dict[int, float] = {}
+    # the largest once; the others as often before as after it
+    for number in range(rounds):
+        for size in SIZES if number == rounds // 2 else SIZES[:-1]:
+            # about as many pairs of each size, so that noise meets all alike
+            for _ in range(max(SIZES[1] // size, 1)):
+                texts = list(islice(pairs, size))  # type: ignore[call-overload]
+                before = engine.stats().tokens
+                started = time.perf_counter()
+                engine.score_pairs(iter(texts))
+                seconds = time.perf_counter() - started
+                spent[size].append(seconds / (engine.stats().tokens - before))
+            memory[size] = resident_mib()
+    per_token = {size: median(values) for size, values in spent.items()}
+    return {
+        "us_per_token": {size: 1e6 * value for size, value in per_token.items()},
+        "over_fewest": {size: value / per_token[SIZES[0]] for size, value in per_token.items()},
+        "resident_mib_after": memory,
+    }
+
+
+def idle_overhead_ms(model: str, pairs: Sequence[Pair]) -> float:
+    """What a call to an idle engine takes beyond tokenizing and scoring the same pair, median."""
+    config = EngineConfig(model)
+    loaded = load(config)
+    over = []
+    with RerankEngine(config) as engine:
+        for number in range(300):
+            query, passage = pairs[number % len(pairs)]
+            texts = [f"{number} {' '.join(passage.split()[:60])}"]
+            started = time.perf_counter()
+            ((sequence,),) = loaded.tokenizer([(query, texts[0])])
+            np.asarray(loaded.scorers[0].score([sequence]))
+            bare = time.perf_counter() - started
+            started = time.perf_counter()
+            engine.score(query, texts)
+            over.append(time.perf_counter() - started - bare)
+    return 1e3 * median(over)
+
+
+def cache_speedup(model: str, pairs: Sequence[Pair], rounds: int) -> dict[str, float]:
+    """Remembered documents against unknown ones: tokenization alone, and a call as a whole."""
+    loaded = load(EngineConfig(model))
+    pairs = pairs[:100]
+    documents = [document for _, document in pairs]
+    tokenize: dict[str, list[float]] = {"known": [], "new": []}
+    calls: dict[str, list[float]] = {"known": [], "new": []}
+    with RerankEngine(EngineConfig(model)) as engine:
+        loaded.tokenizer(pairs)
+        engine.score("warm up", documents)
+        for number in range(rounds):
+            texts = {"known": documents, "new": [f"{number} {text}" for text in documents]}
+            for kind, of_kind in texts.items():
+                query = f"query {number} {kind}"
+                started = time.perf_counter()
+                loaded.tokenizer([(query, document) for document in of_kind])
+                tokenize[kind].append(time.perf_counter() - started)
+                started = time.perf_counter()
+                engine.score(query, of_kind)
+                calls[kind].append(time.perf_counter() - started)
+        hit_rate = engine.stats().cache_hit_rate
+    return {
+        "tokenization_faster_by": median(tokenize["new"]) / median(tokenize["known"]),
+        "call_faster_by": median(calls["new"]) / median(calls["known"]),
+        "tokenization_share_of_a_call": median(tokenize["new"]) / median(calls["new"]),
+        "hit_rate": hit_rate,
+    }
+
+
+class SleepingScorer:
+    """A device that computes on its own: the host only waits."""
+
+    padded = False
+
+    def score(self, batch: Sequence[TokenizedPair]) -> np.ndarray:
+        """Zeros, after 10 ms."""
+        time.sleep(0.01)
+        return np.zeros((len(batch), 1), dtype=np.float32)
+
+
+def replica_scaling(count: int) -> float:
+    """Throughput of several replicas behind one queue, over as many times that of one."""
+    ids = np.zeros(64, dtype=np.int32)
+    sequence = TokenizedPair(ids, 1, 63)
+
+    def seconds(replicas: int) -> float:
+        scheduler = Scheduler(
+            lambda pairs: [[sequence] for _ in pairs],
+            [SleepingScorer() for _ in range(replicas)],
+            max_batch_tokens=640,
+            max_queued_pairs=100_000,
+        )
+        # ten pairs a batch: two seconds of sleep for one replica
+        pairs = [("query", "document")] * 2_000 * replicas
+        started = time.perf_counter()
+        scheduler.submit(pairs, range(len(pairs)), timeout_s=None, queue_timeout_s=None).result()
+        spent = time.perf_counter() - started
+        scheduler.close()
+        return spent
+
+    return median(seconds(1) / seconds(count) for _ in range(3))
+
+
+def start_seconds(model: str) -> dict[str, float]:
+    """A fresh process: importing the package, and a first score with everything before it."""
+    clock = "import time; t = time.perf_counter(); "
+    says = "; print(time.perf_counter() - t)"
+    engine = f"RerankEngine(EngineConfig({model!r}))"
+    programs = {
+        "import_s": "import bge_rerank_integrations",
+        "first_score_s": "from bge_rerank_integrations import EngineConfig, RerankEngine; "
+        f"{engine}.rerank('query', ['a document'])",
+    }
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return {
+        name: median(
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", clock + program + says],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env=environment,
+                ).stdout
+            )
+            for _ in range(5)
+        )
+        for name, program in programs.items()
+    }
+
+
+def resident_mib() -> float:
+    """Memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    main()

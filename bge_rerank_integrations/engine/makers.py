@@ -1,0 +1,172 @@
+"""How a checkpoint becomes a scorer: one function a family."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    Gemma2Model,
+    GraniteConfig,
+    GraniteModel,
+)
+
+from bge_rerank_integrations.engine.checkpoint import Checkpoint
+from bge_rerank_integrations.engine.scorers import Scorer
+from bge_rerank_integrations.engine.scorers.decoder import (
+    PACKED_ATTENTION,
+    Compression,
+    DecoderScorer,
+)
+from bge_rerank_integrations.engine.scorers.encoder import PACKABLE, EncoderScorer
+from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.templates import PromptTemplate
+from bge_rerank_integrations.engine.tokenization import PairTemplate
+from bge_rerank_integrations.engine.weights import load_model, read_row
+from bge_rerank_integrations.errors import UnsupportedModelError
+from bge_rerank_integrations.settings import EngineConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What a scorer is made from."""
+
+    checkpoint: Checkpoint
+    config: EngineConfig
+    tokenizer: Tokenizer
+    template: PromptTemplate | None
+    layers: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+
+def make_encoder(request: LoadRequest) -> Scorer:
+    """A stock ``*ForSequenceClassification``, packed where its layers are known.
+
+    :raises UnsupportedModelError: if it has more labels than one.
+    """
+    folder = request.checkpoint.folder
+    labels = AutoConfig.from_pretrained(folder, local_files_only=True).num_labels
+    if labels != 1:
+        raise UnsupportedModelError(
+            f"{folder.name} classifies into {labels} labels; a reranker has one"
+        )
+    packable = request.checkpoint.model_type in PACKABLE
+    # for the CPU as stored: weights stay in their mapped file until a layer is converted
+    as_stored = packable and request.device.type == "cpu"
+    model = load_model(
+        AutoModelForSequenceClassification,
+        folder,
+        "auto" if as_stored else request.dtype,
+        request.device,
+    )
+    passage_type = PairTemplate.of(request.tokenizer).passage_type
+    if packable:
+        return EncoderScorer(model, passage_type, request.dtype)
+    logger.info("%s cannot be packed: its batches are padded", request.checkpoint.model_type)
+    return PaddedScorer(model, passage_type)
+
+
+def make_decoder(request: LoadRequest) -> Scorer:
+    """The logit of the relevant answer, or its difference to the counter-answer's."""
+    assert request.template is not None
+    folder = request.checkpoint.folder
+    model = load_model(
+        AutoModel, folder, request.dtype, request.device, attn_implementation=PACKED_ATTENTION
+    )
+
+    def answer_row(answer: str) -> torch.Tensor:
+        token = request.tokenizer.encode(answer, add_special_tokens=False).ids[0]
+        # tied models save the embeddings only
+        return read_row(folder, ("lm_head.weight", "model.embed_tokens.weight"), token).float()
+
+    head = answer_row(request.template.answer)
+    if request.template.counter_answer is not None:
+        head = head - answer_row(request.template.counter_answer)
+    return DecoderScorer(model, {request.layers[-1]: head.to(request.device)})
+
+
+def make_layerwise(request: LoadRequest) -> Scorer:
+    """MiniCPM as Granite: the same layers, with the scales as multipliers (exact in float32)."""
+    given = request.checkpoint.config
+    config = GraniteConfig(
+        **_shared_shape(given, request.layers[-1]),
+        hidden_act=given["hidden_act"],
+        embedding_multiplier=given["scale_emb"],
+        # the scale counts all layers of the released model, also those that are not loaded
+        residual_multiplier=given["scale_depth"] / math.sqrt(given["num_hidden_layers"]),
+        attention_multiplier=(given["hidden_size"] // given["num_attention_heads"]) ** -0.5,
+    )
+    start = given["start_layer"]
+    heads = {layers: _layer_head(request, layers - start) for layers in request.layers}
+    return DecoderScorer(_load_body(GraniteModel, request, config), heads)
+
+
+def make_lightweight(request: LoadRequest) -> Scorer:
+    """Gemma2's layers, without their attention cap, as the released class runs them."""
+    given, config = request.checkpoint.config, request.config
+    shape = Gemma2Config(
+        **_shared_shape(given, request.layers[-1]),
+        head_dim=given["head_dim"],
+        hidden_activation=given["hidden_activation"],
+        query_pre_attn_scalar=given["query_pre_attn_scalar"],
+        sliding_window=given["sliding_window"],
+    )
+    # the j-th layer that is scored takes head j, whichever layer it is
+    heads = {layers: _layer_head(request, j) for j, layers in enumerate(request.layers)}
+    compression = None
+    if config.compress_layers and (config.compress_ratio or 1) > 1:
+        compression = Compression(frozenset(config.compress_layers), config.compress_ratio or 1)
+    cap = float(given["final_logit_softcapping"])
+    return DecoderScorer(
+        _load_body(Gemma2Model, request, shape),
+        heads,
+        compression=compression,
+        activation=lambda logits: cap * torch.tanh(logits / cap),
+    )
+
+
+def _shared_shape(given: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Config values that Granite and Gemma2 name as the released models do."""
+    names = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "attention_bias",
+    )
+    return {
+        **{name: given[name] for name in names},
+        "num_hidden_layers": layers,
+        "rope_parameters": {"rope_type": "default", "rope_theta": given["rope_theta"]},
+        "pad_token_id": given.get("pad_token_id"),
+    }
+
+
+def _load_body(model_class: Any, request: LoadRequest, config: Any) -> Any:
+    return load_model(
+        model_class,
+        request.checkpoint.folder,
+        request.dtype,
+        request.device,
+        config=config,
+        attn_implementation=PACKED_ATTENTION,
+    )
+
+
+def _layer_head(request: LoadRequest, number: int) -> torch.Tensor:
+    name = f"lm_head.{number}.linear_head.weight"
+    return read_row(request.checkpoint.folder, (name,), 0).to(request.device)
