@@ -1,167 +1,204 @@
-"""The simulation of :mod:`capacity` against real servers, whose model only takes its time.
+"""Measure a replica, and see whether the simulation of :mod:`capacity` tells what servers do.
 
-Everything but the forward pass is real: HTTP on this machine, the server, the engine's queue and
-scheduler. The pass sleeps for as long as the described replica would compute, so the check needs no
-accelerator and leaves the processor to what is checked.
+Without ``--model`` everything but the forward pass is real: HTTP on this machine, the server, the
+engine's queue and scheduler. The pass sleeps for as long as a described replica would compute, so
+one and two replicas leave the processor to what is checked. With a model one server computes on one
+core, and the callers have another. Then twice as much is asked as the replica can bear::
+
+    python -m benchmarks.capacity_check
+    python -m benchmarks.capacity_check --model tiny --pairs 10 --requests 150
+    python -m benchmarks.capacity_check --model FOLDER --measure-only
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import random
-import socket
-import threading
-import time
+import json
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-import numpy as np
-import uvicorn
+import torch
 
-from benchmarks.capacity import Replica, simulate, waits
-from benchmarks.machine import describe_machine
-from bge_rerank_integrations import EngineConfig, Ranking, RemoteReranker
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.scheduler import Scheduler
-from bge_rerank_integrations.engine.stats import EngineStats
-from bge_rerank_integrations.ranking import rank
-from bge_rerank_integrations.serving.app import create_app
+from benchmarks.capacity import Service, service, simulate
+from benchmarks.capacity_load import Answers, Measured, Texts, ask, measure
+from benchmarks.capacity_servers import PACED, Server, start
+from benchmarks.machine import describe_machine, versions
+from bge_rerank_integrations.engine.devices import default_batch_tokens
+from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
-REPLICA = Replica(pass_s=0.04, pair_s=0.001, pass_pairs=64)
-LOADS = (0.4, 0.7, 0.9)
-PAIRS = 20
-REQUESTS = 400
-
-
-class _PacedScorer:
-    """Takes its time, and gives every pair the same logit."""
-
-    padded = False
-
-    def score(self, batch: Sequence[TokenizedPair]) -> np.ndarray:
-        time.sleep(REPLICA.seconds(len(batch)))
-        return np.zeros((len(batch), 1), dtype=np.float32)
+LOADS = (0.5, 0.7, 0.9)
+OVERLOAD = 2.0
+# what a full queue holds, in seconds of work, and how long its callers are ready to wait
+_QUEUE_S, _IN_TIME_S = 1.0, 2.0
+_SIMULATIONS = 100
+_UNBOUNDED = 1_000_000
 
 
-class _PacedEngine:
-    """What a server needs of an engine, round a real scheduler."""
+@dataclass(frozen=True)
+class Plan:
+    """What to check.
 
-    model = "paced"
-    max_length = 512
-    is_alive = True
-
-    def __init__(self) -> None:
-        self.config = EngineConfig("tiny", normalize=False)
-        self._scheduler = Scheduler(
-            _one_token_each,
-            [_PacedScorer()],
-            max_batch_tokens=REPLICA.pass_pairs,
-            max_queued_pairs=100_000,
-        )
-
-    def stats(self) -> EngineStats:
-        return EngineStats("ready", self.model, "none", "none", 0, 0, 0, 0, 0, 0, 0, 0)
-
-    async def arerank(
-        self,
-        query: str,
-        documents: Sequence[str],
-        top_n: int | None = None,  # noqa: ARG002  # a server keeps all and selects itself
-        score_threshold: float | None = None,  # noqa: ARG002
-        *,
-        timeout_s: float | None = None,
-    ) -> Ranking:
-        pairs = [(query, document) for document in documents]
-        future = self._scheduler.submit(
-            pairs, range(len(pairs)), timeout_s=timeout_s, queue_timeout_s=0.0
-        )
-        scored = await asyncio.wrap_future(future)
-        logits = scored.logits[:, -1].tolist()
-        return Ranking(rank(logits, normalize=False), scored.tokens, self.model)
-
-    def close(self) -> None:
-        self._scheduler.close()
-
-
-def _one_token_each(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
-    return [[TokenizedPair(np.zeros(1, dtype=np.int32), 0, 1)] for _ in pairs]
-
-
-@contextmanager
-def _server() -> Iterator[str]:
-    engine = _PacedEngine()
-    # asyncio switches off Nagle's algorithm, 40 ms here, only where the protocol is named
-    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(engine), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        host, port = listening.getsockname()
-        yield f"http://{host}:{port}"
-        server.should_exit = True
-        thread.join()
-    engine.close()
-
-
-async def _ask(urls: Sequence[str], rate: float) -> list[float]:
-    """Latencies of requests at random times, each to the less busy of two servers."""
-    chance = random.Random(1)
-    rerankers = [RemoteReranker(url) for url in urls]
-    outstanding = [0] * len(urls)
-    latencies: list[float] = []
-    documents = [f"document {number}" for number in range(PAIRS)]
-
-    async def one() -> None:
-        two = chance.sample(range(len(urls)), min(2, len(urls)))
-        number = min(two, key=outstanding.__getitem__)
-        outstanding[number] += 1
-        start = time.perf_counter()
-        await rerankers[number].arerank("query", documents)
-        latencies.append(time.perf_counter() - start)
-        outstanding[number] -= 1
-
-    tasks = []
-    due = time.perf_counter()
-    for _ in range(REQUESTS):
-        due += chance.expovariate(rate)
-        await asyncio.sleep(max(due - time.perf_counter(), 0))
-        tasks.append(asyncio.create_task(one()))
-    await asyncio.gather(*tasks)
-    for reranker in rerankers:
-        await reranker.aclose()
-    return latencies
-
-
-def check() -> Iterator[dict[str, object]]:
-    """Simulated and measured waits, for one and two replicas, after what they ran on.
-
-    So few requests wait differently each time they come, near saturation above all; the simulation
-    therefore gives the range of nine runs out of ten.
+    :param model: what the servers serve; None means that they only take their time.
+    :param pairs: in one request.
+    :param requests: at each load.
+    :param saturated_s: how long to ask as much as a server can bear.
     """
-    yield {"machine": describe_machine(), **asdict(REPLICA), "requests": REQUESTS}
-    for replicas in (1, 2):
+
+    model: str | None
+    pairs: int
+    requests: int
+    saturated_s: float
+
+    @property
+    def replicas(self) -> tuple[int, ...]:
+        """A model computes on one core and the callers have the other; sleeping shares them."""
+        return (1, 2) if self.model is None else (1,)
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens in one forward pass, at most."""
+        if self.model is None:
+            return PACED.pass_pairs
+        return default_batch_tokens(torch.device("cpu"))
+
+    def server(
+        self, max_queued_pairs: int = _UNBOUNDED, timeout_s: float = 60.0
+    ) -> AbstractContextManager[Server]:
+        """A server of this plan."""
+        core = None if self.model is None else 0
+        return start(self.model, max_queued_pairs=max_queued_pairs, timeout_s=timeout_s, core=core)
+
+
+def check(plan: Plan, *, measure_only: bool) -> Iterator[dict[str, object]]:
+    """What it ran on, the replica, simulated and measured waits, and overload."""
+    texts = Texts()
+    given = {"paced": asdict(PACED)} if plan.model is None else {"model": Path(plan.model).name}
+    figures = {"pairs_in_a_request": plan.pairs, "requests": plan.requests}
+    yield {"machine": describe_machine(), **versions("uvicorn", "httpx"), **given, **figures}
+    with plan.server() as server:
+        measured = asyncio.run(
+            measure(server.url, texts, plan.pairs, plan.pass_tokens, plan.saturated_s)
+        )
+        yield _described(measured, server)
+    if measure_only:
+        return
+    for replicas in plan.replicas:
         with ExitStack() as stack:
-            urls = [stack.enter_context(_server()) for _ in range(replicas)]
+            urls = [stack.enter_context(plan.server()).url for _ in range(replicas)]
             for load in LOADS:
-                runs = [
-                    simulate(REPLICA, replicas, load, PAIRS, REQUESTS, seed) for seed in range(100)
-                ]
-                rate = runs[0].requests_per_s
-                measured = waits(asyncio.run(_ask(urls, rate)), replicas, load, rate)
-                yield {
-                    "replicas": replicas,
-                    "load": load,
-                    "requests_per_s": rate,
-                    "simulated_p50_ms": _range([run.p50_ms for run in runs]),
-                    "measured_p50_ms": measured.p50_ms,
-                    "simulated_p95_ms": _range([run.p95_ms for run in runs]),
-                    "measured_p95_ms": measured.p95_ms,
-                }
+                yield _compare(plan, measured, texts, urls, load)
+    yield _overload(plan, measured, texts)
+
+
+def _described(measured: Measured, server: Server) -> dict[str, object]:
+    figures = asdict(measured)
+    return {"measured": {**figures.pop("replica"), **figures, "memory_mib": server.memory_mib()}}
+
+
+def _compare(
+    plan: Plan, measured: Measured, texts: Texts, urls: Sequence[str], load: float
+) -> dict[str, object]:
+    """So few requests wait differently each time: simulated is the range of 9 runs in 10."""
+    runs = _simulations(plan, measured, len(urls), load)
+    rate = runs[0].requests_per_s
+    answers = asyncio.run(_warm_and_ask(plan, urls, rate, texts))
+    seen = service(answers.latencies, plan.requests, len(urls), load, rate)
+    return {
+        **asdict(seen),
+        "simulated_p50_ms": _range([run.p50_ms for run in runs]),
+        "simulated_p95_ms": _range([run.p95_ms for run in runs]),
+        "behind_p95_ms": _behind_p95_ms(answers),
+    }
+
+
+def _overload(plan: Plan, measured: Measured, texts: Texts) -> dict[str, object]:
+    """Ask for twice what a replica with a bounded queue can bear."""
+    queue = max(int(_QUEUE_S * measured.pairs_per_s), plan.pairs)
+    plan = replace(plan, requests=2 * plan.requests)
+    runs = _simulations(plan, measured, 1, OVERLOAD, queue)
+    rate = runs[0].requests_per_s
+    with plan.server(queue, _IN_TIME_S) as server:
+        answers = asyncio.run(_warm_and_ask(plan, [server.url], rate, texts))
+    accepted = plan.requests - answers.refused
+    in_time = sum(latency <= _IN_TIME_S for latency in answers.latencies)
+    # the queue fills first: requests share passes, so that few are answered before
+    goodput = answers.per_second(since_s=_QUEUE_S) * plan.pairs
+    figures = {
+        **asdict(service(answers.latencies, plan.requests, 1, OVERLOAD, rate)),
+        "requests": plan.requests,
+        "max_queued_pairs": queue,
+        "in_time_s": _IN_TIME_S,
+        "accepted": accepted,
+        "refused_429": answers.refused,
+        "late_504": answers.late,
+        "in_time_of_accepted": round(in_time / accepted, 3),
+        "goodput_pairs_per_s": round(goodput, 1),
+        "goodput_of_capacity": round(goodput / measured.pairs_per_s, 3),
+        "simulated_answered": _range([run.answered for run in runs]),
+        "simulated_p95_ms": _range([run.p95_ms for run in runs]),
+        "behind_p95_ms": _behind_p95_ms(answers),
+    }
+    return {"overload": figures}
+
+
+async def _warm_and_ask(plan: Plan, urls: Sequence[str], rate: float, texts: Texts) -> Answers:
+    await ask(urls, rate, texts, plan.pairs, requests=5)
+    return await ask(urls, rate, texts, plan.pairs, plan.requests)
+
+
+def _simulations(
+    plan: Plan, measured: Measured, replicas: int, load: float, queue: int | None = None
+) -> list[Service]:
+    return [
+        simulate(
+            measured.replica,
+            replicas,
+            load,
+            plan.pairs,
+            plan.requests,
+            seed=seed,
+            max_queued_pairs=queue,
+        )
+        for seed in range(_SIMULATIONS)
+    ]
 
 
 def _range(values: Sequence[float]) -> list[float]:
     ordered = sorted(values)
     return [ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]]
+
+
+def _behind_p95_ms(answers: Answers) -> float:
+    return round(1e3 * sorted(answers.behind_s)[int(0.95 * len(answers.behind_s))], 1)
+
+
+def main() -> None:
+    """Print one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", help="the built-in one or a folder, even without weights")
+    parser.add_argument("--pairs", type=int, default=20, help="pairs in one request")
+    parser.add_argument("--requests", type=int, default=400, help="at each load")
+    parser.add_argument("--saturated-s", type=float, default=10.0)
+    parser.add_argument("--measure-only", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        model = arguments.model
+        if model not in (None, BUILT_IN_MODEL) and Path(model).is_dir():
+            from benchmarks.checkpoints import with_weights
+
+            model = str(with_weights(Path(model), Path(temporary)))
+        if model is not None:
+            # the server has core 0
+            os.sched_setaffinity(0, os.sched_getaffinity(0) - {0})
+        plan = Plan(model, arguments.pairs, arguments.requests, arguments.saturated_s)
+        for figures in check(plan, measure_only=arguments.measure_only):
+            print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

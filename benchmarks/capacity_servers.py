@@ -1,0 +1,179 @@
+"""Real servers in processes of their own: a model's, or one that only takes its time.
+
+::
+
+    python -m benchmarks.capacity_servers --port 8788    # the second kind, alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from benchmarks.capacity import Replica
+from bge_rerank_integrations import EngineConfig, Ranking
+from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.scheduler import Scheduler
+from bge_rerank_integrations.engine.stats import EngineStats
+from bge_rerank_integrations.ranking import rank
+
+PACED = Replica(pass_s=0.04, pair_s=0.001, pass_pairs=64)
+_START_S = 120.0
+_SERVE = "from bge_rerank_integrations.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is ready.
+
+    :param pid: its process.
+    """
+
+    url: str
+    pid: int
+
+    def memory_mib(self) -> dict[str, int]:
+        """Memory that no file backs now, and the most that was resident (Linux)."""
+        fields = dict(
+            line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        )
+        names = {"anonymous": "RssAnon", "peak": "VmHWM"}
+        return {name: int(fields[field].split()[0]) >> 10 for name, field in names.items()}
+
+
+@contextmanager
+def start(
+    model: str | None, *, max_queued_pairs: int, timeout_s: float, core: int | None = None
+) -> Iterator[Server]:
+    """Start a server and end it.
+
+    :param model: what it serves; None means that it only takes its time, as ``PACED`` does.
+    :param core: the only core that it may use.
+    """
+    port = _free_port()
+    program = ["-c", _SERVE, "serve", "--model", model, "--log-level", "error"]
+    options = ["--port", port, "--max-queued-pairs", max_queued_pairs, "--timeout-s", timeout_s]
+    if model is None:
+        program = ["-m", "benchmarks.capacity_servers"]
+    threads = {} if core is None else {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *map(str, (*program, *options))], env={**os.environ, **threads}
+    )
+    try:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        url = f"http://127.0.0.1:{port}"
+        _wait(process, url)
+        yield Server(url, process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/ready").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit("the server did not start")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+class _PacedScorer:
+    """Takes its time, and gives every pair the same logit."""
+
+    padded = False
+
+    def score(self, batch: Sequence[TokenizedPair]) -> np.ndarray:
+        time.sleep(PACED.seconds(len(batch)))
+        return np.zeros((len(batch), 1), dtype=np.float32)
+
+
+class _PacedEngine:
+    """What a server needs of an engine, round a real scheduler."""
+
+    model = "paced"
+    max_length = 512
+    is_alive = True
+
+    def __init__(self, max_queued_pairs: int) -> None:
+        self.config = EngineConfig("tiny", normalize=False)
+        self._scheduler = Scheduler(
+            _one_token_each,
+            [_PacedScorer()],
+            max_batch_tokens=PACED.pass_pairs,
+            max_queued_pairs=max_queued_pairs,
+        )
+
+    def stats(self) -> EngineStats:
+        counts = ("queued_pairs", "in_flight", "pairs", "tokens", "batches", "retries", "failures")
+        zeros = dict.fromkeys((*counts, "cache_hits", "cache_misses"), 0)
+        return EngineStats(state="ready", model=self.model, device="none", dtype="none", **zeros)
+
+    async def arerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None = None,  # noqa: ARG002  # a server keeps all and selects itself
+        score_threshold: float | None = None,  # noqa: ARG002
+        *,
+        timeout_s: float | None = None,
+    ) -> Ranking:
+        pairs = [(query, document) for document in documents]
+        future = self._scheduler.submit(
+            pairs, range(len(pairs)), timeout_s=timeout_s, queue_timeout_s=0.0
+        )
+        scored = await asyncio.wrap_future(future)
+        logits = scored.logits[:, -1].tolist()
+        return Ranking(rank(logits, normalize=False), scored.tokens, self.model)
+
+    def close(self) -> None:
+        self._scheduler.close()
+
+
+def _one_token_each(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    return [[TokenizedPair(np.zeros(1, dtype=np.int32), 0, 1)] for _ in pairs]
+
+
+def main() -> None:
+    """Serve without a model until SIGTERM."""
+    import uvicorn
+
+    from bge_rerank_integrations.serving.app import create_app
+    from bge_rerank_integrations.serving.settings import ServerSettings
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--max-queued-pairs", type=int, default=100_000)
+    parser.add_argument("--timeout-s", type=float, default=60.0)
+    arguments = parser.parse_args()
+    engine = _PacedEngine(arguments.max_queued_pairs)
+    app = create_app(engine, ServerSettings(timeout_s=arguments.timeout_s))
+    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="error")
+    engine.close()
+
+
+if __name__ == "__main__":
+    main()
