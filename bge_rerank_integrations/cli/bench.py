@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bge_rerank_integrations.cli.options import Device, Model
 from bge_rerank_integrations.cli.passages import python_reference
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
 
@@ -55,12 +56,10 @@ class Timing:
 
 
 def bench(
-    model: Annotated[
-        str, typer.Option(help="Hub id, folder, or the built-in English model.")
-    ] = BUILT_IN_MODEL,
+    model: Model = BUILT_IN_MODEL,
     documents: Annotated[int, typer.Option(min=1, help="Documents in a call.")] = 50,
     tokens: Annotated[int, typer.Option(min=8, help="Tokens of a document, about.")] = 150,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    device: Device = "auto",
     seconds: Annotated[float, typer.Option(min=1, help="Time for each setting.")] = 5,
 ) -> None:
     """Time reranking calls with several settings; the text is Python's own reference.

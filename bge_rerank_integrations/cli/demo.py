@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bge_rerank_integrations.cli.options import Model
 from bge_rerank_integrations.cli.passages import python_reference
 from bge_rerank_integrations.cli.tables import after_table, before_table, closing_line, time_table
 from bge_rerank_integrations.cli.two_stage import FirstStage, installed_frameworks, timed
@@ -25,9 +26,7 @@ def demo(
         int, typer.Option(min=1, help="Passages that BM25 brings to the reranker.")
     ] = 50,
     top_n: Annotated[int, typer.Option(min=1, help="Passages that the reranker keeps.")] = 5,
-    model: Annotated[
-        str, typer.Option(help="Hub id, folder, or the built-in English model.")
-    ] = BUILT_IN_MODEL,
+    model: Model = BUILT_IN_MODEL,
 ) -> None:
     """Search Python's own reference: BM25 finds candidates, the reranker puts the best first."""
     # here: torch takes seconds to import, and --help needs none

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bge_rerank_integrations.cli.inputs import FilePassage, read_passages
+from bge_rerank_integrations.cli.options import Device, Dtype, MaxLength, Model
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.ranking import Ranking, Reranker
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
@@ -40,16 +41,10 @@ def rerank(
         float | None,
         typer.Option(help="Keep passages with at least this score.", show_default="none"),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Hub id, folder, or the built-in English model.")
-    ] = BUILT_IN_MODEL,
-    max_length: Annotated[
-        int, typer.Option(help="Tokens of query and passage together, at most.")
-    ] = EngineConfig.max_length,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16.")
-    ] = EngineConfig.dtype,
+    model: Model = BUILT_IN_MODEL,
+    max_length: MaxLength = EngineConfig.max_length,
+    device: Device = "auto",
+    dtype: Dtype = EngineConfig.dtype,
     prompt: Annotated[
         str | None, typer.Option(help="Instruction to a decoder model.", show_default="its own")
     ] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bge_rerank_integrations.cli.options import Device, Dtype, MaxLength, Model
 from bge_rerank_integrations.errors import MissingExtraError
 from bge_rerank_integrations.serving.settings import API_KEY_VARIABLE, ServerSettings
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
@@ -19,9 +20,7 @@ DEFAULT_PORT = 8787
 
 
 def serve(
-    model: Annotated[
-        str, typer.Option(help="Hub id, folder, or the built-in English model.")
-    ] = BUILT_IN_MODEL,
+    model: Model = BUILT_IN_MODEL,
     host: Annotated[
         str, typer.Option(help="Address to listen on; only this machine reaches the default.")
     ] = "127.0.0.1",
@@ -39,13 +38,9 @@ def serve(
         str | None,
         typer.Option(help="Name of the model in answers.", show_default="the model's"),
     ] = None,
-    max_length: Annotated[
-        int, typer.Option(help="Tokens of query and passage together, at most.")
-    ] = EngineConfig.max_length,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16.")
-    ] = EngineConfig.dtype,
+    max_length: MaxLength = EngineConfig.max_length,
+    device: Device = "auto",
+    dtype: Dtype = EngineConfig.dtype,
     max_queued_pairs: Annotated[
         int, typer.Option(help="Pairs that may wait; more are answered with 429.")
     ] = EngineConfig.max_queued_pairs,
