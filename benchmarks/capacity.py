@@ -221,6 +221,7 @@ def main() -> None:
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--replica", type=Path, help="JSON lines of capacity_check.py")
     given.add_argument("--pairs-per-s", type=float, help="of one replica with full passes")
+    parser.add_argument("--source", default="unknown", help="of --pairs-per-s, to be printed")
     parser.add_argument("--pass-ms", type=float, default=5.0, help="with --pairs-per-s")
     parser.add_argument("--pass-tokens", type=int, default=16_384, help="with --pairs-per-s")
     parser.add_argument("--tokens", type=float, default=150, help="in one pair; --pairs-per-s")
@@ -231,12 +232,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.replica:
         replica, tokens = _read(arguments.replica)
+        source = f"measured: {arguments.replica.name}"
     else:
         tokens = arguments.tokens
+        source = f"given, not measured: {arguments.source}; pass_s is an assumption"
         pass_pairs = int(arguments.pass_tokens / tokens)
         replica = Replica.of(arguments.pairs_per_s, pass_pairs, pass_s=arguments.pass_ms / 1e3)
     described = {**asdict(replica), "pairs_per_s": round(replica.pairs_per_s, 1)}
-    print(json.dumps({"replica": described, "pairs_in_a_request": arguments.pairs}))
+    about = {"pairs_in_a_request": arguments.pairs, "tokens_in_a_pair": tokens}
+    print(json.dumps({"replica": described, "source": source, **about}))
     for replicas in REPLICAS:
         for load in LOADS:
             served = simulate(replica, replicas, load, arguments.pairs, arguments.requests)

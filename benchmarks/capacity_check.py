@@ -2,8 +2,9 @@
 
 Without ``--model`` everything but the forward pass is real: HTTP on this machine, the server, the
 engine's queue and scheduler. The pass sleeps for as long as a described replica would compute, so
-one and two replicas leave the processor to what is checked. With a model one server computes on one
-core, and the callers have another. Then twice as much is asked as the replica can bear::
+one and two replicas leave the processor to what is checked. With a model one server computes, on a
+GPU or on one core that the callers leave alone. Then twice as much is asked as the replica can
+bear::
 
     python -m benchmarks.capacity_check
     python -m benchmarks.capacity_check --model tiny --pairs 10 --requests 150
@@ -28,7 +29,7 @@ from benchmarks.capacity import Service, service, simulate
 from benchmarks.capacity_load import Answers, Measured, Texts, ask, measure
 from benchmarks.capacity_servers import PACED, Server, start
 from benchmarks.machine import describe_machine, versions
-from bge_rerank_integrations.engine.devices import default_batch_tokens
+from bge_rerank_integrations.engine.devices import default_batch_tokens, resolve_device
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 LOADS = (0.5, 0.7, 0.9)
@@ -44,19 +45,21 @@ class Plan:
     """What to check.
 
     :param model: what the servers serve; None means that they only take their time.
+    :param device: where a model computes.
     :param pairs: in one request.
     :param requests: at each load.
     :param saturated_s: how long to ask as much as a server can bear.
     """
 
     model: str | None
+    device: torch.device
     pairs: int
     requests: int
     saturated_s: float
 
     @property
     def replicas(self) -> tuple[int, ...]:
-        """A model computes on one core and the callers have the other; sleeping shares them."""
+        """Models of two servers would compete for the machine; those that sleep do not."""
         return (1, 2) if self.model is None else (1,)
 
     @property
@@ -64,20 +67,28 @@ class Plan:
         """Tokens in one forward pass, at most."""
         if self.model is None:
             return PACED.pass_pairs
-        return default_batch_tokens(torch.device("cpu"))
+        return default_batch_tokens(self.device)
+
+    @property
+    def core(self) -> int | None:
+        """The core that a model on the CPU has for itself; the callers have the others."""
+        return 0 if self.model is not None and self.device.type == "cpu" else None
 
     def server(
         self, max_queued_pairs: int = _UNBOUNDED, timeout_s: float = 60.0
     ) -> AbstractContextManager[Server]:
         """A server of this plan."""
-        core = None if self.model is None else 0
-        return start(self.model, max_queued_pairs=max_queued_pairs, timeout_s=timeout_s, core=core)
+        return start(
+            self.model, max_queued_pairs=max_queued_pairs, timeout_s=timeout_s, core=self.core
+        )
 
 
 def check(plan: Plan, *, measure_only: bool) -> Iterator[dict[str, object]]:
     """What it ran on, the replica, simulated and measured waits, and overload."""
     texts = Texts()
-    given = {"paced": asdict(PACED)} if plan.model is None else {"model": Path(plan.model).name}
+    given: dict[str, object] = {"paced": asdict(PACED)}
+    if plan.model is not None:
+        given = {"model": Path(plan.model).name, "device": str(plan.device)}
     figures = {"pairs_in_a_request": plan.pairs, "requests": plan.requests}
     yield {"machine": describe_machine(), **versions("uvicorn", "httpx"), **given, **figures}
     with plan.server() as server:
@@ -192,10 +203,10 @@ def main() -> None:
             from benchmarks.checkpoints import with_weights
 
             model = str(with_weights(Path(model), Path(temporary)))
-        if model is not None:
-            # the server has core 0
-            os.sched_setaffinity(0, os.sched_getaffinity(0) - {0})
-        plan = Plan(model, arguments.pairs, arguments.requests, arguments.saturated_s)
+        device = resolve_device("auto")
+        plan = Plan(model, device, arguments.pairs, arguments.requests, arguments.saturated_s)
+        if plan.core is not None:
+            os.sched_setaffinity(0, os.sched_getaffinity(0) - {plan.core})
         for figures in check(plan, measure_only=arguments.measure_only):
             print(json.dumps(figures), flush=True)
 
