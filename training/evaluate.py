@@ -2,6 +2,8 @@
 
 python -m training.evaluate --collections collections \
     --model bge_rerank_integrations/models/tiny --out results.json
+
+With `--case NAME` only that one is measured, and its figures replace those in the file.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,13 @@ from tqdm import tqdm
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from training.negatives import Bm25
-from training.records import read_json_lines, read_relevance
+from training.python_docs import python_docs
+from training.records import Collection, read_json_lines, read_relevance
 
 Score = Callable[[str, Sequence[str]], list[float]]
 Relevance = Mapping[str, Mapping[str, int]]
 
+TRECQA, PYTHON_DOCS = "trecqa dev", "Python documentation"
 BINS = 10
 KEPT_SHARE = 0.95
 
@@ -90,18 +95,24 @@ def calibration_error(scores: Sequence[float], labels: Sequence[int]) -> float:
     return float(sum(gaps))
 
 
+def read_case(case: Case, collections: Path) -> Collection:
+    """Read a collection in the layout of the case."""
+    folder = collections / case.folder
+    return Collection(
+        {row["_id"]: case.form(row) for row in read_json_lines(folder / case.corpus_file)},
+        {row["_id"]: row["text"] for row in read_json_lines(folder / "queries.jsonl")},
+        read_relevance(folder / "qrels.tsv"),
+    )
+
+
 def evaluate_corpus(
-    score: Score, case: Case, collections: Path, depths: Sequence[int], limit: int | None
+    score: Score, name: str, collection: Collection, depths: Sequence[int], limit: int | None
 ) -> dict[str, float]:
     """nDCG@10 before and after reranking each depth, calibration, thresholds, speed."""
-    folder = collections / case.folder
-    corpus = {row["_id"]: case.form(row) for row in read_json_lines(folder / case.corpus_file)}
-    relevance = read_relevance(folder / "qrels.tsv")
-    texts = {row["_id"]: row["text"] for row in read_json_lines(folder / "queries.jsonl")}
+    corpus, texts, relevance = collection.corpus, collection.queries, collection.relevance
     queries = sorted(query for query in texts if query in relevance)
-    count = min(limit or len(queries), case.sample or len(queries), len(queries))
-    if count < len(queries):
-        queries = random.Random(5).sample(queries, count)
+    if limit is not None and limit < len(queries):
+        queries = random.Random(5).sample(queries, limit)
     names = list(corpus)
     index = Bm25(list(corpus.values()), stemmed=True)
     hits = index.search([texts[q] for q in queries], max(depths))
@@ -111,7 +122,7 @@ def evaluate_corpus(
         query: dict(
             zip(found[query], score(texts[query], [corpus[d] for d in found[query]]), strict=True)
         )
-        for query in tqdm(queries, desc=case.name, mininterval=10)
+        for query in tqdm(queries, desc=name, mininterval=10)
     }
     seconds = time.perf_counter() - started
     result = {
@@ -154,6 +165,23 @@ def evaluate_trecqa(score: Score, path: Path) -> dict[str, float]:
     }
 
 
+def evaluations(
+    score: Score, collections: Path, depths: Sequence[int], limit: int | None
+) -> dict[str, Callable[[], dict[str, float]]]:
+    """Every case by its name, not yet measured."""
+
+    def measure(case: Case) -> dict[str, float]:
+        limits = [n for n in (limit, case.sample) if n is not None]
+        collection = read_case(case, collections)
+        return evaluate_corpus(score, case.name, collection, depths, min(limits, default=None))
+
+    return {
+        TRECQA: lambda: evaluate_trecqa(score, collections / "trecqa-wang" / "dev.jsonl"),
+        PYTHON_DOCS: lambda: evaluate_corpus(score, PYTHON_DOCS, python_docs(), depths, limit),
+        **{case.name: partial(measure, case) for case in CASES},
+    }
+
+
 def main() -> None:
     """Read the arguments, measure everything, print it and write it."""
     parser = argparse.ArgumentParser(description="Evaluate a reranker on held-out collections.")
@@ -161,30 +189,29 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder, hub id or 'tiny'")
     parser.add_argument("--depth", type=int, nargs="+", default=[50, 100])
     parser.add_argument("--queries", type=int, help="a sample of so many queries each")
+    names = [TRECQA, PYTHON_DOCS, *(case.name for case in CASES)]
+    parser.add_argument("--case", choices=names, help="measure this one only")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
-    engine = RerankEngine(EngineConfig(model=arguments.model, max_length=512))
     results: dict[str, dict[str, float]] = {}
-    trecqa = arguments.collections / "trecqa-wang" / "dev.jsonl"
-    results["trecqa dev"] = evaluate_trecqa(engine.score, trecqa)
-    report(results, arguments.out)
-    for case in CASES:
-        results[case.name] = evaluate_corpus(
-            engine.score, case, arguments.collections, arguments.depth, arguments.queries
-        )
-        report(results, arguments.out)
+    if arguments.case and arguments.out and arguments.out.exists():
+        results = json.loads(arguments.out.read_text(encoding="utf-8"))
+    with RerankEngine(EngineConfig(model=arguments.model, max_length=512)) as engine:
+        cases = evaluations(engine.score, arguments.collections, arguments.depth, arguments.queries)
+        for name in [arguments.case] if arguments.case else names:
+            results[name] = cases[name]()
+            print(name, json.dumps(results[name], indent=1), flush=True)
+            if arguments.out:
+                write(results, arguments.out)
 
 
-def report(results: Mapping[str, Mapping[str, float]], out: Path | None) -> None:
-    """Print the newest figures and write all of them: a full run takes hours on a busy machine."""
-    name = list(results)[-1]
-    print(name, json.dumps(results[name], indent=1), flush=True)
-    if out:
-        rounded = {
-            case: {key: round(value, 4) for key, value in figures.items()}
-            for case, figures in results.items()
-        }
-        out.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+def write(results: Mapping[str, Mapping[str, float]], out: Path) -> None:
+    """Write all figures after each case: a full run takes an hour, more on a busy machine."""
+    rounded = {
+        case: {key: round(value, 4) for key, value in figures.items()}
+        for case, figures in results.items()
+    }
+    out.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,15 @@ class Data:
 
     questions: list[Question] = field(default_factory=list)
     pools: dict[str, list[Passage]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A judged collection: id → text of documents and queries, and query → document → grade."""
+
+    corpus: Mapping[str, str]
+    queries: Mapping[str, str]
+    relevance: Mapping[str, Mapping[str, int]]
 
 
 def normalized(text: str) -> str:

@@ -2,8 +2,7 @@
 
 import json
 import random
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,13 +15,20 @@ from training.lists import GENERAL, ListSampler, Mix, TrainingList, epoch
 from training.packing import Packed, PairEncoder, forward, pack
 from training.records import Data, Passage, Question
 
+LOG_EVERY = 20
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run depends on beside its data."""
+    """What a training run depends on beside its data.
+
+    :param steps: one step updates the weights once, from `lists_per_step` lists of one answer and
+        `negatives` other passages.
+    :param checkpoint_every: steps; the last step always makes a checkpoint.
+    """
 
     mix: Mix = GENERAL
-    minutes: float = 60.0
+    steps: int = 1000
     lists_per_step: int = 12
     negatives: int = 3
     learning_rate: float = 6e-5
@@ -30,7 +36,31 @@ class Settings:
     weight_decay: float = 0.01
     pointwise_weight: float = 0.2
     seed: int = 13
-    checkpoint_every_s: float = 240.0
+    checkpoint_every: int = 100
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Linear warm-up, then linear decay; never 0.
+
+    :param step: 0 to `settings.steps - 1`.
+    """
+    progress = (step + 0.5) / settings.steps
+    return settings.learning_rate * min(
+        progress / settings.warmup_share, (1 - progress) / (1 - settings.warmup_share)
+    )
+
+
+def questions_of_steps(
+    members: Sequence[tuple[int, Question]], settings: Settings
+) -> Iterator[list[int]]:
+    """Indices of the questions of each step, epoch after epoch, without end."""
+    rng = random.Random(settings.seed)
+    order: list[int] = []
+    while True:
+        if len(order) < settings.lists_per_step:
+            order += epoch(members, settings.mix, rng)
+        yield order[: settings.lists_per_step]
+        order = order[settings.lists_per_step :]
 
 
 def new_model(start: Path) -> BertForSequenceClassification:
@@ -72,63 +102,44 @@ def train(
     out: Path,
     settings: Settings,
 ) -> list[Path]:
-    """Train for `settings.minutes` and return the checkpoints, oldest first.
+    """Train for `settings.steps` and return the checkpoints, oldest first.
 
     :param start: folder of the base encoder, or of a checkpoint to go on from.
 
-    The learning rate follows the clock, not the step count: on a machine that others use too the
-    number of steps is not known beforehand.
+    Nothing depends on the clock: the same data, settings and number of threads give the same
+    weights on one machine.
     """
     torch.manual_seed(settings.seed)
-    rng = random.Random(settings.seed)
     sampler = ListSampler(data, mined, settings.mix, settings.seed)
     encoder = PairEncoder(Tokenizer.from_file(str(tokenizer_file)))
     model = new_model(start)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(parameters, weight_decay=settings.weight_decay, fused=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / "settings.json").write_text(json.dumps(asdict(settings), indent=1) + "\n")
     checkpoints: list[Path] = []
-    order: list[int] = []
-    started = saved = logged = time.monotonic()
-    step = pairs_seen = tokens_seen = 0
     losses: list[float] = []
-    while (elapsed := time.monotonic() - started) < settings.minutes * 60:
-        progress = elapsed / (settings.minutes * 60)
+    pairs_seen = 0
+    questions = questions_of_steps(members, settings)
+    for step in range(settings.steps):
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * min(
-                progress / settings.warmup_share, (1 - progress) / (1 - settings.warmup_share)
-            )
-        if len(order) < settings.lists_per_step:
-            order += epoch(members, settings.mix, rng)
-        chosen, order = order[: settings.lists_per_step], order[settings.lists_per_step :]
-        lists = [sampler.sample(index, settings.negatives) for index in chosen]
+            group["lr"] = learning_rate(settings, step)
+        lists = [sampler.sample(index, settings.negatives) for index in next(questions)]
         batch, sizes = encode_lists(encoder, [one for one in lists if len(one.texts) > 1])
         loss = list_loss(forward(model, batch), sizes, settings.pointwise_weight)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        step += 1
-        pairs_seen += len(batch.lengths)
-        tokens_seen += len(batch.ids)
         losses.append(loss.item())
-        now = time.monotonic()
-        if now - logged > 20:
+        pairs_seen += len(batch.lengths)
+        done = step + 1
+        if done % LOG_EVERY == 0 or done == settings.steps:
             recent = losses[-50:]
-            print(
-                f"step {step} minute {(now - started) / 60:.1f} "
-                f"loss {sum(recent) / len(recent):.4f} pairs {pairs_seen} tokens {tokens_seen} "
-                f"pairs/s {pairs_seen / (now - started):.1f}",
-                flush=True,
-            )
-            logged = now
-        if now - saved > settings.checkpoint_every_s:
-            checkpoints.append(_save(model, out / f"step-{step:06d}"))
-            saved = now
-    checkpoints.append(_save(model, out / f"step-{step:06d}"))
+            mean_loss = sum(recent) / len(recent)
+            print(f"step {done} loss {mean_loss:.4f} pairs {pairs_seen}", flush=True)
+        if done % settings.checkpoint_every == 0 or done == settings.steps:
+            checkpoints.append(_save(model, out / f"step-{done:06d}"))
     return checkpoints
 
 
