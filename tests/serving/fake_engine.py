@@ -35,7 +35,7 @@ class FakeEngine:
         self.cancelled = 0
 
     def stats(self) -> EngineStats:
-        return EngineStats("ready", self.model, "cpu", "float32", 0, 0, 0, 0, 0, 0, 0, 0)
+        return EngineStats("ready", self.model, "cpu", "float32", *[0] * 9)
 
     async def arerank(
         self,
