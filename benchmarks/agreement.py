@@ -16,6 +16,7 @@ from machine import describe_machine
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.evaluation import bm25, read_beir
+from bge_rerank_integrations.settings import Dtype
 
 Scores = npt.NDArray[np.float64]
 
@@ -64,10 +65,11 @@ def kendall_tau(a: Scores, b: Scores) -> float:
     return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
 
 
-def _scores(model: str, dtype: str, lists: list[tuple[str, list[str]]]) -> tuple[list[Scores], str]:
+def _scores(
+    model: str, dtype: Dtype, lists: list[tuple[str, list[str]]]
+) -> tuple[list[Scores], str]:
     """Logits of each list, and the precision that was computed in."""
-    config = EngineConfig(model, dtype=dtype, normalize=False)  # type: ignore[arg-type]
-    with RerankEngine(config) as engine:
+    with RerankEngine(EngineConfig(model, dtype=dtype, normalize=False)) as engine:
         logits = [np.array(engine.score(query, documents)) for query, documents in lists]
         return logits, engine.dtype
 

@@ -37,6 +37,12 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def resident_mib() -> float:
+    """Resident memory of this process, on Linux."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def _cpu_field(name: str) -> str:
     """A field of ``/proc/cpuinfo``, empty where there is none."""
     path = Path("/proc/cpuinfo")

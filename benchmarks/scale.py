@@ -13,14 +13,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from machine import describe_machine
+from machine import describe_machine, resident_mib
 from texts import Pair, read_pairs
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
@@ -50,10 +50,10 @@ def main() -> None:
     machine = describe_machine()
     with RerankEngine(EngineConfig(arguments.model)) as engine:
         engine.score_pairs(list(islice(numbered, 200)))
-        figures = {
+        figures: dict[str, object] = {
             "model": Path(arguments.model).name,
             "machine": machine,
-            "callers": callers_against_bulk(engine, numbered_calls(numbered), arguments.rounds),
+            "callers": callers_against_bulk(engine, numbered, arguments.rounds),
             "linear": linear_cost(engine, numbered, arguments.rounds),
         }
     figures["idle_call_ms_over_forward_pass"] = idle_overhead_ms(arguments.model, found)
@@ -65,38 +65,34 @@ def main() -> None:
         arguments.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def numbered_calls(pairs: islice[Pair] | object) -> Callable[[], list[list[Pair]]]:
-    """Makes calls of several documents to one query, for all callers; new texts each time."""
-
-    def calls() -> list[list[Pair]]:
-        made = []
-        for _ in range(CALLERS):
-            of_call = list(islice(pairs, DOCUMENTS))  # type: ignore[call-overload]
-            made.append([(of_call[0][0], document) for _, document in of_call])
-        return made
-
-    return calls
-
-
 def callers_against_bulk(
-    engine: RerankEngine, make_calls: Callable[[], list[list[Pair]]], rounds: int
+    engine: RerankEngine, pairs: Iterator[Pair], rounds: int
 ) -> dict[str, float]:
     """Throughput of concurrent calls over that of one bulk call with the same number of tokens."""
     ratios = []
     with ThreadPoolExecutor(CALLERS) as threads:
         for _ in range(rounds):
-            calls = make_calls()
+            calls = _calls(pairs)
             started = time.perf_counter()
             list(threads.map(lambda c: engine.score(c[0][0], [d for _, d in c]), calls))
             together = time.perf_counter() - started
-            bulk = [pair for call in make_calls() for pair in call]
+            bulk = [pair for call in _calls(pairs) for pair in call]
             started = time.perf_counter()
             engine.score_pairs(bulk)
             ratios.append((time.perf_counter() - started) / together)
     return {"callers": CALLERS, "documents": DOCUMENTS, "throughput_over_bulk": median(ratios)}
 
 
-def linear_cost(engine: RerankEngine, pairs: object, rounds: int) -> dict[str, object]:
+def _calls(pairs: Iterator[Pair]) -> list[list[Pair]]:
+    """A call for each caller, of several documents to one query."""
+    calls = []
+    for _ in range(CALLERS):
+        of_call = list(islice(pairs, DOCUMENTS))
+        calls.append([(of_call[0][0], document) for _, document in of_call])
+    return calls
+
+
+def linear_cost(engine: RerankEngine, pairs: Iterator[Pair], rounds: int) -> dict[str, object]:
     """CPU time a token for few and many pairs, over that for the fewest; and the memory."""
     spent: dict[int, list[float]] = {size: [] for size in SIZES}
     memory: dict[int, float] = {}
@@ -105,7 +101,7 @@ def linear_cost(engine: RerankEngine, pairs: object, rounds: int) -> dict[str, o
         for size in SIZES if number == rounds // 2 else SIZES[:-1]:
             # about as many pairs of each size, so that noise meets all alike
             for _ in range(max(SIZES[1] // size, 1)):
-                texts = list(islice(pairs, size))  # type: ignore[call-overload]
+                texts = list(islice(pairs, size))
                 before = engine.stats().tokens
                 started = time.process_time()
                 engine.score_pairs(iter(texts))
@@ -228,12 +224,6 @@ def start_seconds(model: str) -> dict[str, float]:
         )
         for name, program in programs.items()
     }
-
-
-def resident_mib() -> float:
-    """Memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import resident_mib
 
 import bge_rerank_integrations
 from bge_rerank_integrations import DeadlineError, EngineConfig, InputError, RerankEngine
@@ -77,7 +78,7 @@ def main() -> int:
 
 
 def _fill_the_cache(engine: RerankEngine) -> None:
-    """Give the token cache its 64 MiB of texts like those to come, without scoring them."""
+    """Fill the token cache with texts like those to come, without scoring them."""
     for number in range(20_000):
         _, query, documents = _texts(f"cached-{number}")
         # no public way fills the cache without a forward pass; the engine is idle meanwhile
@@ -167,9 +168,8 @@ def _texts(name: str) -> tuple[float, str, list[str]]:
 
 def _usage() -> dict[str, float]:
     """Resident memory, threads and open files of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
-        "memory_mb": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 2),
+        "memory_mb": round(resident_mib(), 2),
         # the system's, which has those of torch and of the tokenizer too
         "threads": len(os.listdir("/proc/self/task")),
         "files": len(os.listdir("/proc/self/fd")),
