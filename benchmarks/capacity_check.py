@@ -29,7 +29,7 @@ from benchmarks.capacity import Service, service, simulate
 from benchmarks.capacity_load import Answers, Measured, Texts, ask, measure
 from benchmarks.capacity_servers import PACED, Server, start
 from benchmarks.machine import describe_machine, versions
-from bge_rerank_integrations.engine.devices import default_batch_tokens, resolve_device
+from bge_rerank_integrations.engine.loading.devices import default_batch_tokens, resolve_device
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 LOADS = (0.5, 0.7, 0.9)

@@ -23,7 +23,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from bge_rerank_integrations.engine.devices import default_batch_tokens
+from bge_rerank_integrations.engine.loading.devices import default_batch_tokens
 
 _HALF = 2  # bytes
 _XLMR: dict[str, Any] = {"vocab_size": 250_002, "type_vocab_size": 1, "num_labels": 1}

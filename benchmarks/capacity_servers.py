@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.capacity import Replica
 from bge_rerank_integrations import EngineConfig, Ranking
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.scheduler import Scheduler
-from bge_rerank_integrations.engine.stats import EngineStats
+from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
+from bge_rerank_integrations.engine.scheduling.stats import EngineStats
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 from bge_rerank_integrations.ranking import rank
 
 PACED = Replica(pass_s=0.04, pair_s=0.001, pass_pairs=64)

@@ -18,7 +18,7 @@ from checkpoints import with_weights
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations import EngineConfig
-from bge_rerank_integrations.engine.loading import load
+from bge_rerank_integrations.engine.loading.model import load
 
 _POLL_S = 0.002
 

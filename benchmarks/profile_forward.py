@@ -15,8 +15,8 @@ from texts import read_pairs
 from torch.profiler import ProfilerActivity, profile
 
 from bge_rerank_integrations import EngineConfig
-from bge_rerank_integrations.engine.batching import plan_batches
-from bge_rerank_integrations.engine.loading import load
+from bge_rerank_integrations.engine.loading.model import load
+from bge_rerank_integrations.engine.scheduling.batching import plan_batches
 
 # start of an operator's name → row of the table; GELU and residual sums are fused into products
 # where the operators are there

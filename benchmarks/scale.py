@@ -24,9 +24,9 @@ from machine import describe_machine, resident_mib
 from texts import Pair, read_pairs
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.loading import load
-from bge_rerank_integrations.engine.scheduler import Scheduler
+from bge_rerank_integrations.engine.loading.model import load
+from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 CALLERS, DOCUMENTS = 32, 20
 SIZES = (200, 2_000, 20_000)

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.loading import LoadedModel
-from bge_rerank_integrations.engine.scheduler import Scheduler, Tokenize
+from bge_rerank_integrations.engine.loading.model import LoadedModel
+from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler, Tokenize
 from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 
 def digest(query: str, document: str) -> float:

@@ -10,8 +10,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.engine import attention
-from bge_rerank_integrations.engine.attention import Packing, packed_attention
+from bge_rerank_integrations.engine.scorers import attention
+from bge_rerank_integrations.engine.scorers.attention import Packing, packed_attention
 
 CPU = torch.device("cpu")
 

@@ -57,7 +57,7 @@ QWEN_SIZE = {
 
 def qwen_tokenizer() -> Tokenizer:
     """A byte-level tokenizer that splits as Qwen's does, with merges learned from the prompts."""
-    from bge_rerank_integrations.engine.templates import MXBAI_V2, QWEN3
+    from bge_rerank_integrations.engine.tokenization.templates import MXBAI_V2, QWEN3
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -260,7 +260,7 @@ def test_cutoff_layers_are_sorted_and_different() -> None:
 
 
 def test_layers_above_the_deepest_cutoff_are_not_loaded() -> None:
-    from bge_rerank_integrations.engine.loading import load
+    from bge_rerank_integrations.engine.loading.model import load
 
     config = EngineConfig(str(GOLDEN / "minicpm"), device="cpu", cutoff_layers=(3, 5))
     (scorer,) = load(config).scorers

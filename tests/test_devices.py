@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bge_rerank_integrations import ConfigurationError
-from bge_rerank_integrations.engine import devices
+from bge_rerank_integrations.engine.loading import devices
 
 CPU = torch.device("cpu")
 

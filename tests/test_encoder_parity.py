@@ -12,10 +12,10 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.engine.loading import load
+from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
-from bge_rerank_integrations.engine.tokenization import PairTokenizer
+from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 
 EXACT = 1e-5
 TEXTS = [

@@ -24,8 +24,8 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.engine import checkpoint
-from bge_rerank_integrations.engine.loading import load
+from bge_rerank_integrations.engine.loading import checkpoint
+from bge_rerank_integrations.engine.loading.model import load
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from bge_rerank_integrations import InputError
-from bge_rerank_integrations.engine.requests import request_for_documents, request_for_pairs
+from bge_rerank_integrations.engine.scheduling.requests import (
+    request_for_documents,
+    request_for_pairs,
+)
 
 
 def test_equal_documents_are_scored_once() -> None:

@@ -20,10 +20,10 @@ from bge_rerank_integrations import (
     OverloadedError,
     ScoringError,
 )
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.jobs import Scored
-from bge_rerank_integrations.engine.scheduler import Scheduler
+from bge_rerank_integrations.engine.scheduling.jobs import Scored
+from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
 from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 
 def submit(
@@ -193,7 +193,7 @@ def test_closing_answers_everyone() -> None:
 
 
 def test_windows_of_a_document_count_as_their_best() -> None:
-    from bge_rerank_integrations.engine.batching import TokenizedPair
+    from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
     def windows(pairs: object) -> list[list[TokenizedPair]]:
         ids = [np.array([score], dtype=np.int32) for score in (3, 9, 5)]

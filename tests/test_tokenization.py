@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bge_rerank_integrations import ConfigurationError, UnsupportedModelError
-from bge_rerank_integrations.engine.token_cache import CachedTokenizer
-from bge_rerank_integrations.engine.tokenization import PairTemplate, PairTokenizer
+from bge_rerank_integrations.engine.tokenization.pairs import PairTemplate, PairTokenizer
+from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
 
 LONG = "The quick brown fox jumps over the lazy dog, wrote Ada in 1843. " * 200
 

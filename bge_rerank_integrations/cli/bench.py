@@ -95,7 +95,7 @@ def _time(
     """Time calls with ``batches`` times the device's usual batch, for some seconds."""
     # here: torch takes seconds to import, and --help needs none
     from bge_rerank_integrations import RerankEngine
-    from bge_rerank_integrations.engine.devices import default_batch_tokens, resolve_device
+    from bge_rerank_integrations.engine.loading.devices import default_batch_tokens, resolve_device
 
     size = default_batch_tokens(resolve_device(config.devices[0])) * batches
     taken: list[float] = []

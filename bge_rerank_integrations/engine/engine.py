@@ -9,12 +9,12 @@ from typing import Any
 from typing_extensions import Self
 
 from bge_rerank_integrations.engine import registry
-from bge_rerank_integrations.engine.calls import Calls
-from bge_rerank_integrations.engine.devices import release_memory
-from bge_rerank_integrations.engine.loading import LoadedModel, load
-from bge_rerank_integrations.engine.scheduler import Scheduler
-from bge_rerank_integrations.engine.stats import EngineStats, State
-from bge_rerank_integrations.engine.waiting import run, run_async
+from bge_rerank_integrations.engine.loading.devices import release_memory
+from bge_rerank_integrations.engine.loading.model import LoadedModel, load
+from bge_rerank_integrations.engine.scheduling.calls import Calls
+from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
+from bge_rerank_integrations.engine.scheduling.stats import EngineStats, State
+from bge_rerank_integrations.engine.scheduling.waiting import run, run_async
 from bge_rerank_integrations.errors import ModelLoadError, RerankError
 from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig

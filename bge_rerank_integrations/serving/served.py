@@ -9,7 +9,7 @@ from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.settings import EngineConfig
 
 if TYPE_CHECKING:
-    from bge_rerank_integrations.engine.stats import EngineStats
+    from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 
 
 class ServedEngine(Protocol):

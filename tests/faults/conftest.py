@@ -8,7 +8,7 @@ import pytest
 from fakes import FakeScorer, fake_model, tokenize
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.engine.scheduler import Tokenize
+from bge_rerank_integrations.engine.scheduling.scheduler import Tokenize
 
 MakeEngine = Callable[..., RerankEngine]
 

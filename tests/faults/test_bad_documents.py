@@ -12,8 +12,8 @@ from conftest import MakeEngine
 from fakes import FakeScorer, digests, text_of, tokenize
 
 from bge_rerank_integrations import InputError, NonFiniteScoreError, ScoringError
-from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 GOOD = [f"document {number}" for number in range(20)]
 BAD = [*GOOD[:13], "poison", *GOOD[13:]]

@@ -15,9 +15,9 @@ from conftest import MakeEngine
 from fakes import FakeScorer, digest, scheduler, tokenize
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.jobs import Scored
-from bge_rerank_integrations.engine.scheduler import Scheduler
+from bge_rerank_integrations.engine.scheduling.jobs import Scored
+from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 
 def submit(to: Scheduler, *documents: str, queue_timeout_s: float | None = 0) -> Future[Scored]:

@@ -13,9 +13,9 @@ from conftest import MakeEngine
 from fakes import FakeScorer, tokenize
 
 from bge_rerank_integrations import ConfigurationError, DeadlineError, OverloadedError, RerankEngine
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.deadlines import Deadlines
-from bge_rerank_integrations.engine.jobs import Job
+from bge_rerank_integrations.engine.scheduling.deadlines import Deadlines
+from bge_rerank_integrations.engine.scheduling.jobs import Job
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 METHODS: list[Callable[..., Any]] = [
     lambda engine, **options: engine.score("q", ["late"], **options),

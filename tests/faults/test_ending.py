@@ -18,7 +18,7 @@ from conftest import MakeEngine
 from fakes import FakeScorer, digest, fake_model
 
 from bge_rerank_integrations import EngineClosedError, RerankEngine
-from bge_rerank_integrations.engine.jobs import Job
+from bge_rerank_integrations.engine.scheduling.jobs import Job
 
 TESTS = Path(__file__).parents[1]
 ANSWER = f"[{digest('q', 'a')}]"

@@ -18,7 +18,7 @@ from checkpoints import edit_json
 from fakes import fake_model
 
 from bge_rerank_integrations import EngineConfig, ModelLoadError, RerankEngine
-from bge_rerank_integrations.engine import checkpoint
+from bge_rerank_integrations.engine.loading import checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

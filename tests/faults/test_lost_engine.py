@@ -17,9 +17,9 @@ from conftest import MakeEngine
 from fakes import FakeScorer, digests, fake_model, scheduler, text_of
 
 from bge_rerank_integrations import EngineFailedError, RerankEngine
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.failures import is_fatal, is_out_of_memory
+from bge_rerank_integrations.engine.scheduling.failures import is_fatal, is_out_of_memory
 from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 ASSERT = "CUDA error: device-side assert triggered"
 
@@ -135,7 +135,7 @@ def test_a_failure_of_one_replica_is_everyones(make_engine: MakeEngine) -> None:
 
 
 def _runner(engine: RerankEngine) -> object:
-    from bge_rerank_integrations.engine.scoring import BatchRunner
+    from bge_rerank_integrations.engine.scheduling.runner import BatchRunner
 
     running = engine._scheduler
     return BatchRunner(running._queue, running.counters, max_batch_tokens=4, layers=1).run

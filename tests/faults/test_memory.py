@@ -16,7 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.scorers import encoder
-from bge_rerank_integrations.engine.token_cache import CachedTokenizer
+from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
 
 MILLION = 1_000_000
 

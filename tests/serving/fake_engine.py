@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from bge_rerank_integrations import EngineConfig, Ranking
-from bge_rerank_integrations.engine.stats import EngineStats
+from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.ranking import rank
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 Logits = npt.NDArray[np.float32]
 

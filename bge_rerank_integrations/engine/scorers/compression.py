@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bge_rerank_integrations.engine.transfer import upload
+from bge_rerank_integrations.engine.scorers.transfer import upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 
-from bge_rerank_integrations.engine.attention import Packing, packed_attention
-from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.scorers.attention import Packing, packed_attention
 from bge_rerank_integrations.engine.scorers.compression import Span, compress
 from bge_rerank_integrations.engine.scorers.linear import rows_to_fill
-from bge_rerank_integrations.engine.transfer import download, upload
+from bge_rerank_integrations.engine.scorers.transfer import download, upload
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 PACKED_ATTENTION = "bge_rerank_packed"
 

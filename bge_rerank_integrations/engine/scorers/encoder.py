@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from bge_rerank_integrations.engine.attention import Packing, packed_attention
-from bge_rerank_integrations.engine.batching import TokenizedPair
+from bge_rerank_integrations.engine.scorers.attention import Packing, packed_attention
 from bge_rerank_integrations.engine.scorers.linear import Linear, make_linear, rows_to_fill
-from bge_rerank_integrations.engine.transfer import download, upload
+from bge_rerank_integrations.engine.scorers.transfer import download, upload
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 # transformers' model_type → whether positions count from padding_idx + 1 (fairseq's convention)
 PACKABLE = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.transfer import download, upload
+from bge_rerank_integrations.engine.scorers.transfer import download, upload
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 
 class PaddedScorer:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.token_cache import CachedTokenizer, TokenIds
+from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer, TokenIds
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
 
 

@@ -19,7 +19,8 @@ from transformers import (
     GraniteModel,
 )
 
-from bge_rerank_integrations.engine.checkpoint import Checkpoint
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
+from bge_rerank_integrations.engine.loading.weights import load_model, read_row
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.decoder import (
     PACKED_ATTENTION,
@@ -28,9 +29,8 @@ from bge_rerank_integrations.engine.scorers.decoder import (
 )
 from bge_rerank_integrations.engine.scorers.encoder import PACKABLE, EncoderScorer
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
-from bge_rerank_integrations.engine.templates import PromptTemplate
-from bge_rerank_integrations.engine.tokenization import PairTemplate
-from bge_rerank_integrations.engine.weights import load_model, read_row
+from bge_rerank_integrations.engine.tokenization.pairs import PairTemplate
+from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
 from bge_rerank_integrations.errors import UnsupportedModelError
 from bge_rerank_integrations.settings import EngineConfig
 

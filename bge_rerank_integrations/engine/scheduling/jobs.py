@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bge_rerank_integrations.engine.batching import TokenizedPair
 from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 from bge_rerank_integrations.errors import ConfigurationError, NonFiniteScoreError
 
 TextPair = tuple[str, str]

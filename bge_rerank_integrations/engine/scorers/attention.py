@@ -15,7 +15,7 @@ from itertools import accumulate, groupby
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from bge_rerank_integrations.engine.transfer import upload
+from bge_rerank_integrations.engine.scorers.transfer import upload
 
 try:
     from torch.nn.attention.varlen import varlen_attn

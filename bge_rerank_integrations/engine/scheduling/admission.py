@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 
-from bge_rerank_integrations.engine.jobs import Job
+from bge_rerank_integrations.engine.scheduling.jobs import Job
 from bge_rerank_integrations.errors import OverloadedError
 
 logger = logging.getLogger(__name__)

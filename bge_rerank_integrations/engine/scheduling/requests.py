@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bge_rerank_integrations.engine.jobs import TextPair
+from bge_rerank_integrations.engine.scheduling.jobs import TextPair
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.texts import check_text
 

@@ -11,24 +11,24 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from bge_rerank_integrations.engine.checkpoint import Checkpoint, open_checkpoint
-from bge_rerank_integrations.engine.devices import (
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint
+from bge_rerank_integrations.engine.loading.devices import (
     default_batch_tokens,
     resolve_device,
     resolve_dtype,
 )
-from bge_rerank_integrations.engine.families import (
+from bge_rerank_integrations.engine.loading.families import (
     Family,
     check_settings,
     family_of,
     scored_layers,
 )
-from bge_rerank_integrations.engine.makers import LoadRequest
-from bge_rerank_integrations.engine.prompt_tokenization import PromptTokenizer
+from bge_rerank_integrations.engine.loading.makers import LoadRequest
+from bge_rerank_integrations.engine.loading.weights import quiet_transformers
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.encoder import PACKABLE
-from bge_rerank_integrations.engine.tokenization import PairTokenizer
-from bge_rerank_integrations.engine.weights import quiet_transformers
+from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
+from bge_rerank_integrations.engine.tokenization.prompts import PromptTokenizer
 from bge_rerank_integrations.errors import ModelLoadError
 from bge_rerank_integrations.settings import EngineConfig
 

@@ -15,13 +15,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.failures import caused_by, is_exit, without_traceback
-from bge_rerank_integrations.engine.jobs import Job, Scored, TextPair
-from bge_rerank_integrations.engine.queue import JobQueue
+from bge_rerank_integrations.engine.scheduling.failures import caused_by, is_exit, without_traceback
+from bge_rerank_integrations.engine.scheduling.jobs import Job, Scored, TextPair
+from bge_rerank_integrations.engine.scheduling.queue import JobQueue
+from bge_rerank_integrations.engine.scheduling.runner import BatchRunner
+from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scoring import BatchRunner
-from bge_rerank_integrations.engine.stats import Counters
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 from bge_rerank_integrations.errors import (
     EngineClosedError,
     EngineFailedError,

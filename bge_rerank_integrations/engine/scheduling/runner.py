@@ -13,17 +13,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bge_rerank_integrations.engine.batching import plan_batches
-from bge_rerank_integrations.engine.failures import (
+from bge_rerank_integrations.engine.scheduling.batching import plan_batches
+from bge_rerank_integrations.engine.scheduling.failures import (
     caused_by,
     is_fatal,
     is_out_of_memory,
     without_traceback,
 )
-from bge_rerank_integrations.engine.jobs import Piece
-from bge_rerank_integrations.engine.queue import JobQueue
+from bge_rerank_integrations.engine.scheduling.jobs import Piece
+from bge_rerank_integrations.engine.scheduling.queue import JobQueue
+from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scorers import Logits, Scorer
-from bge_rerank_integrations.engine.stats import Counters
 from bge_rerank_integrations.errors import ScoringError
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Condition, RLock
 
-from bge_rerank_integrations.engine.admission import Admission
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.deadlines import Deadlines
-from bge_rerank_integrations.engine.jobs import Job, Piece, Scored, TextPair
+from bge_rerank_integrations.engine.scheduling.admission import Admission
+from bge_rerank_integrations.engine.scheduling.deadlines import Deadlines
+from bge_rerank_integrations.engine.scheduling.jobs import Job, Piece, Scored, TextPair
 from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
 
 # Jobs in order of arrival, any of which may leave at once.

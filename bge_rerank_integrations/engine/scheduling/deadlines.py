@@ -7,7 +7,7 @@ import math
 import threading
 from itertools import count
 
-from bge_rerank_integrations.engine.jobs import Job
+from bge_rerank_integrations.engine.scheduling.jobs import Job
 
 _SMALLEST_SWEEP = 64
 

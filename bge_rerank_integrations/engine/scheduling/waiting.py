@@ -11,7 +11,7 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from typing import TypeVar
 
-from bge_rerank_integrations.engine.jobs import Scored
+from bge_rerank_integrations.engine.scheduling.jobs import Scored
 
 T = TypeVar("T")
 Steps = Generator["Future[Scored]", Scored, T]

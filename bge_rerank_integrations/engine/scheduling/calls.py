@@ -1,4 +1,4 @@
-"""What each kind of call does, step by step; :mod:`waiting` says how its futures are waited for."""
+"""What each kind of call does, step by step; :mod:`.waiting` waits for its futures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from itertools import islice
 
 from tqdm.auto import tqdm
 
-from bge_rerank_integrations.engine.jobs import Scored, deadline_after
-from bge_rerank_integrations.engine.requests import (
+from bge_rerank_integrations.engine.scheduling.jobs import Scored, deadline_after
+from bge_rerank_integrations.engine.scheduling.requests import (
     Request,
     request_for_documents,
     request_for_pairs,
 )
-from bge_rerank_integrations.engine.scheduler import Scheduler
-from bge_rerank_integrations.engine.waiting import Steps
+from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
+from bge_rerank_integrations.engine.scheduling.waiting import Steps
 from bge_rerank_integrations.errors import ConfigurationError, ForkedProcessError
 from bge_rerank_integrations.ranking import Ranking, check_selection, rank, to_scores
 from bge_rerank_integrations.settings import EngineConfig

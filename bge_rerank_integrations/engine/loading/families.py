@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bge_rerank_integrations.engine import makers, templates
-from bge_rerank_integrations.engine.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.makers import LoadRequest
+from bge_rerank_integrations.engine.loading import makers
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
+from bge_rerank_integrations.engine.loading.makers import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.templates import PromptTemplate
+from bge_rerank_integrations.engine.tokenization import templates
+from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
 from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
 from bge_rerank_integrations.settings import EngineConfig
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.batching import TokenizedPair
-from bge_rerank_integrations.engine.templates import PromptTemplate
-from bge_rerank_integrations.engine.token_cache import CachedTokenizer, TokenIds
-from bge_rerank_integrations.engine.tokenization import window_starts
+from bge_rerank_integrations.engine.tokenization.pairs import window_starts
+from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
+from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer, TokenIds
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 from bge_rerank_integrations.errors import ConfigurationError
 
 

@@ -1,0 +1,1 @@
+"""Calls of many threads and event loops → batches → answers."""

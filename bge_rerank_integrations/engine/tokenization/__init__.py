@@ -1,0 +1,1 @@
+"""Texts of pairs → token ids, as the models were trained to read them."""
