@@ -22,9 +22,12 @@ SMALL = {
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
-def save_checkpoint(model: PreTrainedModel, folder: Path) -> str:
-    """Save a model with a BERT-like tokenizer of letters."""
-    model.save_pretrained(folder)
+def save_checkpoint(model: PreTrainedModel, folder: Path, **options: Any) -> str:
+    """Save a model with a BERT-like tokenizer of letters.
+
+    :param options: of ``save_pretrained``.
+    """
+    model.save_pretrained(folder, **options)
     letters = [chr(code) for code in range(33, 127)]
     pieces = [*_SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
     vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}

@@ -10,8 +10,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.engine.scorers import attention
-from bge_rerank_integrations.engine.scorers.attention import Packing, packed_attention
+from bge_rerank_integrations.engine.scorers import attention, flash_attention
+from bge_rerank_integrations.engine.scorers.attention import packed_attention
+from bge_rerank_integrations.engine.scorers.packing import Packing
 
 CPU = torch.device("cpu")
 
@@ -120,13 +121,15 @@ def varlen_on_the_cpu(
 @pytest.fixture
 def flash_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the path of CUDA in half precision, with a kernel that runs anywhere."""
-    monkeypatch.setattr(attention, "varlen_attn", varlen_on_the_cpu, raising=False)
+    monkeypatch.setattr(flash_attention, "varlen_attn", varlen_on_the_cpu, raising=False)
     monkeypatch.setattr(attention, "_has_flash_kernel", lambda _: True)
 
 
-@pytest.mark.skipif(not attention._HAS_VARLEN, reason="torch's kernel lacks what is asked of it")
+@pytest.mark.skipif(
+    not flash_attention.IS_COMPLETE, reason="torch's kernel lacks what is asked of it"
+)
 def test_the_stand_in_takes_what_torchs_kernel_takes() -> None:
-    theirs = list(inspect.signature(attention.varlen_attn).parameters)
+    theirs = list(inspect.signature(flash_attention.varlen_attn).parameters)
     ours = list(inspect.signature(varlen_on_the_cpu).parameters)
     assert ours[:7] == theirs[:7]
     assert set(ours) <= set(theirs)

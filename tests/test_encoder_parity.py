@@ -15,6 +15,7 @@ from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.scorers.parameters import Norm
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 
 EXACT = 1e-5
@@ -58,12 +59,11 @@ def test_packed_equals_padded(request: pytest.FixtureRequest, checkpoint: str) -
     tokenizer = PairTokenizer(Tokenizer.from_file(f"{folder}/tokenizer.json"), max_length=100)
     batch = [sequence for (sequence,) in tokenizer(PAIRS)]
     passage_type = tokenizer.template.passage_type
-    models = [
-        AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-        for _ in range(2)
-    ]
-    padded = PaddedScorer(models[0], passage_type).score(batch)
-    packed = EncoderScorer(models[1], passage_type).score(batch)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    padded = PaddedScorer(model, passage_type).score(batch)
+    (scorer,) = load(EngineConfig(folder, device="cpu", dtype="float32")).scorers
+    assert isinstance(scorer, EncoderScorer)
+    packed = np.asarray(scorer.score(batch))
     assert packed.shape == (len(batch), 1)
     np.testing.assert_allclose(packed, padded, rtol=0, atol=EXACT)
 
@@ -103,13 +103,13 @@ def test_few_different_numbers_of_rows_reach_the_linear_layers(
 ) -> None:
     """oneDNN keeps a compiled product for each: the soak grew by 7 MB in 1,000 calls."""
     rows: set[int] = set()
-    norm = torch.nn.LayerNorm.forward
+    normalize = Norm.__call__
 
-    def counting(layer: torch.nn.LayerNorm, states: torch.Tensor) -> torch.Tensor:
+    def counting(norm: Norm, states: torch.Tensor) -> torch.Tensor:
         rows.add(states.shape[-2])
-        return norm(layer, states)
+        return normalize(norm, states)
 
-    monkeypatch.setattr(torch.nn.LayerNorm, "forward", counting)
+    monkeypatch.setattr(Norm, "__call__", counting)
     for words in range(1, 100, 3):
         engine.score("query", ["word " * words, "one more"])
     assert rows <= {16, 32, 48, *range(64, 512, 64)}

@@ -31,6 +31,18 @@ def test_importing_the_package_loads_neither_torch_nor_a_framework() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_the_first_score_waits_for_no_import_that_it_can_do_without() -> None:
+    """transformers' model classes take two seconds to import, TorchDynamo one, the hub's a bit."""
+    slow = {"transformers", "torch._dynamo", "huggingface_hub"}
+    program = (
+        "import sys; from bge_rerank_integrations import RerankEngine; "
+        "RerankEngine.shared('tiny', device='cpu').rerank('query', ['document']); "
+        f"print(sorted(set(sys.modules) & {slow!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_every_public_name_is_there() -> None:
     for name in bge_rerank_integrations.__all__:
         assert getattr(bge_rerank_integrations, name) is not None

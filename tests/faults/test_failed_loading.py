@@ -18,7 +18,7 @@ from checkpoints import edit_json
 from fakes import fake_model
 
 from bge_rerank_integrations import EngineConfig, ModelLoadError, RerankEngine
-from bge_rerank_integrations.engine.loading import checkpoint
+from bge_rerank_integrations.engine.loading import hub
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -173,6 +173,6 @@ def test_a_download_cut_off_half_way(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (folder / "model.safetensors").rename(folder / "model-00002-of-00002.safetensors")
     index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    monkeypatch.setattr(checkpoint, "snapshot_download", lambda *_, **__: str(folder))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folder))
     with pytest.raises(ModelLoadError, match="cannot be read"):
         RerankEngine(EngineConfig("owner/name", device="cpu"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
-from bge_rerank_integrations.engine.loading import makers
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.makers import LoadRequest
+from bge_rerank_integrations.engine.loading.encoders import make_encoder
+from bge_rerank_integrations.engine.loading.load_request import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.tokenization import templates
 from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
@@ -83,24 +84,34 @@ def scored_layers(config: EngineConfig, checkpoint: Checkpoint, family: Family) 
     return config.cutoff_layers
 
 
-_ENCODER = Family("encoder", makers.make_encoder)
-_BGE_DECODER = Family("decoder", makers.make_decoder, templates.BGE, frozenset({"prompt"}))
+def _decoder(maker: str) -> Callable[[LoadRequest], Scorer]:
+    """One of :mod:`.decoders`, whose imports from transformers take seconds: when it is called."""
+
+    def make(request: LoadRequest) -> Scorer:
+        scorer: Scorer = getattr(import_module(f"{__package__}.decoders"), maker)(request)
+        return scorer
+
+    return make
+
+
+_ENCODER = Family("encoder", make_encoder)
+_BGE_DECODER = Family("decoder", _decoder("make_decoder"), templates.BGE, frozenset({"prompt"}))
 _LAYERWISE = Family(
-    "layerwise", makers.make_layerwise, templates.BGE, frozenset({"prompt", "cutoff_layers"})
+    "layerwise", _decoder("make_layerwise"), templates.BGE, frozenset({"prompt", "cutoff_layers"})
 )
 _LIGHTWEIGHT = Family(
     "lightweight",
-    makers.make_lightweight,
+    _decoder("make_lightweight"),
     templates.BGE_LIGHTWEIGHT,
     frozenset({"prompt", "cutoff_layers", "compress_ratio", "compress_layers"}),
 )
 _DECODERS = {
     "GemmaForCausalLM": _BGE_DECODER,
     "Qwen3ForCausalLM": Family(
-        "decoder", makers.make_decoder, templates.QWEN3, frozenset({"prompt"})
+        "decoder", _decoder("make_decoder"), templates.QWEN3, frozenset({"prompt"})
     ),
     "Qwen2ForCausalLM": Family(
-        "decoder", makers.make_decoder, templates.MXBAI_V2, frozenset({"prompt"})
+        "decoder", _decoder("make_decoder"), templates.MXBAI_V2, frozenset({"prompt"})
     ),
     "LayerWiseMiniCPMForCausalLM": _LAYERWISE,
     "CostWiseGemmaForCausalLM": _LIGHTWEIGHT,

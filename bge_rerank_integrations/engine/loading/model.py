@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint
 from bge_rerank_integrations.engine.loading.devices import (
@@ -23,10 +22,9 @@ from bge_rerank_integrations.engine.loading.families import (
     family_of,
     scored_layers,
 )
-from bge_rerank_integrations.engine.loading.makers import LoadRequest
-from bge_rerank_integrations.engine.loading.weights import quiet_transformers
+from bge_rerank_integrations.engine.loading.load_request import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.encoder import PACKABLE
+from bge_rerank_integrations.engine.scorers.encoder_shape import readable_tokens
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 from bge_rerank_integrations.engine.tokenization.prompts import PromptTokenizer
 from bge_rerank_integrations.errors import ModelLoadError
@@ -134,8 +132,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     try:
         if (folder / "tokenizer.json").is_file():
             return Tokenizer.from_file(str(folder / "tokenizer.json"))
-        with quiet_transformers():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        # transformers takes seconds to import
+        from bge_rerank_integrations.engine.loading.stock import convert_tokenizer
+
+        return convert_tokenizer(folder)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ModelLoadError(f"{folder.name}: the tokenizer cannot be read: {error}") from error
 
@@ -160,10 +160,7 @@ def _token_text(token: Any) -> str | None:
 def _max_length(config: EngineConfig, checkpoint: Checkpoint) -> int:
     """The configured length, within what the model can count and see at once."""
     given = checkpoint.config
-    positions = int(given.get("max_position_embeddings") or config.max_length)
-    if PACKABLE.get(checkpoint.model_type):
-        # fairseq's convention: the first token's position is padding_idx + 1
-        positions -= given.get("pad_token_id", 1) + 1
+    positions = readable_tokens(given) or config.max_length
     if given.get("sliding_window") and given.get("use_sliding_window", True):
         # up to its window, a layer with a sliding window is an ordinary one
         positions = min(positions, int(given["sliding_window"]))

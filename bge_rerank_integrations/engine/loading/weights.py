@@ -1,95 +1,73 @@
-"""Reads safetensors: whole models into stock classes, single rows by name."""
+"""A checkpoint's tensors by name; their files are mapped, and read tensor by tensor."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from bge_rerank_integrations.errors import ModelLoadError
 
 
-def load_model(
-    model_class: Any,
-    folder: Path,
-    dtype: torch.dtype | Literal["auto"],
-    device: torch.device,
-    **options: Any,
-) -> PreTrainedModel:
-    """Read weights in ``dtype`` into a stock model class; nothing may be missing.
+class Weights:
+    """The tensors in a folder's safetensors files.
 
-    Tensors are read and converted one by one: half precision never holds a float32 copy of all.
-
-    :param dtype: ``"auto"`` leaves them as they are stored.
-    :param options: further arguments of ``from_pretrained``.
-    :returns: the model in eval mode on ``device``.
-    :raises ModelLoadError: if weights are missing, of another shape or not readable.
+    :raises ModelLoadError: if a file is missing, cut off or no safetensors.
     """
-    try:
-        with quiet_transformers():
-            model, report = model_class.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file_of: dict[str, Any] = {}
+        try:
+            for path in _paths(folder):
+                file: Any = safe_open(path, framework="pt")
+                self._file_of.update(dict.fromkeys(file.keys(), file))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelLoadError(f"{folder.name}: the weights cannot be read: {error}") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file_of
+
+    def read(self, name: str, shape: Sequence[int | None]) -> torch.Tensor:
+        """One tensor as it is stored; its memory is the mapped file.
+
+        :param shape: what it must be; None where any size will do.
+        :raises ModelLoadError: if it is missing or of another shape.
+        """
+        if name not in self:
+            raise ModelLoadError(f"{self.folder.name} is no complete checkpoint: {name} is missing")
+        tensor: torch.Tensor = self._file_of[name].get_tensor(name)
+        if len(tensor.shape) != len(shape) or any(
+            expected not in (None, size) for size, expected in zip(tensor.shape, shape, strict=True)
+        ):
+            raise ModelLoadError(
+                f"{self.folder.name}: {name} is of another shape than config.json says: "
+                f"{tuple(tensor.shape)} instead of {tuple(shape)}"
             )
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ModelLoadError(f"{folder.name}: the weights cannot be read: {error}") from error
-    if report["missing_keys"] or report["mismatched_keys"]:
-        lacking = sorted(map(str, report["missing_keys"] or report["mismatched_keys"]))
-        raise ModelLoadError(
-            f"{folder.name} is no complete {model_class.__name__} checkpoint: weights are missing "
-            f"or of another shape: {', '.join(lacking[:5])}{' …' if len(lacking) > 5 else ''}"
-        )
-    loaded: PreTrainedModel = model.to(device).eval()
-    return loaded
+        return tensor
 
+    def read_row(self, names: Sequence[str], row: int) -> torch.Tensor:
+        """One row of the first of these tensors that there is, `(columns,)`.
 
-def read_row(folder: Path, names: tuple[str, ...], row: int) -> torch.Tensor:
-    """One row of the first of these tensors that the checkpoint has, `(columns,)`.
-
-    :raises ModelLoadError: if it has none of them.
-    """
-    for name in names:
-        if (file := _file_of(folder, name)) is not None:
-            with safe_open(file, framework="pt") as tensors:
-                values: torch.Tensor = tensors.get_slice(name)[row : row + 1]
+        :raises ModelLoadError: if there is none of them.
+        """
+        for name in names:
+            if name in self:
+                values: torch.Tensor = self._file_of[name].get_slice(name)[row : row + 1]
                 return values[0]
-    raise ModelLoadError(f"{folder.name} has no weights {' or '.join(names)} for its scores")
+        raise ModelLoadError(
+            f"{self.folder.name} has no weights {' or '.join(names)} for its scores"
+        )
 
 
-def _file_of(folder: Path, name: str) -> Path | None:
-    """The file that holds a tensor, read off the index of a checkpoint in several files."""
+def _paths(folder: Path) -> list[Path]:
+    """All files of the weights, read off the index of a checkpoint in several files."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        file = json.loads(index.read_text(encoding="utf-8"))["weight_map"].get(name)
-        return folder / file if file else None
-    for candidate in sorted(folder.glob("*.safetensors")):
-        with safe_open(candidate, framework="pt") as tensors:
-            if name in tensors.keys():  # noqa: SIM118  # not a mapping
-                return candidate
-    return None
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bars and load reports out of the caller's terminal."""
-    verbosity = transformers_logging.get_verbosity()
-    had_progress_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if had_progress_bar:
-            transformers_logging.enable_progress_bar()
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [folder / name for name in sorted(set(names))]
+    return sorted(folder.glob("*.safetensors"))

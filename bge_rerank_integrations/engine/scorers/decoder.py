@@ -17,9 +17,10 @@ import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 
-from bge_rerank_integrations.engine.scorers.attention import Packing, packed_attention
+from bge_rerank_integrations.engine.scorers.attention import packed_attention
 from bge_rerank_integrations.engine.scorers.compression import Span, compress
 from bge_rerank_integrations.engine.scorers.linear import rows_to_fill
+from bge_rerank_integrations.engine.scorers.packing import Packing
 from bge_rerank_integrations.engine.scorers.transfer import download, upload
 from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 

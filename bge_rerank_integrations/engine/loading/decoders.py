@@ -1,94 +1,35 @@
-"""How a checkpoint becomes a scorer: one function a family."""
+"""Decoders → scorers: one function a family, on transformers' model classes."""
 
 from __future__ import annotations
 
-import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    Gemma2Config,
-    Gemma2Model,
-    GraniteConfig,
-    GraniteModel,
-)
+from transformers import AutoModel, Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.weights import load_model, read_row
+from bge_rerank_integrations.engine.loading.load_request import LoadRequest
+from bge_rerank_integrations.engine.loading.stock import load_model
+from bge_rerank_integrations.engine.loading.weights import Weights
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.decoder import (
     PACKED_ATTENTION,
     Compression,
     DecoderScorer,
 )
-from bge_rerank_integrations.engine.scorers.encoder import PACKABLE, EncoderScorer
-from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
-from bge_rerank_integrations.engine.tokenization.pairs import PairTemplate
-from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
-from bge_rerank_integrations.errors import UnsupportedModelError
-from bge_rerank_integrations.settings import EngineConfig
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """What a scorer is made from."""
-
-    checkpoint: Checkpoint
-    config: EngineConfig
-    tokenizer: Tokenizer
-    template: PromptTemplate | None
-    layers: tuple[int, ...]
-    device: torch.device
-    dtype: torch.dtype
-
-
-def make_encoder(request: LoadRequest) -> Scorer:
-    """A stock ``*ForSequenceClassification``, packed where its layers are known.
-
-    :raises UnsupportedModelError: if it has more labels than one.
-    """
-    folder = request.checkpoint.folder
-    labels = AutoConfig.from_pretrained(folder, local_files_only=True).num_labels
-    if labels != 1:
-        raise UnsupportedModelError(
-            f"{folder.name} classifies into {labels} labels; a reranker has one"
-        )
-    packable = request.checkpoint.model_type in PACKABLE
-    # for the CPU as stored: weights stay in their mapped file until a layer is converted
-    as_stored = packable and request.device.type == "cpu"
-    model = load_model(
-        AutoModelForSequenceClassification,
-        folder,
-        "auto" if as_stored else request.dtype,
-        request.device,
-    )
-    passage_type = PairTemplate.of(request.tokenizer).passage_type
-    if packable:
-        return EncoderScorer(model, passage_type, request.dtype)
-    logger.info("%s cannot be packed: its batches are padded", request.checkpoint.model_type)
-    return PaddedScorer(model, passage_type)
 
 
 def make_decoder(request: LoadRequest) -> Scorer:
     """The logit of the relevant answer, or its difference to the counter-answer's."""
     assert request.template is not None
-    folder = request.checkpoint.folder
-    model = load_model(
-        AutoModel, folder, request.dtype, request.device, attn_implementation=PACKED_ATTENTION
-    )
+    model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
+    weights = Weights(request.checkpoint.folder)
 
     def answer_row(answer: str) -> torch.Tensor:
         token = request.tokenizer.encode(answer, add_special_tokens=False).ids[0]
         # tied models save the embeddings only
-        return read_row(folder, ("lm_head.weight", "model.embed_tokens.weight"), token).float()
+        return weights.read_row(("lm_head.weight", "model.embed_tokens.weight"), token).float()
 
     head = answer_row(request.template.answer)
     if request.template.counter_answer is not None:
@@ -108,7 +49,7 @@ def make_layerwise(request: LoadRequest) -> Scorer:
         attention_multiplier=(given["hidden_size"] // given["num_attention_heads"]) ** -0.5,
     )
     start = given["start_layer"]
-    heads = {layers: _layer_head(request, layers - start) for layers in request.layers}
+    heads = _layer_heads(request, {layers: layers - start for layers in request.layers})
     return DecoderScorer(_load_body(GraniteModel, request, config), heads)
 
 
@@ -123,7 +64,7 @@ def make_lightweight(request: LoadRequest) -> Scorer:
         sliding_window=given["sliding_window"],
     )
     # the j-th layer that is scored takes head j, whichever layer it is
-    heads = {layers: _layer_head(request, j) for j, layers in enumerate(request.layers)}
+    heads = _layer_heads(request, {layers: j for j, layers in enumerate(request.layers)})
     compression = None
     if config.compress_layers and (config.compress_ratio or 1) > 1:
         compression = Compression(frozenset(config.compress_layers), config.compress_ratio or 1)
@@ -157,16 +98,13 @@ def _shared_shape(given: dict[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _load_body(model_class: Any, request: LoadRequest, config: Any) -> Any:
-    return load_model(
-        model_class,
-        request.checkpoint.folder,
-        request.dtype,
-        request.device,
-        config=config,
-        attn_implementation=PACKED_ATTENTION,
-    )
+    return load_model(model_class, request, config=config, attn_implementation=PACKED_ATTENTION)
 
 
-def _layer_head(request: LoadRequest, number: int) -> torch.Tensor:
-    name = f"lm_head.{number}.linear_head.weight"
-    return read_row(request.checkpoint.folder, (name,), 0).to(request.device)
+def _layer_heads(request: LoadRequest, numbers: Mapping[int, int]) -> dict[int, torch.Tensor]:
+    """The head's row of each layer, by the heads' numbers in the checkpoint."""
+    weights = Weights(request.checkpoint.folder)
+    return {
+        layers: weights.read_row([f"lm_head.{number}.linear_head.weight"], 0).to(request.device)
+        for layers, number in numbers.items()
+    }

@@ -1,0 +1,86 @@
+"""What transformers loads: its own model classes, and tokenizers in older formats."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from bge_rerank_integrations.engine.loading.load_request import LoadRequest
+from bge_rerank_integrations.engine.scorers import Scorer
+from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.tokenization.pairs import PairTemplate
+from bge_rerank_integrations.errors import ModelLoadError
+
+logger = logging.getLogger(__name__)
+
+
+def make_padded(request: LoadRequest) -> Scorer:
+    """Any ``*ForSequenceClassification`` of transformers."""
+    model = load_model(AutoModelForSequenceClassification, request)
+    logger.info("%s cannot be packed: its batches are padded", request.checkpoint.model_type)
+    return PaddedScorer(model, PairTemplate.of(request.tokenizer).passage_type)
+
+
+def load_model(model_class: Any, request: LoadRequest, **options: Any) -> PreTrainedModel:
+    """Read weights into a stock model class; nothing may be missing.
+
+    Tensors are read and converted one by one: half precision never holds a float32 copy of all.
+
+    :param options: further arguments of ``from_pretrained``.
+    :returns: the model in eval mode on the request's device.
+    :raises ModelLoadError: if weights are missing, of another shape or not readable.
+    """
+    folder = request.checkpoint.folder
+    try:
+        with _quiet_transformers():
+            model, report = model_class.from_pretrained(
+                folder,
+                dtype=request.dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ModelLoadError(f"{folder.name}: the weights cannot be read: {error}") from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        lacking = sorted(map(str, report["missing_keys"] or report["mismatched_keys"]))
+        raise ModelLoadError(
+            f"{folder.name} is no complete {model_class.__name__} checkpoint: weights are missing "
+            f"or of another shape: {', '.join(lacking[:5])}{' …' if len(lacking) > 5 else ''}"
+        )
+    loaded: PreTrainedModel = model.to(request.device).eval()
+    return loaded
+
+
+def convert_tokenizer(folder: Path) -> Tokenizer:
+    """The fast tokenizer of a checkpoint that has no ``tokenizer.json``."""
+    with _quiet_transformers():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and load reports out of the caller's terminal."""
+    verbosity = transformers_logging.get_verbosity()
+    had_progress_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_progress_bar:
+            transformers_logging.enable_progress_bar()

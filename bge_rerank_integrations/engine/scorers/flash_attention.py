@@ -1,0 +1,48 @@
+"""torch's flash kernel for packed sequences, on CUDA in half precision.
+
+Its import takes a second, because TorchDynamo comes along: only who uses it imports this module.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+
+from bge_rerank_integrations.engine.scorers.packing import Packing
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    _PARAMETERS = frozenset[str]()
+else:
+    _PARAMETERS = frozenset(inspect.signature(varlen_attn).parameters)
+
+# the parameters came one after the other in torch 2.10 to 2.12
+IS_COMPLETE = {"scale", "window_size", "enable_gqa"} <= _PARAMETERS
+
+
+def flash_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    queries: Packing,
+    keys: Packing,
+    *,
+    scale: float,
+    causal: bool,
+) -> torch.Tensor:
+    """Attention within each sequence in one call; parameters and result as in ``attention``."""
+    attended: torch.Tensor = varlen_attn(
+        query,
+        key,
+        value,
+        queries.starts,
+        keys.starts,
+        queries.longest,
+        keys.longest,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+        window_size=(-1, 0) if causal else (-1, -1),
+    )  # type: ignore[assignment]  # a tuple only with return_aux
+    return attended
