@@ -1,6 +1,6 @@
 """Whether half precision ranks as float32 does: Kendall's tau over real candidate lists.
 
-python benchmarks/agreement.py tiny --collection collections/scifact-test --depth 20
+python -m benchmarks.agreement tiny --collection collections/scifact-test --depth 20
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from statistics import mean
 
 import numpy as np
 import numpy.typing as npt
-from machine import describe_machine
 
+from benchmarks.machine import describe_machine
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.evaluation import bm25, read_beir
 from bge_rerank_integrations.settings import Dtype

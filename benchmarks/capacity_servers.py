@@ -23,6 +23,7 @@ import httpx
 import numpy as np
 
 from benchmarks.capacity import Replica
+from benchmarks.sleeping import SleepingScorer
 from bge_rerank_integrations import EngineConfig, Ranking
 from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
@@ -101,16 +102,6 @@ def _free_port() -> int:
         return port
 
 
-class _PacedScorer:
-    """Takes its time, and gives every pair the same logit."""
-
-    padded = False
-
-    def score(self, batch: Sequence[TokenizedPair]) -> np.ndarray:
-        time.sleep(PACED.seconds(len(batch)))
-        return np.zeros((len(batch), 1), dtype=np.float32)
-
-
 class _PacedEngine:
     """What a server needs of an engine, round a real scheduler."""
 
@@ -122,7 +113,7 @@ class _PacedEngine:
         self.config = EngineConfig("tiny", normalize=False)
         self._scheduler = Scheduler(
             _one_token_each,
-            [_PacedScorer()],
+            [SleepingScorer(PACED.seconds)],
             max_batch_tokens=PACED.pass_pairs,
             max_queued_pairs=max_queued_pairs,
         )

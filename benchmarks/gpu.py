@@ -15,10 +15,10 @@ from statistics import median
 
 import numpy as np
 import torch
-from checkpoints import with_weights
-from texts import Pair, read_pairs
 from transformers import AutoConfig
 
+from benchmarks.checkpoints import with_weights
+from benchmarks.texts import Pair, read_pairs
 from bge_rerank_integrations import EngineConfig, RerankEngine
 
 

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch
-from checkpoints import with_weights
 from tokenizers import Tokenizer
 
+from benchmarks.checkpoints import with_weights
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.engine.loading.model import load
 

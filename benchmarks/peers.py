@@ -20,10 +20,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from checkpoints import with_weights
-from machine import describe_machine
-from peer_worker import PEERS
-from texts import Pair, read_pairs
+
+from benchmarks.checkpoints import with_weights
+from benchmarks.machine import describe_machine
+from benchmarks.peer_worker import PEERS
+from benchmarks.texts import Pair, read_pairs
 
 OURS = ("engine float32", "engine auto")
 

@@ -1,6 +1,6 @@
 """Draw the figures of ``peers.py``: pairs a second of each reranker.
 
-python benchmarks/plot_peers.py results/bge-reranker-base.json results/peers.png
+python -m benchmarks.plot_peers results/bge-reranker-base.json results/peers.png
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from checkpoints import with_weights
-from machine import describe_machine
-from texts import read_pairs
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.checkpoints import with_weights
+from benchmarks.machine import describe_machine
+from benchmarks.texts import read_pairs
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scheduling.batching import plan_batches

@@ -1,6 +1,6 @@
 """How the engine behaves with many callers, many pairs, many replicas, and at its start.
 
-    python benchmarks/scale.py MODEL --output results/scale.json
+    python -m benchmarks.scale MODEL --output results/scale.json
 
 Prints ratios within one run. Memory is read from ``/proc``, so this runs on Linux.
 """
@@ -20,9 +20,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from machine import describe_machine, resident_mib
-from texts import Pair, read_pairs
 
+from benchmarks.machine import describe_machine, resident_mib
+from benchmarks.sleeping import SleepingScorer
+from benchmarks.texts import Pair, read_pairs
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
@@ -164,17 +165,6 @@ def cache_speedup(model: str, pairs: Sequence[Pair], rounds: int) -> dict[str, f
     }
 
 
-class SleepingScorer:
-    """A device that computes on its own: the host only waits."""
-
-    padded = False
-
-    def score(self, batch: Sequence[TokenizedPair]) -> np.ndarray:
-        """Zeros, after 10 ms."""
-        time.sleep(0.01)
-        return np.zeros((len(batch), 1), dtype=np.float32)
-
-
 def replica_scaling(count: int) -> float:
     """Throughput of several replicas behind one queue, over as many times that of one."""
     ids = np.zeros(64, dtype=np.int32)
@@ -183,7 +173,7 @@ def replica_scaling(count: int) -> float:
     def seconds(replicas: int) -> float:
         scheduler = Scheduler(
             lambda pairs: [[sequence] for _ in pairs],
-            [SleepingScorer() for _ in range(replicas)],
+            [SleepingScorer(lambda _: 0.01) for _ in range(replicas)],
             max_batch_tokens=640,
             max_queued_pairs=100_000,
         )

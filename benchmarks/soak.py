@@ -1,6 +1,6 @@
 """Soak: many calls of all kinds to one engine; memory, threads and files must not grow.
 
-    python benchmarks/soak.py --calls 20000 --machine "2-core AMD EPYC, no GPU"
+    python -m benchmarks.soak --calls 20000 --machine "2-core AMD EPYC, no GPU"
 
 Every text is new, and the token cache is full after the warm-up: it forgets as it learns. Some
 calls are cancelled, some run out of time, some are wrong. Runs on Linux (it reads ``/proc``).
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import resident_mib
 
 import bge_rerank_integrations
+from benchmarks.machine import resident_mib
 from bge_rerank_integrations import DeadlineError, EngineConfig, InputError, RerankEngine
 
 ROOT = Path(__file__).parents[1]
