@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import math
 import multiprocessing
 import os
 import pickle
@@ -211,6 +212,35 @@ def test_equal_settings_share_an_engine_from_any_thread(xlmr: str) -> None:
     assert RerankEngine.shared(xlmr, max_length=98) is not shared
     shared.close()
     assert RerankEngine.shared(xlmr, max_length=99) is not shared
+
+
+def test_engines_that_report_other_scores_share_the_model(xlmr: str) -> None:
+    probabilities = RerankEngine.shared(xlmr, max_length=97)
+    logits = RerankEngine.shared(xlmr, max_length=97, normalize=False)
+    assert logits is not probabilities
+    assert logits is RerankEngine.shared(xlmr, max_length=97, normalize=False)
+    assert (logits.config.normalize, probabilities.config.normalize) == (False, True)
+    sigmoid = [1 / (1 + math.exp(-logit)) for logit in logits.score(QUERY, DOCUMENTS)]
+    assert probabilities.score(QUERY, DOCUMENTS) == pytest.approx(sigmoid, abs=1e-12)
+    assert logits.stats().pairs == probabilities.stats().pairs == 2 * len(DOCUMENTS)
+    assert pickle.loads(pickle.dumps(logits)) is logits
+    logits.close()
+    assert not probabilities.is_alive
+    with pytest.raises(EngineClosedError):
+        probabilities.score(QUERY, DOCUMENTS)
+    with RerankEngine.shared(xlmr, max_length=97) as fresh:
+        assert fresh.is_alive
+
+
+def test_the_model_lives_as_long_as_an_engine_that_reports_its_scores(xlmr: str) -> None:
+    logits = RerankEngine(EngineConfig(xlmr, device="cpu")).reporting(normalize=False)
+    gc.collect()
+    assert logits.is_alive
+    assert len(logits.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
+    gone = weakref.ref(logits._scheduler)
+    del logits
+    gc.collect()
+    assert gone() is None
 
 
 def test_wrong_settings_are_refused(xlmr: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from typing_extensions import Self
@@ -46,7 +47,6 @@ class RerankEngine:
         self._device = ",".join(map(str, model.devices))
         self._dtype = str(model.dtype).removeprefix("torch.")
         self._max_length = model.max_length
-        self._closed = False
         self._scheduler = Scheduler(
             model.tokenizer,
             model.scorers,
@@ -54,8 +54,10 @@ class RerankEngine:
             max_queued_pairs=self._config.max_queued_pairs,
             layers=len(model.layers),
         )
-        layers = model.layers if model.is_layerwise else ()
-        self._calls = Calls(self._config, self._scheduler, layers)
+        # the engine that this one keeps alive, because the model ends with it
+        self._first: RerankEngine | None = None
+        self._layers = model.layers if model.is_layerwise else ()
+        self._calls = Calls(self._config, self._scheduler, self._layers)
         # also runs when the interpreter ends, so that no caller is left waiting then
         weakref.finalize(self, self._scheduler.close)
 
@@ -63,11 +65,26 @@ class RerankEngine:
     def shared(cls, model: str | EngineConfig = DEFAULT_MODEL, **settings: Any) -> RerankEngine:
         """This process's engine for these settings, loaded at the first call.
 
+        Engines whose settings differ in ``normalize`` alone share one model, and are closed
+        together.
+
         :param model: a model's name, or whole settings.
         :param settings: the other settings of :class:`EngineConfig`, where ``model`` is a name.
         """
         config = model if isinstance(model, EngineConfig) else EngineConfig(model, **settings)
         return registry.find_or_make(config, cls)
+
+    def reporting(self, normalize: bool) -> Self:
+        """Another engine on the same model, which reports probabilities or logits.
+
+        The two share threads, queue and figures, and are closed together.
+        """
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._first = self
+        twin._config = replace(self._config, normalize=normalize)
+        twin._calls = Calls(twin._config, self._scheduler, self._layers)
+        return twin
 
     @property
     def config(self) -> EngineConfig:
@@ -204,7 +221,6 @@ class RerankEngine:
 
     def close(self) -> None:
         """Free the model's memory; callers that still wait get ``EngineClosedError``."""
-        self._closed = True
         self._scheduler.close()
         release_memory()
 
@@ -229,7 +245,7 @@ class RerankEngine:
 
     def _state(self) -> State:
         # in a forked child the engine cannot run any more, as after closing it
-        if self._closed or not self._scheduler.is_of_this_process:
+        if self._scheduler.is_closed or not self._scheduler.is_of_this_process:
             return "closed"
         return "failed" if self._scheduler.failure is not None else "ready"
 

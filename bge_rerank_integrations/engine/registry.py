@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Place:
-    """Where one configuration's engine stands; its lock is held while the model loads."""
+    """Where the engines on one model stand; its lock is held while the model loads."""
 
     lock: Lock = field(default_factory=Lock)
-    engine: RerankEngine | None = None
+    engines: dict[EngineConfig, RerankEngine] = field(default_factory=dict)
 
 
 _places: dict[EngineConfig, _Place] = {}
@@ -31,11 +31,14 @@ def find_or_make(
 ) -> RerankEngine:
     """The engine for ``config``: made by whoever asks first; anew after it was closed or failed."""
     with _lock:
-        place = _places.setdefault(config, _Place())
+        place = _places.setdefault(replace(config, normalize=True), _Place())
     with place.lock:
-        if place.engine is None or not place.engine.is_alive:
-            place.engine = make(config)
-        return place.engine
+        engines = {c: engine for c, engine in place.engines.items() if engine.is_alive}
+        if config not in engines:
+            other = next(iter(engines.values()), None)
+            engines[config] = other.reporting(config.normalize) if other else make(config)
+        place.engines = engines
+        return engines[config]
 
 
 def _renew_locks() -> None:

@@ -60,6 +60,7 @@ class Scheduler:
     ) -> None:
         self.counters = Counters()
         self.failure: BaseException | None = None
+        self.is_closed = False
         self._pid = os.getpid()
         self._tokenize = tokenize
         self._queue = JobQueue(max_queued_pairs)
@@ -119,6 +120,7 @@ class Scheduler:
         if not self.is_of_this_process:
             # another thread of the parent may have held the queue's lock when it forked
             return
+        self.is_closed = True
         waiting = self._queue.stop(lambda: EngineClosedError("the engine was closed"))
         if waiting:
             logger.warning("the engine was closed while %d calls waited", waiting)
