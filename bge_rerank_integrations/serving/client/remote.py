@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from typing_extensions import Self
 from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
 
 try:
-    import httpx
-    import tenacity  # noqa: F401  # the other half of the extra
+    # both halves of the extra, before a room that needs them is entered
+    import httpx  # noqa: F401
+    import tenacity  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name in ("httpx", "tenacity"):
         raise MissingExtraError("remote") from error
@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
 
 from bge_rerank_integrations.ranking import RankedDocument, Ranking, check_selection, rank
 from bge_rerank_integrations.serving.client.answers import read_results, read_tokens
+from bge_rerank_integrations.serving.client.checks import check_key, check_settings
 from bge_rerank_integrations.serving.client.dialects import DIALECTS
 from bge_rerank_integrations.serving.client.transport import Transport
 from bge_rerank_integrations.settings import DEFAULT_MODEL
@@ -76,11 +77,10 @@ class RemoteReranker:
         max_documents: int | None = None,
         transport: Any = None,
     ) -> None:
-        self._check(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
+        check_settings(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
         self._dialect = DIALECTS[dialect]
         key = api_key if api_key is not None else os.environ.get(self._dialect.key_variable)
-        if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
-            raise ConfigurationError("api_key must be printable ASCII without spaces around it")
+        check_key(key)
         self._settings = {
             "base_url": base_url,
             "dialect": dialect,
@@ -227,39 +227,6 @@ class RemoteReranker:
         kept = tuple(RankedDocument(results[place.index].index, place.score) for place in ranked)
         tokens = sum(read_tokens(self._dialect, answer) for answer in answers)
         return Ranking(kept, tokens, self._model)
-
-    @staticmethod
-    def _check(
-        base_url: str,
-        dialect: str,
-        normalize: bool,
-        timeout_s: float,
-        max_attempts: int,
-        max_documents: int | None,
-    ) -> None:
-        if dialect not in DIALECTS:
-            raise ConfigurationError(
-                f"dialect must be one of {', '.join(map(repr, DIALECTS))}, got {dialect!r}"
-            )
-        try:
-            url = httpx.URL(base_url)
-        except (httpx.InvalidURL, TypeError) as error:
-            raise ConfigurationError(f"base_url must be a URL, got {base_url!r}") from error
-        if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-            # a password in the URL would be in logs
-            raise ConfigurationError(
-                "base_url must be http:// or https:// with a host, without user, password and query"
-            )
-        speaks_logits = (
-            DIALECTS[dialect].answers_logits or DIALECTS[dialect].raw_options is not None
-        )
-        if not normalize and not speaks_logits:
-            raise ConfigurationError(f"normalize=False: {dialect} reports no logits")
-        if not (math.isfinite(timeout_s) and timeout_s > 0):
-            raise ConfigurationError(f"timeout_s must be finite and above 0, got {timeout_s!r}")
-        for name, value in (("max_attempts", max_attempts), ("max_documents", max_documents)):
-            if value is not None and (isinstance(value, bool) or value < 1):
-                raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
 
 
 def _unpickled(settings: dict[str, Any], has_key: bool) -> RemoteReranker:
