@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeScorer, digest, digests, scheduler, text_of
+from fakes import FakeScorer, digest, digests, scheduler, text_of, tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +65,29 @@ def test_calls_that_wait_share_a_batch() -> None:
     gate.set()
     wait([first, *later], 10)
     assert scorer.batches == [[4], [5, 5, 5, 5, 5]]
+    running.close()
+
+
+def test_a_device_faster_than_the_tokenizer_does_not_answer_too_early() -> None:
+    """All that is tokenized may be scored while the tokenizer has the rest in hand."""
+    documents = [f"{number:04}" for number in range(600)]
+    scored = threading.Semaphore(0)
+
+    def slow(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        sequences = tokenize(pairs)
+        if pairs[0][1] != documents[0]:
+            for _ in range(256):
+                assert scored.acquire(timeout=10)
+            # what was scored last is handed to its call now
+            time.sleep(0.05)
+        return sequences
+
+    def counting(batch: Sequence[TokenizedPair]) -> Logits:
+        scored.release(len(batch))
+        return digests(batch)
+
+    running = Scheduler(slow, [FakeScorer(counting)], max_batch_tokens=64, max_queued_pairs=1_000)
+    assert logits(submit(running, "q", documents)) == [digest("q", text) for text in documents]
     running.close()
 
 

@@ -86,6 +86,7 @@ class Job:
         self.admitted = False
         self.ready: list[Piece] = []
         self._pairs = pairs
+        self._taken = 0
         self._tokenized = 0
         self._unscored = 0
         self._tokens = 0
@@ -97,20 +98,20 @@ class Job:
         return self.future.done()
 
     @property
-    def is_tokenized(self) -> bool:
-        """Whether no pair is left to tokenize."""
-        return self._tokenized == self.size
+    def is_taken(self) -> bool:
+        """Whether no pair is left that the tokenizer has not begun with."""
+        return self._taken == self.size
 
     def next_pairs(self, max_pairs: int, max_characters: int) -> tuple[int, Sequence[TextPair]]:
         """The next pairs to tokenize, at least one, and the slot of the first."""
-        start = self._tokenized
+        start = self._taken
         characters = 0
-        while self._tokenized < min(start + max_pairs, self.size):
-            characters += sum(map(len, self._pairs[self._tokenized]))
-            if characters > max_characters and self._tokenized > start:
+        while self._taken < min(start + max_pairs, self.size):
+            characters += sum(map(len, self._pairs[self._taken]))
+            if characters > max_characters and self._taken > start:
                 break
-            self._tokenized += 1
-        return start, self._pairs[start : self._tokenized]
+            self._taken += 1
+        return start, self._pairs[start : self._taken]
 
     def add_sequences(self, start: int, sequences: Sequence[Sequence[TokenizedPair]]) -> None:
         """Take the token ids of the pairs from slot ``start`` on."""
@@ -119,6 +120,7 @@ class Job:
             for offset, windows in enumerate(sequences)
             for sequence in windows
         ]
+        self._tokenized += len(sequences)
         self._unscored += len(pieces)
         self._tokens += sum(map(len, pieces))
         # taken from the end, longest first: neighbours in a batch are alike
@@ -136,7 +138,8 @@ class Job:
             self._logits = np.full((self.size, len(logits)), -np.inf, dtype=np.float32)
         np.maximum(self._logits[slot], logits, out=self._logits[slot])
         self._unscored -= 1
-        if self.is_tokenized and not self._unscored:
+        # a fast device may have scored all that there is while the rest is being tokenized
+        if self._tokenized == self.size and not self._unscored:
             self._answer(Scored(self._logits, self._tokens))
 
     def fail(self, error: BaseException) -> bool:
@@ -151,7 +154,7 @@ class Job:
         """Let go of texts and token ids."""
         self._pairs = ()
         self.ready = []
-        self._tokenized = self.size
+        self._taken = self.size
 
     def _answer(self, scored: Scored) -> None:
         with suppress(InvalidStateError):

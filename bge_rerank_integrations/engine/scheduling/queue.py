@@ -91,7 +91,7 @@ class JobQueue:
                 return None
             job, _ = self._untokenized.popitem(last=False)
             start, pairs = job.next_pairs(max_pairs, max_characters)
-            if not job.is_tokenized:
+            if not job.is_taken:
                 self._untokenized[job] = None
             return job, start, pairs
 
