@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import embedding, pad
 
+from bge_rerank_integrations.engine.scorers.encoder_embeddings import Embeddings
 from bge_rerank_integrations.engine.scorers.encoder_layers import LastLayer, Layer
 from bge_rerank_integrations.engine.scorers.encoder_shape import EncoderShape
-from bge_rerank_integrations.engine.scorers.linear import rows_to_fill
 from bge_rerank_integrations.engine.scorers.packing import Packing
 from bge_rerank_integrations.engine.scorers.parameters import Parameters
-from bge_rerank_integrations.engine.scorers.transfer import download, upload
+from bge_rerank_integrations.engine.scorers.transfer import download
 from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 
@@ -39,10 +37,8 @@ class EncoderScorer:
     def __init__(self, parameters: Parameters, shape: EncoderShape, passage_type: int) -> None:
         body = parameters.module(shape.names.body)
         self._device = parameters.device
-        self._passage_type = passage_type
-        self._padding_index = shape.padding_index
         self._head = _Head(parameters.in_float32(), shape)
-        self._embeddings = _Embeddings(body.module("embeddings"), shape)
+        self._embeddings = Embeddings(body.module("embeddings"), shape, passage_type)
         layers = [body.module(f"encoder.layer.{n}") for n in range(shape.num_hidden_layers)]
         self._layers = [Layer(layer, shape) for layer in layers[:-1]]
         self._last_layer = LastLayer(layers[-1], shape)
@@ -55,51 +51,10 @@ class EncoderScorer:
         :returns: float32 logits, `(n, 1)`; on CUDA still being computed.
         """
         packing = Packing.of([len(pair) for pair in batch], self._device)
-        hidden = self._embeddings(self._rows(batch))
+        hidden = self._embeddings(batch)
         for layer in self._layers:
             hidden = layer.forward(hidden, packing)
         return download(self._head(self._last_layer.forward(hidden, packing)))
-
-    def _rows(self, batch: Sequence[TokenizedPair]) -> torch.Tensor:
-        """Ids, token types and positions of the packed tokens, `(3, tokens)`.
-
-        On a CPU, tokens of no use follow.
-        """
-        ids = np.concatenate([pair.ids for pair in batch])
-        types = np.concatenate([self._types(pair) for pair in batch])
-        positions = np.concatenate([self._positions(pair.ids) for pair in batch])
-        packed = torch.from_numpy(np.stack([ids, types, positions]).astype(np.int64))
-        return upload(pad(packed, (0, rows_to_fill(len(ids), self._device))), self._device)
-
-    def _positions(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """Positions of one sequence; a literal padding token in a text keeps padding's position."""
-        if self._padding_index is None:
-            return np.arange(len(ids))
-        real = ids != self._padding_index
-        positions: npt.NDArray[np.int64] = np.cumsum(real) * real + self._padding_index
-        return positions
-
-    def _types(self, pair: TokenizedPair) -> npt.NDArray[np.int64]:
-        return np.where(np.arange(len(pair)) < pair.passage_start, 0, self._passage_type)
-
-
-class _Embeddings:
-    """What a token, its type and its position add up to."""
-
-    def __init__(self, parameters: Parameters, shape: EncoderShape) -> None:
-        sizes = {
-            "word_embeddings": shape.vocab_size,
-            "token_type_embeddings": shape.type_vocab_size,
-            "position_embeddings": shape.max_position_embeddings,
-        }
-        hidden = shape.hidden_size
-        self._tables = [parameters.read(f"{n}.weight", size, hidden) for n, size in sizes.items()]
-        self._norm = parameters.norm("LayerNorm", hidden, shape.layer_norm_eps)
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Ids, types and positions `(3, tokens)` → states `(tokens, hidden)`."""
-        words, types, positions = map(embedding, rows, self._tables)
-        return self._norm(words.add_(types).add_(positions))
 
 
 class _Head:
