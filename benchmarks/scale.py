@@ -59,6 +59,7 @@ def main() -> None:
         }
     figures["idle_call_ms_over_forward_pass"] = idle_overhead_ms(arguments.model, found)
     figures["cache"] = cache_speedup(arguments.model, found, arguments.rounds)
+    figures["host_pairs_per_s"] = host_throughput(arguments.model, numbered, arguments.rounds)
     figures["replicas"] = {count: replica_scaling(count) for count in (2, 4, 8)}
     figures["start"] = start_seconds(arguments.model)
     print(json.dumps(figures, indent=1))
@@ -163,6 +164,27 @@ def cache_speedup(model: str, pairs: Sequence[Pair], rounds: int) -> dict[str, f
         "tokenization_share_of_a_call": median(tokenize["new"]) / median(calls["new"]),
         "hit_rate": hit_rate,
     }
+
+
+def host_throughput(model: str, pairs: Iterator[Pair], rounds: int) -> dict[str, float]:
+    """Pairs a second that tokenizer and queue hand to a device that takes no time."""
+    scheduler = Scheduler(
+        load(EngineConfig(model)).tokenizer,
+        [SleepingScorer(lambda _: 0.0)],
+        max_batch_tokens=16_384,
+        max_queued_pairs=100_000,
+    )
+    seconds: dict[str, list[float]] = {"new": [], "known": []}
+    for _ in range(rounds):
+        texts = list(islice(pairs, SIZES[1]))
+        for kind in seconds:
+            started = time.perf_counter()
+            scheduler.submit(
+                texts, range(len(texts)), timeout_s=None, queue_timeout_s=None
+            ).result()
+            seconds[kind].append(time.perf_counter() - started)
+    scheduler.close()
+    return {kind: SIZES[1] / median(spent) for kind, spent in seconds.items()}
 
 
 def replica_scaling(count: int) -> float:
