@@ -6,11 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
-from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeScorer, digest, digests, scheduler, text_of, tokenize
+from fakes import Deferred, FakeScorer, digest, digests, scheduler, tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -230,23 +229,6 @@ def test_windows_of_a_document_count_as_their_best() -> None:
     )
     assert logits(submit(running, "q", ["long"])) == [9.0]
     running.close()
-
-
-class Deferred:
-    """Logits that a device is still computing, as a scorer on CUDA answers."""
-
-    def __init__(self, events: list[str], batch: Sequence[TokenizedPair]) -> None:
-        self._events, self._batch = events, batch
-        self._note("start")
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Logits:
-        self._note("wait")
-        if any(text_of(pair) == "bad" for pair in self._batch):
-            raise RuntimeError("lost on the way")
-        return digests(self._batch)
-
-    def _note(self, event: str) -> None:
-        self._events.append(f"{event} {' '.join(map(text_of, self._batch))}")
 
 
 def test_a_device_gets_the_next_batch_before_the_last_is_waited_for() -> None:
