@@ -50,9 +50,12 @@ def compress(
         targets.append(offset + np.concatenate([np.arange(span.start), passage, tail]))
         shorter.append(after)
         offset += after.length
-    target = upload(torch.from_numpy(np.concatenate(targets)), hidden.device)
+    target_rows = np.concatenate(targets)
+    # counted on the host: torch.bincount waits for the device
+    counts = np.bincount(target_rows, minlength=offset)
+    target = upload(torch.from_numpy(target_rows), hidden.device)
+    members = upload(torch.from_numpy(counts), hidden.device).unsqueeze(1)
     # summed in float32: half precision would lose what distinguishes the members of a group
     sums = hidden.new_zeros((offset, hidden.shape[1]), dtype=torch.float32)
     sums.index_add_(0, target, hidden[: len(target)].float())
-    members = torch.bincount(target, minlength=offset).unsqueeze(1)
     return (sums / members).to(hidden.dtype), shorter

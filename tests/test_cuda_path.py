@@ -1,0 +1,88 @@
+"""What a GPU would be given, where there is none: see ``fake_cuda``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_cuda import CUDA, fake_cuda, to_fake_cuda
+from safetensors.torch import load_file
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from bge_rerank_integrations import EngineConfig
+from bge_rerank_integrations.engine.loading.model import load
+from bge_rerank_integrations.engine.scorers import attention, flash_attention
+from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer
+from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
+from bge_rerank_integrations.engine.scorers.encoder_shape import EncoderShape
+from bge_rerank_integrations.engine.scorers.parameters import Parameters
+from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+
+GOLDEN = Path(__file__).parent / "golden"
+BATCH = [TokenizedPair(np.arange(5, 5 + n, dtype=np.int32), 4, n - 2) for n in (12, 30, 7)]
+
+pytestmark = pytest.mark.skipif(
+    not flash_attention.IS_COMPLETE, reason="an older torch: no kernel for packed sequences"
+)
+
+
+class OnlyShapes:
+    """A checkpoint whose tensors hold nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._like = load_file(folder / "model.safetensors")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._like
+
+    def read(self, name: str, _: Sequence[int | None]) -> torch.Tensor:
+        return torch.empty_like(self._like[name])
+
+
+def answer_of(scorer: Any) -> torch.Tensor:
+    # without inference mode, in which tensors that are not there cannot be sliced
+    logits: torch.Tensor = type(scorer).score.__wrapped__(scorer, BATCH)
+    return logits
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_encoder(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(str(files("bge_rerank_integrations") / "models" / "tiny"))
+    shape = EncoderShape.of(json.loads((folder / "config.json").read_text()))
+    stored = OnlyShapes(folder)
+    assert shape.hidden_size == 32 * shape.num_attention_heads  # the flash kernel takes these
+    with fake_cuda(monkeypatch):
+        logits = answer_of(EncoderScorer(Parameters(stored, CUDA, dtype), shape, 0))
+    assert (logits.device, logits.dtype, logits.shape) == (CUDA, torch.float32, (3, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("gemma", {}),
+        ("minicpm", {"cutoff_layers": (2, 3)}),
+        ("light", {"compress_ratio": 2, "compress_layers": (1, 2)}),
+    ],
+)
+def test_a_decoder(name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # the tiny models have heads of 12, which the kernel itself would not take
+    monkeypatch.setattr(attention, "_has_flash_kernel", lambda query: query.is_cuda)
+    (scorer,) = load(EngineConfig(str(GOLDEN / name), device="cpu", **settings)).scorers
+    assert isinstance(scorer, DecoderScorer)
+    with fake_cuda(monkeypatch):
+        to_fake_cuda(scorer._model, torch.bfloat16)
+        scorer._heads = {n: torch.empty_like(h, device=CUDA) for n, h in scorer._heads.items()}
+        logits = answer_of(scorer)
+    heads = len(settings.get("cutoff_layers", "1"))
+    assert (logits.device, logits.dtype, logits.shape) == (CUDA, torch.float32, (3, heads))
+
+
+def test_waiting_for_the_device_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_cuda(monkeypatch), pytest.raises(DataDependentOutputException):
+        torch.ones(2, device=CUDA).sum().item()
