@@ -20,27 +20,28 @@ from bge_rerank_integrations import (
 )
 
 
+def loaded_after(program: str, modules: set[str]) -> list[str]:
+    """Those of the modules that a fresh process has loaded after the program."""
+    program = f"import sys; {program}; print(*sorted(set(sys.modules) & {modules!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    return done.stdout.split()
+
+
 def test_importing_the_package_loads_neither_torch_nor_a_framework() -> None:
     heavy = {"torch", "transformers", "pydantic", "llama_index", "langchain_core", "numpy"}
-    program = (
-        "import sys, bge_rerank_integrations as package; "
-        "package.EngineConfig(); package.Ranking(); "
-        f"print(sorted(set(sys.modules) & {heavy!r}))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    program = "import bge_rerank_integrations as p; p.EngineConfig(); p.Ranking()"
+    assert loaded_after(program, heavy) == []
 
 
 def test_the_first_score_waits_for_no_import_that_it_can_do_without() -> None:
     """transformers' model classes take two seconds to import, TorchDynamo one, the hub's a bit."""
     slow = {"transformers", "torch._dynamo", "huggingface_hub"}
     program = (
-        "import sys; from bge_rerank_integrations import RerankEngine; "
-        "RerankEngine.shared('tiny', device='cpu').rerank('query', ['document']); "
-        f"print(sorted(set(sys.modules) & {slow!r}))"
+        "from bge_rerank_integrations import RerankEngine; "
+        "RerankEngine.shared('tiny', device='cpu').rerank('query', ['document'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert loaded_after(program, slow) == []
 
 
 def test_every_public_name_is_there() -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
-from bge_rerank_integrations.engine.loading.model import load_tokenizer
+from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer
 from bge_rerank_integrations.engine.scheduling.requests import request_for_documents
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.settings import EngineConfig

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint
 from bge_rerank_integrations.engine.loading.devices import (
@@ -17,17 +14,16 @@ from bge_rerank_integrations.engine.loading.devices import (
     resolve_dtype,
 )
 from bge_rerank_integrations.engine.loading.families import (
-    Family,
     check_settings,
     family_of,
     scored_layers,
 )
 from bge_rerank_integrations.engine.loading.load_request import LoadRequest
+from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer, make_tokenizer
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.encoder_shape import readable_tokens
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 from bge_rerank_integrations.engine.tokenization.prompts import PromptTokenizer
-from bge_rerank_integrations.errors import ModelLoadError
 from bge_rerank_integrations.settings import EngineConfig
 
 logger = logging.getLogger(__name__)
@@ -71,7 +67,7 @@ def load(config: EngineConfig) -> LoadedModel:
     layers = scored_layers(config, checkpoint, family)
     max_length = _max_length(config, checkpoint)
     raw_tokenizer = load_tokenizer(checkpoint)
-    tokenizer = _make_tokenizer(raw_tokenizer, config, checkpoint, family, max_length)
+    tokenizer = make_tokenizer(raw_tokenizer, config, checkpoint, family, max_length)
     scorers = tuple(
         family.make_scorer(
             LoadRequest(
@@ -96,65 +92,6 @@ def load(config: EngineConfig) -> LoadedModel:
         max_length=max_length,
         max_batch_tokens=config.max_batch_tokens or default_batch_tokens(devices[0]),
     )
-
-
-def _make_tokenizer(
-    tokenizer: Tokenizer,
-    config: EngineConfig,
-    checkpoint: Checkpoint,
-    family: Family,
-    max_length: int,
-) -> PairTokenizer | PromptTokenizer:
-    windows = config.long_documents == "window"
-    if family.template is None:
-        return PairTokenizer(
-            tokenizer,
-            max_length=max_length,
-            query_max_length=config.query_max_length,
-            windows=windows,
-            max_cached_tokens=config.max_cached_tokens,
-        )
-    return PromptTokenizer(
-        tokenizer,
-        family.template,
-        bos_id=_bos_id(tokenizer, checkpoint),
-        prompt=config.prompt,
-        max_length=max_length,
-        query_max_length=config.query_max_length,
-        windows=windows,
-        max_cached_tokens=config.max_cached_tokens,
-    )
-
-
-def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The checkpoint's fast tokenizer, as it was saved."""
-    folder = checkpoint.folder
-    try:
-        if (folder / "tokenizer.json").is_file():
-            return Tokenizer.from_file(str(folder / "tokenizer.json"))
-        # transformers takes seconds to import
-        from bge_rerank_integrations.engine.loading.stock import convert_tokenizer
-
-        return convert_tokenizer(folder)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ModelLoadError(f"{folder.name}: the tokenizer cannot be read: {error}") from error
-
-
-def _bos_id(tokenizer: Tokenizer, checkpoint: Checkpoint) -> int | None:
-    """The id of the tokenizer's first token; None where it has none, or pads with it."""
-    path = checkpoint.folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    bos, pad = (_token_text(settings.get(name)) for name in ("bos_token", "pad_token"))
-    if bos is None or bos == pad:
-        return None
-    token: int | None = tokenizer.token_to_id(bos)
-    return token
-
-
-def _token_text(token: Any) -> str | None:
-    """A special token's text; configs give it as text or with its properties."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
 
 
 def _max_length(config: EngineConfig, checkpoint: Checkpoint) -> int:
