@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 
@@ -62,7 +63,10 @@ def test_the_built_in_model_finds_the_answer_that_bm25_does_not() -> None:
     result = demo()
     assert result.exit_code == 0, result.output
     before, after, _ = result.stdout.split("BGERerank", maxsplit=2)
+    # two passages answer it; Python 3.10's reference has the first in one with other types
     answer = "not acceptable as keys are values containing lists"
+    if sys.version_info < (3, 11):
+        answer = "A mapping object maps hashable values"
     assert DEFAULT_QUESTION in before
     assert answer not in before
     assert answer in after
