@@ -64,11 +64,11 @@ def create_app(
         return error_reply(dialect_at(path), problem, settings.retry_after_s)
 
     middleware = [
-        Middleware(MetricsMiddleware, metrics),
-        Middleware(BodyMiddleware, settings.max_body_bytes, refuse),
+        Middleware(MetricsMiddleware, metrics=metrics),
+        Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, refuse=refuse),
     ]
     if settings.api_key is not None:
-        middleware.insert(1, Middleware(KeyMiddleware, settings.api_key, refuse))
+        middleware.insert(1, Middleware(KeyMiddleware, key=settings.api_key, refuse=refuse))
     app = FastAPI(
         title="bge-rerank",
         summary="Rerank documents with a BGE cross-encoder, in the words of several services.",
