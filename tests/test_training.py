@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import SMALL, save_checkpoint
+from fake_reranker import FakeReranker
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -18,8 +19,10 @@ from transformers import BertConfig, BertModel
 pytest.importorskip("Stemmer", reason="PyStemmer comes with the extra 'eval'")
 pytest.importorskip("training", reason="the recipe is in the repository only")
 
+from bge_rerank_integrations.evaluation import Collection, Run
 from training.__main__ import FIRST_STAGE, SECOND_STAGE
 from training.calibrate import score
+from training.evaluate import evaluate_corpus, evaluate_lists, score_figures
 from training.export import average
 from training.lists import GENERAL, SCIENCE
 from training.negatives import mine
@@ -126,4 +129,40 @@ def test_questions_about_python_have_answers() -> None:
     assert collection.queries.keys() == collection.relevance.keys()
     for judged in collection.relevance.values():
         assert 1 <= len(judged) <= 6
-        assert judged.keys() <= collection.corpus.keys()
+        assert judged.keys() <= collection.documents.keys()
+
+
+def test_thresholds_and_calibration_follow_from_the_scores() -> None:
+    names = [str(number) for number in range(40)]
+    scores = [0.99] * 10 + [0.6] * 9 + [0.3] + [0.55] * 10 + [0.01] * 10
+    relevance = {"q": dict.fromkeys(names[:20], 1)}
+    collection = Collection("c", {"q": ""}, dict.fromkeys(names, ""), relevance)
+    figures = score_figures(collection, Run("r", {"q": names}, scores={"q": scores}))
+    assert figures == pytest.approx(
+        {
+            "calibration error": (10 * 0.01 + 9 * 0.4 + 0.7 + 10 * 0.55 + 10 * 0.01) / 40,
+            "threshold that keeps 95 % of the relevant": 0.6,
+            "share of candidates at that threshold": 19 / 40,
+            "precision at score 0.5": 19 / 29,
+            "recall at score 0.5": 19 / 20,
+        }
+    )
+
+
+def test_a_depth_reranks_what_bm25_found_first() -> None:
+    # BM25 likes the short one and passes over stop words, which the fake counts
+    documents = {"short": "apple", "answer": "the apple of the long garden wall"}
+    collection = Collection("c", {"q": "the apple of"}, documents, {"q": {"answer": 1}})
+    figures = evaluate_corpus(FakeReranker(), collection, [1, 2])
+    names = ("queries", "bm25", "reranked top 1", "reranked top 2")
+    assert [figures[name] for name in names] == pytest.approx([1, 1 / math.log2(3), 0, 1])
+
+
+def test_lists_have_the_thresholds_of_a_corpus() -> None:
+    documents = {"a": "red apple", "b": "plum"}
+    lists = {"q": ["b", "a"]}
+    collection = Collection("c", {"q": "red apple"}, documents, {"q": {"a": 1, "b": 0}}, lists)
+    figures = evaluate_lists(FakeReranker(), collection)
+    assert (figures["lists"], figures["MAP"], figures["MRR@10"]) == (1, 1, 1)
+    assert figures["threshold that keeps 95 % of the relevant"] == 0.5
+    assert figures["recall at score 0.5"] == figures["precision at score 0.5"] == 1

@@ -9,26 +9,31 @@ With `--case NAME` only that one is measured, and its figures replace those in t
 import argparse
 import json
 import random
-import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import ir_measures
 import numpy as np
-from ir_measures import AP, RR, nDCG
-from tqdm import tqdm
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from training.negatives import Bm25
+from bge_rerank_integrations.evaluation import (
+    Collection,
+    Passage,
+    Run,
+    bm25,
+    means,
+    measure,
+    read_beir,
+    read_candidate_lists,
+    rerank,
+    text_only,
+    titled,
+)
+from bge_rerank_integrations.evaluation.measures import PRIMARY
+from bge_rerank_integrations.ranking import Reranker
 from training.python_docs import python_docs
-from training.records import Collection, read_json_lines, read_relevance
-
-Score = Callable[[str, Sequence[str]], list[float]]
-Relevance = Mapping[str, Mapping[str, int]]
 
 TRECQA, PYTHON_DOCS = "trecqa dev", "Python documentation"
 BINS = 10
@@ -42,23 +47,13 @@ class Case:
     name: str
     folder: str
     corpus_file: str
-    form: Callable[[dict[str, str]], str]
+    form: Callable[[Passage], str]
     sample: int | None = None
 
 
-def text_only(row: dict[str, str]) -> str:
-    """The passage without its title."""
-    return row["text"]
-
-
-def titled(row: dict[str, str]) -> str:
-    """Title and text, as BEIR joins them."""
-    return f"{row.get('title', '')} {row['text']}".strip()
-
-
-def half_titles(row: dict[str, str]) -> str:
+def half_titles(passage: Passage) -> str:
     """The title alone for every second document, by a fixed hash of its id."""
-    return row["title"] if zlib.crc32(row["_id"].encode()) % 2 else titled(row)
+    return passage.title if zlib.crc32(passage.id.encode()) % 2 else titled(passage)
 
 
 # The large Wikipedia corpus has the training passages as its distractors; in the small one no
@@ -70,17 +65,6 @@ CASES = (
     Case("qed-nq-dev large, titled", "qed-nq-dev", "corpus_large.jsonl", titled, sample=200),
     Case("qed-nq-dev small", "qed-nq-dev", "corpus.jsonl", text_only, sample=200),
 )
-
-
-def mean_of(measure: Any, relevance: Relevance, run: Mapping[str, Mapping[str, float]]) -> float:
-    """Mean of one measure over the queries of the run."""
-    judged = {query: dict(relevance[query]) for query in run}
-    return float(ir_measures.calc_aggregate([measure], judged, run)[measure])
-
-
-def by_rank(documents: Sequence[str]) -> dict[str, float]:
-    """Scores that keep the order given."""
-    return {document: -float(rank) for rank, document in enumerate(documents)}
 
 
 def calibration_error(scores: Sequence[float], labels: Sequence[int]) -> float:
@@ -95,90 +79,83 @@ def calibration_error(scores: Sequence[float], labels: Sequence[int]) -> float:
     return float(sum(gaps))
 
 
-def read_case(case: Case, collections: Path) -> Collection:
-    """Read a collection in the layout of the case."""
-    folder = collections / case.folder
-    return Collection(
-        {row["_id"]: case.form(row) for row in read_json_lines(folder / case.corpus_file)},
-        {row["_id"]: row["text"] for row in read_json_lines(folder / "queries.jsonl")},
-        read_relevance(folder / "qrels.tsv"),
-    )
+def score_figures(collection: Collection, run: Run) -> dict[str, float]:
+    """Calibration, and what thresholds keep and let through, over all pairs of a reranker's run."""
+    pairs = [
+        (score, collection.relevance[query].get(document, 0) > 0)
+        for query, documents in run.order.items()
+        for document, score in zip(documents, run.scores[query], strict=True)
+    ]
+    relevant = sorted(score for score, label in pairs if label)
+    threshold = relevant[int((1 - KEPT_SHARE) * len(relevant))]
+    sure = [label for score, label in pairs if score >= 0.5]
+    return {
+        "calibration error": calibration_error(*zip(*pairs, strict=True)),
+        "threshold that keeps 95 % of the relevant": threshold,
+        "share of candidates at that threshold": sum(s >= threshold for s, _ in pairs) / len(pairs),
+        "precision at score 0.5": sum(sure) / max(1, len(sure)),
+        "recall at score 0.5": sum(sure) / len(relevant),
+    }
 
 
 def evaluate_corpus(
-    score: Score, name: str, collection: Collection, depths: Sequence[int], limit: int | None
+    reranker: Reranker, collection: Collection, depths: Sequence[int]
 ) -> dict[str, float]:
     """nDCG@10 before and after reranking each depth, calibration, thresholds, speed."""
-    corpus, texts, relevance = collection.corpus, collection.queries, collection.relevance
-    queries = sorted(query for query in texts if query in relevance)
-    if limit is not None and limit < len(queries):
-        queries = random.Random(5).sample(queries, limit)
-    names = list(corpus)
-    index = Bm25(list(corpus.values()), stemmed=True)
-    hits = index.search([texts[q] for q in queries], max(depths))
-    found = {q: [names[i] for i in row] for q, row in zip(queries, hits, strict=True)}
-    started = time.perf_counter()
-    scores = {
-        query: dict(
-            zip(found[query], score(texts[query], [corpus[d] for d in found[query]]), strict=True)
-        )
-        for query in tqdm(queries, desc=name, mininterval=10)
-    }
-    seconds = time.perf_counter() - started
-    result = {
-        "queries": float(len(queries)),
-        "bm25": mean_of(nDCG @ 10, relevance, {q: by_rank(found[q]) for q in queries}),
-    }
-    for depth in depths:
-        run = {q: {d: scores[q][d] for d in found[q][:depth]} for q in queries}
-        result[f"reranked top {depth}"] = mean_of(nDCG @ 10, relevance, run)
-    pairs = [(value, relevance[q].get(d, 0) > 0) for q in queries for d, value in scores[q].items()]
-    relevant = sorted(value for value, label in pairs if label)
-    threshold = relevant[int((1 - KEPT_SHARE) * len(relevant))]
-    sure = [label for value, label in pairs if value >= 0.5]
-    return result | {
-        "calibration error": calibration_error(*zip(*pairs, strict=True)),
-        "threshold that keeps 95 % of the relevant": threshold,
-        "share of candidates at that threshold": sum(v >= threshold for v, _ in pairs) / len(pairs),
-        "precision at score 0.5": sum(sure) / max(1, len(sure)),
-        "recall at score 0.5": sum(sure) / len(relevant),
-        "pairs per second": len(pairs) / seconds,
-    }
+    first_stage = bm25(collection, max(depths))
+    run = rerank(reranker.model, reranker, collection, first_stage, show_progress=True)
 
+    def quality(order: Mapping[str, Sequence[str]]) -> float:
+        return means(measure(collection.relevance, order))[PRIMARY]
 
-def evaluate_trecqa(score: Score, path: Path) -> dict[str, float]:
-    """MAP and MRR over the lists that have both answers and other sentences."""
-    relevance: dict[str, dict[str, int]] = {}
-    run: dict[str, dict[str, float]] = {}
-    for number, row in enumerate(read_json_lines(path)):
-        if 0 < sum(row["labels"]) < len(row["labels"]):
-            scores = score(row["query"], row["candidates"])
-            relevance[str(number)] = {str(i): label for i, label in enumerate(row["labels"])}
-            run[str(number)] = {str(i): value for i, value in enumerate(scores)}
-    values = [value for scores in run.values() for value in scores.values()]
-    labels = [label for judged in relevance.values() for label in judged.values()]
+    def reranked(depth: int) -> dict[str, list[str]]:
+        kept = {query: set(found[:depth]) for query, found in first_stage.order.items()}
+        return {q: [name for name in order if name in kept[q]] for q, order in run.order.items()}
+
     return {
-        "lists": float(len(run)),
-        "MAP": mean_of(AP, relevance, run),
-        "MRR": mean_of(RR, relevance, run),
-        "calibration error": calibration_error(values, labels),
+        "queries": float(len(collection.queries)),
+        "bm25": quality(first_stage.order),
+        **{f"reranked top {depth}": quality(reranked(depth)) for depth in depths},
+        **score_figures(collection, run),
+        "pairs per second": run.pairs / sum(run.seconds.values()),
     }
+
+
+def evaluate_lists(reranker: Reranker, collection: Collection) -> dict[str, float]:
+    """MAP, MRR@10, calibration and thresholds over lists that come with their queries."""
+    run = rerank(reranker.model, reranker, collection, bm25(collection))
+    quality = means(measure(collection.relevance, run.order))
+    return {
+        "lists": float(len(collection.queries)),
+        "MAP": quality["MAP"],
+        "MRR@10": quality["MRR@10"],
+        **score_figures(collection, run),
+    }
+
+
+def sampled(collection: Collection, limit: int | None) -> Collection:
+    """At most `limit` queries, those of the committed figures: `Collection.sample` has others."""
+    queries = sorted(collection.queries)
+    if limit is None or limit >= len(queries):
+        return collection
+    return collection.only(set(random.Random(5).sample(queries, limit)))
 
 
 def evaluations(
-    score: Score, collections: Path, depths: Sequence[int], limit: int | None
+    reranker: Reranker, collections: Path, depths: Sequence[int], limit: int | None
 ) -> dict[str, Callable[[], dict[str, float]]]:
     """Every case by its name, not yet measured."""
 
-    def measure(case: Case) -> dict[str, float]:
+    def evaluate_case(case: Case) -> dict[str, float]:
         limits = [n for n in (limit, case.sample) if n is not None]
-        collection = read_case(case, collections)
-        return evaluate_corpus(score, case.name, collection, depths, min(limits, default=None))
+        collection = read_beir(collections / case.folder, case.corpus_file, case.form)
+        return evaluate_corpus(reranker, sampled(collection, min(limits, default=None)), depths)
 
+    trecqa = collections / "trecqa-wang" / "dev.jsonl"
     return {
-        TRECQA: lambda: evaluate_trecqa(score, collections / "trecqa-wang" / "dev.jsonl"),
-        PYTHON_DOCS: lambda: evaluate_corpus(score, PYTHON_DOCS, python_docs(), depths, limit),
-        **{case.name: partial(measure, case) for case in CASES},
+        TRECQA: lambda: evaluate_lists(reranker, read_candidate_lists(trecqa)),
+        PYTHON_DOCS: lambda: evaluate_corpus(reranker, sampled(python_docs(), limit), depths),
+        **{case.name: partial(evaluate_case, case) for case in CASES},
     }
 
 
@@ -197,10 +174,11 @@ def main() -> None:
     if arguments.case and arguments.out and arguments.out.exists():
         results = json.loads(arguments.out.read_text(encoding="utf-8"))
     with RerankEngine(EngineConfig(model=arguments.model, max_length=512)) as engine:
-        cases = evaluations(engine.score, arguments.collections, arguments.depth, arguments.queries)
+        cases = evaluations(engine, arguments.collections, arguments.depth, arguments.queries)
         for name in [arguments.case] if arguments.case else names:
+            print(name, flush=True)
             results[name] = cases[name]()
-            print(name, json.dumps(results[name], indent=1), flush=True)
+            print(json.dumps(results[name], indent=1), flush=True)
             if arguments.out:
                 write(results, arguments.out)
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import bm25s
 import numpy as np
-import Stemmer
 
+from bge_rerank_integrations.evaluation.runs import K1, B
 from training.records import Data, Passage, Question, normalized
 
 BM25_DEPTH = 60
@@ -14,33 +14,6 @@ KEPT = 48
 # Ranks left out where the best BM25 hits are often answers too: near-identical pages (va-gov) and
 # the same disease described on several sites (medquad).
 SKIPPED_RANKS = {"va-gov": 10, "medquad": 12}
-
-
-class Bm25:
-    """BM25 over a fixed list of texts, with k1 = 0.9 and b = 0.4.
-
-    :param stemmed: remove English stop words and stem (Snowball), as first-stage retrieval does.
-        Negatives are searched without: matching the very words makes the more deceptive ones.
-    """
-
-    def __init__(self, texts: Sequence[str], stemmed: bool = False) -> None:
-        self._stopwords = "en" if stemmed else []
-        self._stemmer = Stemmer.Stemmer("english") if stemmed else None
-        self._index = bm25s.BM25(k1=0.9, b=0.4)
-        self._index.index(self._tokens(texts), show_progress=False)
-        self._count = len(texts)
-
-    def search(self, queries: Sequence[str], depth: int) -> np.ndarray:
-        """Positions of the best texts, best first, `(queries, min(depth, texts))` int32."""
-        found, _ = self._index.retrieve(
-            self._tokens(queries), k=min(depth, self._count), show_progress=False
-        )
-        return np.asarray(found, dtype=np.int32)
-
-    def _tokens(self, texts: Sequence[str]) -> bm25s.tokenization.Tokenized:
-        return bm25s.tokenize(
-            list(texts), stopwords=self._stopwords, stemmer=self._stemmer, show_progress=False
-        )
 
 
 def mine(data: Data) -> dict[int, list[Passage]]:
@@ -60,8 +33,8 @@ def mine(data: Data) -> dict[int, list[Passage]]:
         by_group: dict[str, list[int]] = {}
         for position, passage in enumerate(passages):
             by_group.setdefault(passage.group, []).append(position)
-        index = Bm25([f"{passage.title} {passage.text}" for passage in passages])
-        hits = index.search([data.questions[i].query for i in members], BM25_DEPTH)
+        titled = [f"{passage.title} {passage.text}" for passage in passages]
+        hits = _search(titled, [data.questions[i].query for i in members])
         for i, ranked in zip(members, hits, strict=True):
             question = data.questions[i]
             order = ranked[SKIPPED_RANKS.get(question.source, 0) :].tolist()
@@ -77,6 +50,21 @@ def mine(data: Data) -> dict[int, list[Passage]]:
                 and not any(_near_equal(words[position], other) for other in positive_words)
             ][:KEPT]
     return mined
+
+
+def _search(texts: Sequence[str], queries: Sequence[str]) -> np.ndarray:
+    """Positions of the best texts, best first, `(queries, min(BM25_DEPTH, texts))` int32.
+
+    Not by `BM25Index`, which drops stop words: matching the very words finds the more deceptive
+    negatives.
+    """
+    corpus, wanted = (
+        bm25s.tokenize(list(given), stopwords=[], show_progress=False) for given in (texts, queries)
+    )
+    index = bm25s.BM25(k1=K1, b=B)
+    index.index(corpus, show_progress=False)
+    found, _ = index.retrieve(wanted, k=min(BM25_DEPTH, len(texts)), show_progress=False)
+    return np.asarray(found, dtype=np.int32)
 
 
 def _near_equal(first: set[str], second: set[str]) -> bool:

@@ -14,8 +14,9 @@ import random
 from pathlib import Path
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from training.negatives import Bm25
-from training.records import normalized, read_json_lines, read_relevance
+from bge_rerank_integrations.evaluation import bm25, read_beir, text_only
+from bge_rerank_integrations.evaluation.lines import json_objects
+from training.records import normalized
 
 DEPTH = 50
 QUERIES = 100
@@ -32,24 +33,22 @@ def main() -> None:
     folder = arguments.collections / "qed-nq-dev"
     seen = {
         normalized(row["positive"])
-        for row in read_json_lines(arguments.pairs)
+        for _, row in json_objects(arguments.pairs)
         if row["set"] == "qed-nq-train"
     }
-    corpus = {row["_id"]: row["text"] for row in read_json_lines(folder / "corpus_large.jsonl")}
-    unseen = {row["_id"] for row in read_json_lines(folder / "corpus.jsonl")}
-    relevance = read_relevance(folder / "qrels.tsv")
-    queries = random.Random(9).sample(list(read_json_lines(folder / "queries.jsonl")), QUERIES)
-    names = list(corpus)
-    hits = Bm25(list(corpus.values()), stemmed=True).search([q["text"] for q in queries], DEPTH)
+    unseen = read_beir(folder).documents.keys()
+    collection = read_beir(folder, "corpus_large.jsonl", text_only)
+    collection = collection.only(random.Random(9).sample(list(collection.queries), QUERIES))
+    candidates = bm25(collection, DEPTH).order
     logits: dict[tuple[bool, tuple[int, int]], list[float]] = {}
     config = EngineConfig(model=arguments.model, max_length=512, normalize=False)
     with RerankEngine(config) as engine:
-        for query, row in zip(queries, hits, strict=True):
-            found = [names[i] for i in row]
-            scored = engine.score(query["text"], [corpus[document] for document in found])
+        for query, text in collection.queries.items():
+            found = candidates[query]
+            scored = engine.score(text, [collection.documents[document] for document in found])
             for rank, (document, logit) in enumerate(zip(found, scored, strict=True)):
-                is_seen = normalized(corpus[document]) in seen
-                judged_relevant = document in relevance.get(query["_id"], {})
+                is_seen = normalized(collection.documents[document]) in seen
+                judged_relevant = document in collection.relevance[query]
                 if not judged_relevant and (is_seen or document in unseen):
                     band = next(band for band in BANDS if band[0] <= rank < band[1])
                     logits.setdefault((is_seen, band), []).append(logit)

@@ -13,7 +13,8 @@ import json
 from pathlib import Path
 
 from bge_rerank_integrations.cli.passages import python_reference
-from training.records import Collection, normalized
+from bge_rerank_integrations.evaluation import Collection
+from training.records import normalized
 
 QUESTIONS = Path(__file__).with_suffix(".json")
 
@@ -24,8 +25,8 @@ def python_docs() -> Collection:
     An answer is marked by a phrase, and every passage with the phrase is relevant: the reference
     differs a little between Python's versions, and so do its passages.
     """
-    corpus = {str(i): passage.content for i, passage in enumerate(python_reference())}
-    words = {name: f" {normalized(text)} " for name, text in corpus.items()}
+    documents = {str(i): passage.content for i, passage in enumerate(python_reference())}
+    words = {name: f" {normalized(text)} " for name, text in documents.items()}
     queries: dict[str, str] = {}
     relevance: dict[str, dict[str, int]] = {}
     for number, row in enumerate(json.loads(QUESTIONS.read_text(encoding="utf-8"))):
@@ -34,7 +35,7 @@ def python_docs() -> Collection:
         if relevant:
             queries[str(number)] = row["question"]
             relevance[str(number)] = dict.fromkeys(relevant, 1)
-    return Collection(corpus, queries, relevance)
+    return Collection("Python documentation", queries, documents, relevance)
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     folder: Path = parser.parse_args().out
     collection = python_docs()
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
-    for name, texts in (("corpus", collection.corpus), ("queries", collection.queries)):
+    for name, texts in (("corpus", collection.documents), ("queries", collection.queries)):
         lines = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items()]
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     judged = [
@@ -54,7 +55,7 @@ def main() -> None:
     ]
     header = "query-id\tcorpus-id\tscore\n"
     (folder / "qrels" / "test.tsv").write_text(header + "".join(judged), encoding="utf-8")
-    print(f"{len(collection.queries)} questions, {len(collection.corpus)} passages")
+    print(f"{len(collection.queries)} questions, {len(collection.documents)} passages")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Training questions with their candidate passages, read from local files."""
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from bge_rerank_integrations.evaluation import read_beir, read_candidate_lists
+from bge_rerank_integrations.evaluation.lines import json_objects
 
 # Sets whose `group` is the title of the article that the passage comes from.
 TITLED = {
@@ -51,34 +52,9 @@ class Data:
     pools: dict[str, list[Passage]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Collection:
-    """A judged collection: id → text of documents and queries, and query → document → grade."""
-
-    corpus: Mapping[str, str]
-    queries: Mapping[str, str]
-    relevance: Mapping[str, Mapping[str, int]]
-
-
 def normalized(text: str) -> str:
     """Words of a text, lower-cased: equal for texts that differ in case and punctuation only."""
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON-lines file."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
-def read_relevance(path: Path) -> dict[str, dict[str, int]]:
-    """Read a BEIR `qrels.tsv`: query id → corpus id → relevance."""
-    relevance: dict[str, dict[str, int]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
-        query_id, corpus_id, score = line.split("\t")
-        relevance.setdefault(query_id, {})[corpus_id] = int(score)
-    return relevance
 
 
 def load(pairs: Path, collections: Path) -> Data:
@@ -116,7 +92,7 @@ def load(pairs: Path, collections: Path) -> Data:
 def _from_pairs(path: Path) -> Iterator[Question]:
     answers: dict[tuple[str, str], dict[str, Passage]] = {}
     negatives: dict[tuple[str, str], list[str]] = {}
-    for row in read_json_lines(path):
+    for _, row in json_objects(path):
         source = row["set"]
         group = row.get("group", "")
         title = group.replace("_", " ") if source in TITLED else ""
@@ -137,26 +113,24 @@ def _from_pairs(path: Path) -> Iterator[Question]:
 def _corpus(folder: Path) -> dict[str, Passage]:
     return {
         row["_id"]: Passage(row["text"], row.get("title", "").replace("_", " "))
-        for row in read_json_lines(folder / "corpus.jsonl")
+        for _, row in json_objects(folder / "corpus.jsonl")
     }
 
 
 def _from_beir(folder: Path, pool: str) -> Iterator[Question]:
-    corpus = _corpus(folder)
-    queries = {row["_id"]: row["text"] for row in read_json_lines(folder / "queries.jsonl")}
-    for query_id, judged in read_relevance(folder / "qrels.tsv").items():
-        positives = tuple(corpus[i] for i, relevance in judged.items() if relevance > 0)
-        if positives:
-            yield Question(queries[query_id], positives, folder.name, pool)
+    collection, corpus = read_beir(folder), _corpus(folder)
+    for query, judged in collection.relevance.items():
+        positives = tuple(corpus[name] for name, grade in judged.items() if grade > 0)
+        yield Question(collection.queries[query], positives, folder.name, pool)
 
 
 def _from_trecqa(path: Path) -> Iterator[Question]:
-    for row in read_json_lines(path):
-        judged = list(zip(row["candidates"], row["labels"], strict=True))
-        positives = tuple(Passage(text) for text, label in judged if label)
-        negatives = tuple(Passage(text) for text, label in judged if not label)
-        if positives and negatives:
-            yield Question(row["query"], positives, "trecqa-train", "", negatives)
+    collection = read_candidate_lists(path)
+    texts = collection.documents
+    for query, judged in collection.relevance.items():
+        positives = tuple(Passage(texts[name]) for name, grade in judged.items() if grade > 0)
+        negatives = tuple(Passage(texts[name]) for name, grade in judged.items() if grade <= 0)
+        yield Question(collection.queries[query], positives, "trecqa-train", "", negatives)
 
 
 def _evaluation_texts(collections: Path) -> tuple[set[str], set[str]]:
@@ -168,12 +142,12 @@ def _evaluation_texts(collections: Path) -> tuple[set[str], set[str]]:
     queries = {
         normalized(row["text"])
         for name in ("scifact-test", "qed-nq-dev")
-        for row in read_json_lines(collections / name / "queries.jsonl")
+        for _, row in json_objects(collections / name / "queries.jsonl")
     }
-    trecqa = list(read_json_lines(collections / "trecqa-wang" / "dev.jsonl"))
+    trecqa = [row for _, row in json_objects(collections / "trecqa-wang" / "dev.jsonl")]
     queries |= {normalized(row["query"]) for row in trecqa}
     passages: Iterable[str] = [
-        *(row["text"] for row in read_json_lines(collections / "qed-nq-dev" / "corpus.jsonl")),
+        *(row["text"] for _, row in json_objects(collections / "qed-nq-dev" / "corpus.jsonl")),
         *(text for row in trecqa for text in row["candidates"]),
     ]
     return queries, {normalized(text) for text in passages}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bge_rerank_integrations.errors import ConfigurationError
@@ -44,9 +44,12 @@ class Collection:
         # not the first: collections are often sorted by subject
         drawn = set(random.Random(0).sample(list(self.queries), max_queries))
         note = f"a sample of {max_queries} of {len(self.queries)} queries"
+        return replace(self.only(drawn), notes=(*self.notes, note))
+
+    def only(self, queries: Container[str]) -> Collection:
+        """The same documents, with these queries alone, in the order they have here."""
         return replace(
             self,
-            queries={query: text for query, text in self.queries.items() if query in drawn},
-            relevance={query: self.relevance[query] for query in self.queries if query in drawn},
-            notes=(*self.notes, note),
+            queries={query: text for query, text in self.queries.items() if query in queries},
+            relevance={query: self.relevance[query] for query in self.queries if query in queries},
         )

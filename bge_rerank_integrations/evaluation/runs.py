@@ -27,6 +27,7 @@ class Run:
     :param seconds: query id → time of its answer; empty where it was not measured.
     :param pairs: (query, document) pairs that a model scored.
     :param tokens: tokens that it read for them.
+    :param scores: query id → scores of the documents in ``order``; a reranker's only.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Run:
     seconds: Mapping[str, float] = field(default_factory=dict)
     pairs: int = 0
     tokens: int = 0
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def bm25(collection: Collection, depth: int = DEPTH, *, show_progress: bool = False) -> Run:
@@ -78,7 +80,7 @@ def rerank(
     :raises InputError: naming the query or document that cannot be scored.
     :raises RerankError: whatever else the reranker raises.
     """
-    order, seconds = {}, {}
+    order, scores, seconds = {}, {}, {}
     pairs = tokens = 0
     # the first pass sets kernels up, and no query's time should hold that
     reranker.rerank("query", ["document"])
@@ -92,9 +94,10 @@ def rerank(
             raise InputError(f"{collection.name}: {what}: {error}", error.index) from error
         seconds[query] = time.perf_counter() - started
         order[query] = [candidates[ranked.index] for ranked in ranking]
+        scores[query] = [ranked.score for ranked in ranking]
         pairs += len(candidates)
         tokens += ranking.total_tokens
-    return Run(name, order, seconds, pairs, tokens)
+    return Run(name, order, seconds, pairs, tokens, scores)
 
 
 def check_depth(depth: int) -> None:

@@ -183,5 +183,8 @@ def test_a_sample_is_the_same_every_time(folder: Path) -> None:
     assert sample.documents == collection.documents
     assert sample.notes == ("a sample of 2 of 3 queries",)
     assert collection.sample(3) is collection
+    chosen = collection.only({"q3", "q1"})
+    assert list(chosen.queries) == list(chosen.relevance) == ["q1", "q3"]
+    assert (chosen.documents, chosen.notes) == (collection.documents, ())
     with pytest.raises(ConfigurationError, match="max_queries must be at least 1, got 0"):
         collection.sample(0)

@@ -26,6 +26,7 @@ from bge_rerank_integrations.evaluation import (
     save_plot,
     summarize,
 )
+from bge_rerank_integrations.ranking import sigmoid
 
 
 @pytest.fixture
@@ -58,6 +59,8 @@ def test_reranking_reorders_the_candidates_and_counts(collection: Collection) ->
     reranker = FakeReranker()
     run = rerank("fake", reranker, collection, first_stage)
     assert run.order == {"q1": ["berlin", "paris"], "q2": ["lemon"], "q3": []}
+    # the fake's logits: the words that query and document share, less two
+    assert run.scores == {"q1": [sigmoid(1), sigmoid(0)], "q2": [sigmoid(-1)], "q3": []}
     assert (run.name, run.pairs, run.tokens) == ("fake", 3, 3)
     assert run.seconds.keys() == collection.queries.keys()
     _, first, *_ = reranker.calls
