@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
+from bge_rerank_integrations.engine.scorers.linear import Linear, PlainLinear, PrepackedLinear
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
-from bge_rerank_integrations.engine.scorers.parameters import Norm
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 
 EXACT = 1e-5
@@ -103,13 +103,19 @@ def test_few_different_numbers_of_rows_reach_the_linear_layers(
 ) -> None:
     """oneDNN keeps a compiled product for each: the soak grew by 7 MB in 1,000 calls."""
     rows: set[int] = set()
-    normalize = Norm.__call__
 
-    def counting(norm: Norm, states: torch.Tensor) -> torch.Tensor:
-        rows.add(states.shape[-2])
-        return normalize(norm, states)
+    def count(kind: Any, name: str) -> None:
+        method = getattr(kind, name)
 
-    monkeypatch.setattr(Norm, "__call__", counting)
+        def counting(layer: Linear, states: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
+            rows.add(len(states))
+            return method(layer, states, *more)
+
+        monkeypatch.setattr(kind, name, counting)
+
+    for kind in (PlainLinear, PrepackedLinear):
+        for name in ("__call__", "gelu", "add"):
+            count(kind, name)
     for words in range(1, 100, 3):
         engine.score("query", ["word " * words, "one more"])
     assert rows <= {16, 32, 48, *range(64, 512, 64)}

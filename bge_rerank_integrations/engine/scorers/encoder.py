@@ -54,7 +54,8 @@ class EncoderScorer:
         hidden = self._embeddings(batch)
         for layer in self._layers:
             hidden = layer.forward(hidden, packing)
-        return download(self._head(self._last_layer.forward(hidden, packing)))
+        logits = self._head(self._last_layer.forward(hidden, packing))
+        return download(logits[: len(batch)])
 
 
 class _Head:

@@ -69,7 +69,10 @@ class LastLayer(_Block):
         self._key_value = attention.linear(hidden, hidden, "key", "value")
 
     def forward(self, hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """States of each sequence's first token; `(tokens, hidden)` → `(n, hidden)`."""
+        """States of each sequence's first token; `(tokens, hidden)` → `(n, hidden)`.
+
+        On a CPU, rows of no use follow.
+        """
         count = len(packing.lengths)
         firsts = Packing.of([1] * count, hidden.device)
         filler = (0, rows_to_fill(count, hidden.device))
@@ -77,4 +80,4 @@ class LastLayer(_Block):
         key, value = map(self._by_head, self._key_value(hidden).chunk(2, dim=1))
         query = self._by_head(self._query(rows))
         attended = packed_attention(query, key, value, firsts, packing, scale=self._scale)
-        return self._finish(attended, rows)[:count]
+        return self._finish(attended, rows)
