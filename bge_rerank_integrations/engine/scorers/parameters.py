@@ -67,6 +67,9 @@ class Parameters:
         """One linear layer with the outputs of all these, one after the other."""
         weights = [self.read(f"{name}.weight", outputs, inputs) for name in names]
         biases = [self.read(f"{name}.bias", outputs) for name in names]
+        if len(names) == 1:
+            # joined with nothing, they would still be copied
+            return make_linear(weights[0], biases[0])
         return make_linear(torch.cat(weights), torch.cat(biases))
 
     def norm(self, name: str, size: int, eps: float) -> Norm:
