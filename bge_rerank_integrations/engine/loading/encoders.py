@@ -7,7 +7,11 @@ from bge_rerank_integrations.engine.loading.load_request import LoadRequest
 from bge_rerank_integrations.engine.loading.weights import Weights
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
-from bge_rerank_integrations.engine.scorers.encoder_shape import EncoderShape, is_packable
+from bge_rerank_integrations.engine.scorers.encoder_shape import (
+    MODEL_TYPES,
+    EncoderShape,
+    is_packable,
+)
 from bge_rerank_integrations.engine.scorers.parameters import Parameters
 from bge_rerank_integrations.engine.tokenization.pairs import PairTemplate
 from bge_rerank_integrations.errors import UnsupportedModelError
@@ -40,5 +44,5 @@ def _check(checkpoint: Checkpoint) -> None:
         raise UnsupportedModelError(f"{name} classifies into {labels} labels; a reranker has one")
     # transformers 5 would read such a model as if its positions were absolute
     positions = config.get("position_embedding_type", "absolute")
-    if checkpoint.model_type in ("bert", "roberta", "xlm-roberta") and positions != "absolute":
+    if checkpoint.model_type in MODEL_TYPES and positions != "absolute":
         raise UnsupportedModelError(f"{name} has positions of type {positions!r}, not 'absolute'")

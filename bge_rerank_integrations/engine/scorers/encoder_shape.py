@@ -27,8 +27,8 @@ class EncoderNames:
 _BERT = EncoderNames("bert", "bert.pooler.dense", "classifier", False)
 _ROBERTA = EncoderNames("roberta", "classifier.dense", "classifier.out_proj", True)
 
-# by transformers' model_type
-_PACKABLE = {"bert": _BERT, "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "camembert": _ROBERTA}
+# whose layers this package knows, by transformers' model_type
+MODEL_TYPES = {"bert": _BERT, "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "camembert": _ROBERTA}
 
 # what transformers' BertConfig and XLMRobertaConfig take where a checkpoint is silent
 _DEFAULTS = {
@@ -42,13 +42,13 @@ _DEFAULTS = {
 
 def is_packable(config: Mapping[str, Any]) -> bool:
     """Whether this package knows the model's layers."""
-    return config.get("model_type") in _PACKABLE and config.get("hidden_act", "gelu") == "gelu"
+    return config.get("model_type") in MODEL_TYPES and config.get("hidden_act", "gelu") == "gelu"
 
 
 def readable_tokens(config: Mapping[str, Any]) -> int | None:
     """How many tokens a model has positions for, of whatever type; None if it does not say."""
     positions = config.get("max_position_embeddings")
-    names = _PACKABLE.get(str(config.get("model_type")))
+    names = MODEL_TYPES.get(str(config.get("model_type")))
     if positions and names is not None and names.positions_after_padding:
         return int(positions - _given(config)["pad_token_id"] - 1)
     return positions
@@ -84,7 +84,7 @@ class EncoderShape:
         :raises ValueError: if they do not fit each other.
         """
         given = _given(config)
-        names = _PACKABLE[given["model_type"]]
+        names = MODEL_TYPES[given["model_type"]]
         shape = cls(
             names=names,
             vocab_size=int(given["vocab_size"]),
