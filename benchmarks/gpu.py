@@ -65,7 +65,7 @@ def main() -> None:
             RerankEngine(EngineConfig(str(model), device="cuda", dtype=dtype, normalize=False))
             for dtype in ("bfloat16", "float32")
         )
-        lengths = [len(s) for windows in half._tokenizer(pairs) for s in windows]
+        lengths = [len(s) for windows in half._running.tokenizer(pairs) for s in windows]
         bulk_s, short_s = seconds_of(half, pairs, 5), seconds_of(half, short, 50)
         difference = np.abs(np.subtract(half.score_pairs(short), exact.score_pairs(short))).max()
         share = flops(model, lengths) / bulk_s / (arguments.peak_tflops * 1e12)

@@ -147,7 +147,7 @@ def idle_overhead_ms(model: str, pairs: Sequence[Pair]) -> float:
         loaded, tokenizer=tokenize, scorers=(SimpleNamespace(padded=False, score=score),)
     )
     over = []
-    with patch("bge_rerank_integrations.engine.engine.load", lambda _: timed):
+    with patch("bge_rerank_integrations.engine.running_model.load", lambda _: timed):
         engine = RerankEngine(EngineConfig(model))
     for number in range(300):
         query, passage = pairs[number % len(pairs)]

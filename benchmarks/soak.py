@@ -82,7 +82,7 @@ def _fill_the_cache(engine: RerankEngine) -> None:
     for number in range(20_000):
         _, query, documents = _texts(f"cached-{number}")
         # no public way fills the cache without a forward pass; the engine is idle meanwhile
-        engine._tokenizer([(query, document) for document in documents])
+        engine._running.tokenizer([(query, document) for document in documents])
 
 
 def _run(

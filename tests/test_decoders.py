@@ -181,7 +181,7 @@ def test_half_precision_equals_the_whole_model_in_half_precision(
     pairs = [tuple(pair) for pair in reference["pairs"]]
     settings: Any = {"dtype": dtype, "device": "cpu", "normalize": False}
     with RerankEngine(EngineConfig(folder, **settings)) as engine:
-        sequences = [sequence.ids.tolist() for (sequence,) in engine._tokenizer(pairs)]
+        sequences = [sequence.ids.tolist() for (sequence,) in engine._running.tokenizer(pairs)]
         scores = engine.score_pairs(pairs)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     yes = Tokenizer.from_file(f"{folder}/tokenizer.json").encode("Yes", add_special_tokens=False)
@@ -207,8 +207,8 @@ def test_windows_of_a_decoder_begin_like_a_passage() -> None:
         str(GOLDEN / "gemma"), device="cpu", max_length=64, long_documents="window"
     )
     with RerankEngine(config) as engine:
-        (windows,) = engine._tokenizer([("who?", "the panda eats " * 100)])
-        short = engine._tokenizer([("who?", "the panda")])[0][0]
+        (windows,) = engine._running.tokenizer([("who?", "the panda eats " * 100)])
+        short = engine._running.tokenizer([("who?", "the panda")])[0][0]
     assert len(windows) > 3
     begin = short.ids[short.passage_start : short.passage_start + 2].tolist()
     for window in windows:

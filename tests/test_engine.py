@@ -237,7 +237,7 @@ def test_the_model_lives_as_long_as_an_engine_that_reports_its_scores(xlmr: str)
     gc.collect()
     assert logits.is_alive
     assert len(logits.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
-    gone = weakref.ref(logits._scheduler)
+    gone = weakref.ref(logits._running.scheduler)
     del logits
     gc.collect()
     assert gone() is None
@@ -289,7 +289,7 @@ def test_an_engine_let_go_gives_its_memory_back(xlmr: str) -> None:
     engine = RerankEngine(EngineConfig(xlmr, device="cpu"))
     engine.score(QUERY, DOCUMENTS)
     gone = weakref.ref(engine)
-    threads = engine._scheduler._threads
+    threads = engine._running.scheduler._threads
     del engine
     gc.collect()
     assert gone() is None

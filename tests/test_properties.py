@@ -44,7 +44,7 @@ def tied_engine() -> Iterator[RerankEngine]:
     """An engine that gives documents of equal length equal scores."""
     with pytest.MonkeyPatch.context() as patch:
         model = fake_model(FakeScorer(_lengths))
-        patch.setattr("bge_rerank_integrations.engine.engine.load", lambda _: model)
+        patch.setattr("bge_rerank_integrations.engine.running_model.load", lambda _: model)
         with RerankEngine(EngineConfig("fake", normalize=False)) as engine:
             yield engine
 

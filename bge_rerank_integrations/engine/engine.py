@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,13 +9,10 @@ from typing import Any
 from typing_extensions import Self
 
 from bge_rerank_integrations.engine import registry
-from bge_rerank_integrations.engine.loading.devices import release_memory
-from bge_rerank_integrations.engine.loading.model import LoadedModel, load
+from bge_rerank_integrations.engine.running_model import RunningModel
 from bge_rerank_integrations.engine.scheduling.calls import Calls
-from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
-from bge_rerank_integrations.engine.scheduling.stats import EngineStats, State
+from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.engine.scheduling.waiting import run, run_async
-from bge_rerank_integrations.errors import ModelLoadError, RerankError
 from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
 
@@ -41,25 +37,8 @@ class RerankEngine:
     """
 
     def __init__(self, config: EngineConfig | None = None) -> None:
-        self._config = config or EngineConfig()
-        model = _load(self._config)
-        self._tokenizer = model.tokenizer
-        self._device = ",".join(map(str, model.devices))
-        self._dtype = str(model.dtype).removeprefix("torch.")
-        self._max_length = model.max_length
-        self._scheduler = Scheduler(
-            model.tokenizer,
-            model.scorers,
-            max_batch_tokens=model.max_batch_tokens,
-            max_queued_pairs=self._config.max_queued_pairs,
-            layers=len(model.layers),
-        )
-        # the engine that this one keeps alive, because the model ends with it
-        self._first: RerankEngine | None = None
-        self._layers = model.layers if model.is_layerwise else ()
-        self._calls = Calls(self._config, self._scheduler, self._layers)
-        # also runs when the interpreter ends, so that no caller is left waiting then
-        weakref.finalize(self, self._scheduler.close)
+        config = config or EngineConfig()
+        self._use(config, RunningModel(config))
 
     @classmethod
     def shared(cls, model: str | EngineConfig = DEFAULT_MODEL, **settings: Any) -> RerankEngine:
@@ -80,10 +59,7 @@ class RerankEngine:
         The two share threads, queue and figures, and are closed together.
         """
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._first = self
-        twin._config = replace(self._config, normalize=normalize)
-        twin._calls = Calls(twin._config, self._scheduler, self._layers)
+        twin._use(replace(self._config, normalize=normalize), self._running)
         return twin
 
     @property
@@ -99,22 +75,22 @@ class RerankEngine:
     @property
     def device(self) -> str:
         """Where the model runs; several devices with commas between."""
-        return self._device
+        return self._running.device
 
     @property
     def dtype(self) -> str:
         """Precision of the weights, e.g. ``"bfloat16"``."""
-        return self._dtype
+        return self._running.dtype
 
     @property
     def max_length(self) -> int:
         """Tokens of a pair, at most: the setting, within the model's own limit."""
-        return self._max_length
+        return self._running.max_length
 
     @property
     def is_alive(self) -> bool:
         """Whether the engine answers calls: not closed, not failed, not the parent process's."""
-        return self._state() == "ready"
+        return self._running.state == "ready"
 
     def rerank(
         self,
@@ -207,22 +183,11 @@ class RerankEngine:
 
     def stats(self) -> EngineStats:
         """Queue, work done and state, now."""
-        return EngineStats(
-            state=self._state(),
-            model=self.model,
-            device=self.device,
-            dtype=self.dtype,
-            queued_pairs=self._scheduler.queued_pairs,
-            in_flight=self._scheduler.in_flight,
-            cache_hits=self._tokenizer.texts.hits,
-            cache_misses=self._tokenizer.texts.misses,
-            **self._scheduler.counters.snapshot(),
-        )
+        return self._running.stats()
 
     def close(self) -> None:
         """Free the model's memory; callers that still wait get ``EngineClosedError``."""
-        self._scheduler.close()
-        release_memory()
+        self._running.close()
 
     def __enter__(self) -> Self:
         return self
@@ -241,22 +206,9 @@ class RerankEngine:
         return RerankEngine.shared, (self._config,)
 
     def __repr__(self) -> str:
-        return f"RerankEngine({self.model!r}, {self.device}, {self.dtype}, {self._state()})"
+        return f"RerankEngine({self.model!r}, {self.device}, {self.dtype}, {self._running.state})"
 
-    def _state(self) -> State:
-        # in a forked child the engine cannot run any more, as after closing it
-        if self._scheduler.is_closed or not self._scheduler.is_of_this_process:
-            return "closed"
-        return "failed" if self._scheduler.failure is not None else "ready"
-
-
-def _load(config: EngineConfig) -> LoadedModel:
-    """Load a model; what other libraries raise over a broken checkpoint is a ``ModelLoadError``."""
-    try:
-        return load(config)
-    except RerankError:
-        raise
-    except Exception as error:
-        raise ModelLoadError(
-            f"{config.model} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+    def _use(self, config: EngineConfig, running: RunningModel) -> None:
+        self._config = config
+        self._running = running
+        self._calls = Calls(config, running.scheduler, running.layers)

@@ -25,7 +25,7 @@ def make_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeEngine]:
         **settings: object,
     ) -> RerankEngine:
         model = fake_model(*scorers, tokenize=tokenize, max_batch_tokens=max_batch_tokens)
-        monkeypatch.setattr("bge_rerank_integrations.engine.engine.load", lambda _: model)
+        monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", lambda _: model)
         made.append(RerankEngine(EngineConfig("fake", normalize=False, **settings)))  # type: ignore[arg-type]
         return made[-1]
 

@@ -178,7 +178,7 @@ def test_an_interrupt_while_a_call_enters_takes_no_place_for_ever(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make_engine()
-    queue = engine._scheduler._queue
+    queue = engine._running.scheduler._queue
     watch = queue._watch
 
     def interrupted(moment: float, job: object) -> None:

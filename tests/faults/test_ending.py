@@ -33,7 +33,7 @@ def test_closing_with_calls_waiting_at_every_stage(
     calls = [in_thread(engine.score, "q", ["a", "b"])]
     assert scorer.entered.wait(PATIENCE_S)
     calls += [in_thread(engine.score, "q", ["c", "d"]) for _ in range(3)]
-    wait_until(lambda: len(engine._scheduler._queue._jobs) == 4)
+    wait_until(lambda: len(engine._running.scheduler._queue._jobs) == 4)
     started = time.monotonic()
     closing = in_thread(engine.close)
     for call in calls:
@@ -63,7 +63,7 @@ def test_closing_from_many_threads(make_engine: MakeEngine) -> None:
     engine = make_engine()
     for closing in [in_thread(engine.close) for _ in range(8)]:
         closing.result(PATIENCE_S)
-    assert not any(thread.is_alive() for thread in engine._scheduler._threads)
+    assert not any(thread.is_alive() for thread in engine._running.scheduler._threads)
 
 
 def test_a_forward_pass_that_never_ends_does_not_keep_close_for_ever() -> None:
@@ -100,7 +100,7 @@ def test_an_answered_call_leaves_nothing_behind(make_engine: MakeEngine) -> None
 
 PRELUDE = """
 import os, sys, threading, time
-import bge_rerank_integrations.engine.engine as module
+import bge_rerank_integrations.engine.running_model as module
 from bge_rerank_integrations import *
 from fakes import FakeScorer, digest, fake_model
 gate = threading.Event()
@@ -166,7 +166,7 @@ def test_a_forked_child_can_neither_hang_nor_be_answered_wrongly() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         held = threading.Event()
         def hold():
-            with engine._scheduler._queue._lock:
+            with engine._running.scheduler._queue._lock:
                 held.set()
                 time.sleep(1)
         threading.Thread(target=hold, daemon=True).start()
@@ -199,7 +199,7 @@ def test_a_fork_while_a_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert release.wait(PATIENCE_S)
         return fake_model()
 
-    monkeypatch.setattr("bge_rerank_integrations.engine.engine.load", load)
+    monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", load)
     loading = in_thread(RerankEngine.shared, "fake/slow", normalize=False)
     assert entered.wait(PATIENCE_S)
     with warnings.catch_warnings():

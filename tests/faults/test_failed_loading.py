@@ -124,7 +124,7 @@ def test_the_next_attempt_is_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
             raise error
         return fake_model()
 
-    monkeypatch.setattr("bge_rerank_integrations.engine.engine.load", load)
+    monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", load)
     with pytest.raises(ModelLoadError, match="the disk was full"):
         RerankEngine.shared("fake/loading", normalize=False)
     with pytest.raises(ModelLoadError, match="fake/loading cannot be loaded: RuntimeError: a bug"):
@@ -140,7 +140,7 @@ def test_callers_that_wait_for_a_loading_that_fails(monkeypatch: pytest.MonkeyPa
         assert release.wait(PATIENCE_S)
         raise ModelLoadError("the disk was full")
 
-    monkeypatch.setattr("bge_rerank_integrations.engine.engine.load", load)
+    monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", load)
     callers = [in_thread(RerankEngine.shared, "fake/many") for _ in range(8)]
     release.set()
     started = time.monotonic()
@@ -156,7 +156,7 @@ def test_loading_one_model_does_not_hold_up_another(monkeypatch: pytest.MonkeyPa
         assert config.model != "fake/slow" or release.wait(PATIENCE_S)
         return fake_model()
 
-    monkeypatch.setattr("bge_rerank_integrations.engine.engine.load", load)
+    monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", load)
     slow = in_thread(RerankEngine.shared, "fake/slow", normalize=False)
     with RerankEngine.shared("fake/quick", normalize=False) as quick:
         assert_works(quick)

@@ -49,7 +49,7 @@ def test_a_fatal_device_error_answers_all_at_once(
     assert scorer.entered.wait(PATIENCE_S)
     # one queued behind it, one that waits for a place
     calls += [in_thread(engine.score, "q", ["c", "d"]) for _ in range(2)]
-    wait_until(lambda: len(engine._scheduler._queue._jobs) == 3)
+    wait_until(lambda: len(engine._running.scheduler._queue._jobs) == 3)
     gate.set()
     started = time.monotonic()
     for call in calls:
@@ -71,7 +71,7 @@ def test_a_fatal_device_error_answers_all_at_once(
 
 def test_a_shared_engine_that_failed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "bge_rerank_integrations.engine.engine.load", lambda _: fake_model(FakeScorer(fatal))
+        "bge_rerank_integrations.engine.running_model.load", lambda _: fake_model(FakeScorer(fatal))
     )
     broken = RerankEngine.shared("fake/failing", normalize=False)
     with pytest.raises(EngineFailedError):
@@ -103,7 +103,7 @@ def test_a_killed_thread_fails_the_engine(make_engine: MakeEngine, name: str) ->
     gate = Event()
     scorer = FakeScorer(gate=gate)
     engine = make_engine(scorer)
-    thread = next(t for t in engine._scheduler._threads if t.name == f"bge-rerank-{name}")
+    thread = next(t for t in engine._running.scheduler._threads if t.name == f"bge-rerank-{name}")
     call = in_thread(engine.score, "q", ["a", "b"])
     assert scorer.entered.wait(PATIENCE_S)
     kill(thread)
@@ -113,7 +113,7 @@ def test_a_killed_thread_fails_the_engine(make_engine: MakeEngine, name: str) ->
     gate.set()
     assert isinstance(error_of(call), EngineFailedError)
     assert error_of(late) is not None
-    assert isinstance(engine._scheduler.failure, SystemExit)
+    assert isinstance(engine._running.scheduler.failure, SystemExit)
     with pytest.raises(EngineFailedError, match="SystemExit"):
         engine.score("q", ["later"])
     assert_works(make_engine())
@@ -125,7 +125,7 @@ def test_a_failure_of_one_replica_is_everyones(make_engine: MakeEngine) -> None:
     engine = make_engine(healthy, max_batch_tokens=4)
     held = in_thread(engine.score, "q", ["abc"])
     assert healthy.entered.wait(PATIENCE_S)
-    engine._scheduler._start("scorer-1", _runner(engine), broken)
+    engine._running.scheduler._start("scorer-1", _runner(engine), broken)
     assert isinstance(error_of(in_thread(engine.score, "q", ["fatal"])), EngineFailedError)
     assert isinstance(error_of(held), EngineFailedError)
     gate.set()
@@ -137,7 +137,7 @@ def test_a_failure_of_one_replica_is_everyones(make_engine: MakeEngine) -> None:
 def _runner(engine: RerankEngine) -> object:
     from bge_rerank_integrations.engine.scheduling.runner import BatchRunner
 
-    running = engine._scheduler
+    running = engine._running.scheduler
     return BatchRunner(running._queue, running.counters, max_batch_tokens=4, layers=1).run
 
 
