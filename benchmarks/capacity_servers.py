@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import numpy as np
 
 from benchmarks.capacity import Replica
+from benchmarks.machine import memory_mib
 from benchmarks.sleeping import SleepingScorer
 from bge_rerank_integrations import EngineConfig, Ranking
 from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
@@ -47,11 +47,8 @@ class Server:
 
     def memory_mib(self) -> dict[str, int]:
         """Memory that no file backs now, and the most that was resident (Linux)."""
-        fields = dict(
-            line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        )
-        names = {"anonymous": "RssAnon", "peak": "VmHWM"}
-        return {name: int(fields[field].split()[0]) >> 10 for name, field in names.items()}
+        kinds = {"anonymous": "RssAnon", "peak": "VmHWM"}
+        return {name: int(memory_mib(kind, self.pid)) for name, kind in kinds.items()}
 
 
 @contextmanager

@@ -37,10 +37,16 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def resident_mib() -> float:
-    """Resident memory of this process, on Linux."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def memory_mib(kind: str, process: int | str = "self") -> float:
+    """Memory of a process, on Linux.
+
+    :param kind: ``"VmRSS"`` is resident now, ``"VmHWM"`` at most so far, ``"RssAnon"`` what no file
+        backs.
+    """
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{kind}:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"this system does not tell {kind} of a process")
 
 
 def _cpu_field(name: str) -> str:

@@ -17,18 +17,11 @@ import torch
 from tokenizers import Tokenizer
 
 from benchmarks.checkpoints import with_weights
+from benchmarks.machine import memory_mib
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.engine.loading.model import load
 
 _POLL_S = 0.002
-
-
-def anonymous_bytes() -> int:
-    """Memory of this process that no file backs (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("this system does not tell anonymous memory apart")
 
 
 class Peak(threading.Thread):
@@ -36,12 +29,12 @@ class Peak(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.bytes = 0
+        self.mib = 0.0
         self.stopped = False
 
     def run(self) -> None:
         while not self.stopped:
-            self.bytes = max(self.bytes, anonymous_bytes())
+            self.mib = max(self.mib, memory_mib("RssAnon"))
             time.sleep(_POLL_S)
 
 
@@ -57,7 +50,7 @@ def main() -> None:
             raise SystemExit("give a folder with weights: making them would count as well")
     # a tokenizer of 250,000 pieces takes memory too, but none of it is weights
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
-    before = anonymous_bytes()
+    before = memory_mib("RssAnon")
     del tokenizer
     peak = Peak()
     peak.start()
@@ -66,12 +59,12 @@ def main() -> None:
     peak.join()
     files = sum(file.stat().st_size for file in arguments.model.glob("*.safetensors"))
     # checkpoints are float32 here
-    weights = files * torch.empty(0, dtype=model.dtype).element_size() // 4
+    weights_mib = files * torch.empty(0, dtype=model.dtype).element_size() / 4 / 2**20
     figures = {
-        "weights_mib": weights >> 20,
-        "peak_mib": (peak.bytes - before) >> 20,
-        "after_mib": (anonymous_bytes() - before) >> 20,
-        "peak_over_weights": round((peak.bytes - before) / weights, 2),
+        "weights_mib": int(weights_mib),
+        "peak_mib": int(peak.mib - before),
+        "after_mib": int(memory_mib("RssAnon") - before),
+        "peak_over_weights": round((peak.mib - before) / weights_mib, 2),
     }
     print(json.dumps(figures))
 

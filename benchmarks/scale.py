@@ -25,7 +25,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.machine import describe_machine, resident_mib
+from benchmarks.machine import describe_machine, memory_mib
 from benchmarks.sleeping import SleepingScorer
 from benchmarks.texts import Pair, read_pairs
 from bge_rerank_integrations import EngineConfig, RerankEngine
@@ -113,7 +113,7 @@ def linear_cost(engine: RerankEngine, pairs: Iterator[Pair], rounds: int) -> dic
                 engine.score_pairs(iter(texts))
                 seconds = time.process_time() - started
                 spent[size].append(seconds / (engine.stats().tokens - before))
-            memory[size] = resident_mib()
+            memory[size] = memory_mib("VmRSS")
     per_token = {size: median(values) for size, values in spent.items()}
     return {
         "cpu_us_per_token": {size: 1e6 * value for size, value in per_token.items()},

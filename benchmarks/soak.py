@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import bge_rerank_integrations
-from benchmarks.machine import resident_mib
+from benchmarks.machine import memory_mib
 from bge_rerank_integrations import DeadlineError, EngineConfig, InputError, RerankEngine
 
 ROOT = Path(__file__).parents[1]
@@ -169,7 +169,7 @@ def _texts(name: str) -> tuple[float, str, list[str]]:
 def _usage() -> dict[str, float]:
     """Resident memory, threads and open files of this process."""
     return {
-        "memory_mb": round(resident_mib(), 2),
+        "memory_mb": round(memory_mib("VmRSS"), 2),
         # the system's, which has those of torch and of the tokenizer too
         "threads": len(os.listdir("/proc/self/task")),
         "files": len(os.listdir("/proc/self/fd")),
