@@ -9,7 +9,8 @@ from typing import Any
 from typing_extensions import Self
 
 from bge_rerank_integrations.engine import registry
-from bge_rerank_integrations.engine.running_model import RunningModel
+from bge_rerank_integrations.engine.loading.model import LoadedModel
+from bge_rerank_integrations.engine.running_model import RunningModel, load_and_run
 from bge_rerank_integrations.engine.scheduling.calls import Calls
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.engine.scheduling.waiting import run, run_async
@@ -38,7 +39,14 @@ class RerankEngine:
 
     def __init__(self, config: EngineConfig | None = None) -> None:
         config = config or EngineConfig()
-        self._use(config, RunningModel(config))
+        self._use(config, load_and_run(config))
+
+    @classmethod
+    def on(cls, model: LoadedModel, config: EngineConfig) -> Self:
+        """An engine on a model that is loaded already; ``config`` says how to run it."""
+        engine = object.__new__(cls)
+        engine._use(config, RunningModel(config, model))
+        return engine
 
     @classmethod
     def shared(cls, model: str | EngineConfig = DEFAULT_MODEL, **settings: Any) -> RerankEngine:

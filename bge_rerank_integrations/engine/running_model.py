@@ -13,15 +13,13 @@ from bge_rerank_integrations.settings import EngineConfig
 
 
 class RunningModel:
-    """Loads a model and starts its threads; ends them when nothing refers to it any more.
+    """Starts a model's threads; ends them when nothing refers to it any more.
 
     :param config: the settings.
-    :raises ModelLoadError: if the model cannot be loaded.
-    :raises ConfigurationError: if a setting does not fit this machine or model.
+    :param model: what they name, loaded.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
-        model = _load(config)
+    def __init__(self, config: EngineConfig, model: LoadedModel) -> None:
         self.tokenizer = model.tokenizer
         self.device = ",".join(map(str, model.devices))
         self.dtype = str(model.dtype).removeprefix("torch.")
@@ -66,13 +64,18 @@ class RunningModel:
         release_memory()
 
 
-def _load(config: EngineConfig) -> LoadedModel:
-    """Load a model; what other libraries raise over a broken checkpoint is a ``ModelLoadError``."""
+def load_and_run(config: EngineConfig) -> RunningModel:
+    """Load a model and start its threads.
+
+    :raises ModelLoadError: if the model cannot be loaded, whatever another library raised.
+    :raises ConfigurationError: if a setting does not fit this machine or model.
+    """
     try:
-        return load(config)
+        model = load(config)
     except RerankError:
         raise
     except Exception as error:
         raise ModelLoadError(
             f"{config.model} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
+    return RunningModel(config, model)

@@ -14,7 +14,7 @@ MakeEngine = Callable[..., RerankEngine]
 
 
 @pytest.fixture
-def make_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeEngine]:
+def make_engine() -> Iterator[MakeEngine]:
     """Makes engines over fake scorers; scores are the fakes' digests themselves."""
     made: list[RerankEngine] = []
 
@@ -25,8 +25,8 @@ def make_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeEngine]:
         **settings: object,
     ) -> RerankEngine:
         model = fake_model(*scorers, tokenize=tokenize, max_batch_tokens=max_batch_tokens)
-        monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", lambda _: model)
-        made.append(RerankEngine(EngineConfig("fake", normalize=False, **settings)))  # type: ignore[arg-type]
+        config = EngineConfig("fake", normalize=False, **settings)  # type: ignore[arg-type]
+        made.append(RerankEngine.on(model, config))
         return made[-1]
 
     yield make
