@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
 from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer
-from bge_rerank_integrations.engine.scheduling.requests import request_for_documents
 from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.inputs import check_documents, check_query
 from bge_rerank_integrations.settings import EngineConfig
 
 
@@ -30,7 +30,8 @@ class DocumentCutter:
 
         :raises InputError: for texts that are not valid Unicode.
         """
-        request_for_documents(query, documents)
+        check_query(query)
+        check_documents(documents)
         if max_tokens >= self._max_length and self._config.long_documents == "truncate":
             # the engine cuts earlier
             return list(documents)
@@ -50,7 +51,8 @@ class DocumentCutter:
         :raises InputError: naming the document that does not fit beside the query, or that is
             not valid Unicode.
         """
-        request_for_documents(query, documents)
+        check_query(query)
+        check_documents(documents)
         pairs = [(query, document) for document in documents]
         for index, encoding in enumerate(self._tokenizer.encode_batch(pairs)):
             if len(encoding.ids) > self._max_length:

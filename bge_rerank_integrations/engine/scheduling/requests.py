@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bge_rerank_integrations.engine.scheduling.jobs import TextPair
 from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.texts import check_text
+from bge_rerank_integrations.inputs import check_documents, check_query, check_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,13 @@ class Request:
     indices: Sequence[int]
 
 
-def request_for_documents(query: str, documents: Sequence[str]) -> Request:
+def request_for_documents(query: str, documents: Iterable[str]) -> Request:
     """One query against several documents.
 
     :raises InputError: naming the document that is not a string or holds a lone surrogate.
     """
-    if isinstance(documents, str):
-        raise InputError(
-            f"documents must be a sequence of strings, got one string: {documents[:40]!r}"
-        )
-    if not isinstance(documents, Iterable):
-        raise InputError(f"documents must be a sequence of strings, got {type(documents).__name__}")
-    check_text(query, "query", None)
-    # read once: an iterator would be empty the second time, and its documents lost
-    pairs = [(query, document) for document in documents]
-    for index, (_, document) in enumerate(pairs):
-        check_text(document, f"document {index}", index)
+    check_query(query)
+    pairs = [(query, document) for document in check_documents(documents)]
     return _without_repetitions(pairs, 0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
+from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 
 try:
     # both halves of the extra, before a room that needs them is entered
@@ -21,13 +21,13 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("remote") from error
     raise
 
+from bge_rerank_integrations.inputs import check_documents, check_query
 from bge_rerank_integrations.ranking import RankedDocument, Ranking, check_selection, rank
 from bge_rerank_integrations.serving.client.answers import read_results, read_tokens
 from bge_rerank_integrations.serving.client.checks import check_key, check_settings
 from bge_rerank_integrations.serving.client.dialects import DIALECTS
 from bge_rerank_integrations.serving.client.transport import Transport
 from bge_rerank_integrations.settings import DEFAULT_MODEL
-from bge_rerank_integrations.texts import check_text
 
 
 class RemoteReranker:
@@ -187,13 +187,10 @@ class RemoteReranker:
     ) -> list[Sequence[str]]:
         """Check a call, and split its documents into requests."""
         check_selection(top_n, score_threshold)
-        if isinstance(documents, str):
-            raise InputError("documents must be a sequence of strings, got one string")
-        check_text(query, "query", None)
-        for index, document in enumerate(documents):
-            check_text(document, f"document {index}", index)
-        size = self._max_documents or max(len(documents), 1)
-        return [documents[start : start + size] for start in range(0, len(documents), size)]
+        check_query(query)
+        texts = check_documents(documents)
+        size = self._max_documents or max(len(texts), 1)
+        return [texts[start : start + size] for start in range(0, len(texts), size)]
 
     def _body(self, query: str, chunk: Sequence[str]) -> bytes:
         raw = not self._normalize

@@ -1,0 +1,54 @@
+"""What a query and its documents may be, wherever the model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bge_rerank_integrations.errors import InputError
+
+
+def check_query(query: object) -> None:
+    """Refuse a query that cannot be scored.
+
+    :raises InputError: if it is not a string or not valid Unicode.
+    """
+    check_text(query, "query", None)
+
+
+def check_documents(documents: Iterable[str]) -> list[str]:
+    """Read documents once, and refuse those that cannot be scored.
+
+    :param documents: any iterable, a generator too.
+    :returns: the documents, in their order.
+    :raises InputError: for one string, for what cannot be iterated, and for a document that is not
+        a string or not valid Unicode; that one is named.
+    """
+    if isinstance(documents, str):
+        raise InputError(
+            f"documents must be a sequence of strings, got one string: {documents[:40]!r}"
+        )
+    if not isinstance(documents, Iterable):
+        raise InputError(f"documents must be a sequence of strings, got {type(documents).__name__}")
+    checked = list(documents)
+    for index, document in enumerate(checked):
+        check_text(document, f"document {index}", index)
+    return checked
+
+
+def check_text(text: object, name: str, index: int | None) -> None:
+    """Refuse a text that cannot be scored.
+
+    :param name: what to call it in the error, e.g. ``document 3``.
+    :param index: position in the caller's list; None means the query.
+    :raises InputError: if it is not a string or not valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{name} must be a string, got {type(text).__name__}", index)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} holds a lone surrogate ({text[error.start]!r} at character {error.start}) "
+            "and is not valid Unicode",
+            index,
+        ) from error
