@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from bge_rerank_integrations.errors import ConfigurationError, InputError, RerankError
+from bge_rerank_integrations.errors import ConfigurationError, InputError, ScoringError
 from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.serving.dialects.base import Answer, Question
 from bge_rerank_integrations.serving.problems import Kind, Problem
@@ -130,12 +130,8 @@ class RerankService:
             documents = await self._fitted(engine, question)
             left_s = max(deadline - time.monotonic(), 0.0)
             return await engine.arerank(question.query, documents, timeout_s=left_s)
-        except RerankError as error:
-            index = getattr(error, "index", None)
-            if index is not None:
-                # in the request's list, not in this question's
-                error.index = first + index  # type: ignore[attr-defined]
-            raise
+        except (InputError, ScoringError) as error:
+            raise _renumbered(error, first) from error
 
     async def _fitted(self, engine: ServedEngine, question: Question) -> Sequence[str]:
         limit, documents = question.max_tokens_per_document, question.documents
@@ -170,6 +166,17 @@ class RerankService:
             raise InputError(
                 f"{name} may hold {self.settings.max_characters} characters, got {len(text)}", index
             )
+
+
+def _renumbered(error: InputError | ScoringError, first: int) -> InputError | ScoringError:
+    """The error of one question, with its document counted among those of all questions."""
+    if error.index is None:
+        return error
+    index = first + error.index
+    # once: what the message quotes comes after the document's number
+    message = str(error).replace(f"document {error.index}", f"document {index}", 1)
+    cls = InputError if isinstance(error, InputError) else ScoringError
+    return cls(message, index)
 
 
 def _checked(engine: ServedEngine) -> ServedEngine:

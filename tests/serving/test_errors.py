@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -15,6 +16,8 @@ from bge_rerank_integrations import (
     InputError,
     NonFiniteScoreError,
     OverloadedError,
+    Ranking,
+    ScoringError,
 )
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.conftest import Serve
@@ -111,6 +114,58 @@ async def test_the_index_counts_the_documents_of_all_pairs(serve: Serve) -> None
         "param": "documents[1]",
         "code": 400,
     }
+
+
+class FailingOn(FakeEngine):
+    """Fails on one text, as an engine that counts the documents of one question.
+
+    :param make: the error, from the document's index.
+    """
+
+    def __init__(self, text: str, make: Callable[[int], Exception]) -> None:
+        super().__init__()
+        self._text, self._make = text, make
+
+    async def arerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Ranking:
+        if self._text in documents:
+            raise self._make(documents.index(self._text))
+        return await super().arerank(query, documents, top_n, score_threshold, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("path", ["/score", "/v1/score", "/vllm/score", "/azion/ai/run/m"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda index: ScoringError(f"scoring document {index} failed: document 0", index),
+            "scoring document 2 failed: document 0",
+        ),
+        (
+            lambda index: InputError(f"document {index} cannot be tokenized", index),
+            "document 2 cannot be tokenized",
+        ),
+        (
+            lambda index: NonFiniteScoreError(index, float("nan")),
+            "the score of document 2 must be finite, the model gave nan",
+        ),
+    ],
+)
+async def test_message_and_parameter_name_the_same_document_of_two_lists(
+    serve: Serve, path: str, make: Callable[[int], Exception], message: str
+) -> None:
+    async with serve(FailingOn("bad", make)) as client:
+        body = {"text_1": ["p", "q", "r"], "text_2": ["a", "b", "bad"]}
+        response = await client.post(path, json=body)
+    error = response.json()["error"]
+    assert (error["message"], error["param"]) == (message, "documents[2]")
 
 
 @pytest.mark.parametrize("path", BODIES)

@@ -164,3 +164,13 @@ async def test_a_deadline_is_kept(engine: RerankEngine) -> None:
         response = await client.post("/rerank", json=body)
     assert response.status_code == 504
     assert response.json()["error_type"] == "backend"
+
+
+async def test_a_document_of_two_lists_is_named_as_the_request_counts_it(
+    client: httpx.AsyncClient,
+) -> None:
+    body = b'{"text_1": ["p", "q", "r"], "text_2": ["a", "b", "bad \\ud800"]}'
+    headers = {"Content-Type": "application/json"}
+    error = (await client.post("/score", content=body, headers=headers)).json()["error"]
+    assert error["message"].startswith("document 2 holds a lone surrogate")
+    assert error["param"] == "documents[2]"
