@@ -30,7 +30,7 @@ from bge_rerank_integrations.settings import EngineConfig
 
 if TYPE_CHECKING:
     from bge_rerank_integrations.engine.engine import RerankEngine
-    from bge_rerank_integrations.serving.client import RemoteReranker
+    from bge_rerank_integrations.remote import RemoteReranker
 
 __version__ = "0.1.0"
 
@@ -65,7 +65,7 @@ def __getattr__(name: str) -> Any:
 
         return RerankEngine
     if name == "RemoteReranker":
-        from bge_rerank_integrations.serving.client import RemoteReranker
+        from bge_rerank_integrations.remote import RemoteReranker
 
         return RemoteReranker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bge_rerank_integrations.cli.options import Device, Dtype, MaxLength, Model
+from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.errors import MissingExtraError
-from bge_rerank_integrations.serving.settings import API_KEY_VARIABLE, ServerSettings
+from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""One engine for many processes: an HTTP server, a client for it and for hosted services, Ray."""
+"""One engine for many processes: an HTTP server, and the same server on Ray."""

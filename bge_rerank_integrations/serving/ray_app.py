@@ -25,8 +25,9 @@ except ModuleNotFoundError as error:
 from pydantic import BaseModel, ConfigDict, Field
 
 from bge_rerank_integrations.engine.engine import RerankEngine
+from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.serving.app import create_app
-from bge_rerank_integrations.serving.settings import API_KEY_VARIABLE, ServerSettings
+from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, Dtype, EngineConfig
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from bge_rerank_integrations.errors import ConfigurationError
 
-API_KEY_VARIABLE = "BGE_RERANK_API_KEY"
-
 
 @dataclass(frozen=True)
 class ServerSettings:

@@ -14,8 +14,8 @@ from integration.missing import import_without
     [
         ("bge_rerank_integrations.serving.app", "fastapi", "serve"),
         ("bge_rerank_integrations.serving.app", "prometheus_client", "serve"),
-        ("bge_rerank_integrations.serving.client", "httpx", "remote"),
-        ("bge_rerank_integrations.serving.client", "tenacity", "remote"),
+        ("bge_rerank_integrations.remote", "httpx", "remote"),
+        ("bge_rerank_integrations.remote", "tenacity", "remote"),
         ("bge_rerank_integrations.serving.ray_app", "ray", "ray"),
     ],
 )

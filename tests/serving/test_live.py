@@ -30,7 +30,7 @@ from bge_rerank_integrations import (
 from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
 from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
 from bge_rerank_integrations.ranking import sigmoid
-from bge_rerank_integrations.serving.client import DIALECTS
+from bge_rerank_integrations.remote import DIALECTS
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 from serving.live import live_server

@@ -29,7 +29,7 @@ from bge_rerank_integrations.errors import (
     RemoteError,
     RerankError,
 )
-from bge_rerank_integrations.serving.client.answers import Reply, error_message, read_json
+from bge_rerank_integrations.remote.responses import Reply, error_message, read_json
 
 _PASSING_STATUSES = frozenset({429, 502, 503, 504})
 # jitter: clients that failed together should not come back together

@@ -27,7 +27,7 @@ from bge_rerank_integrations import (
     RemoteReranker,
     Reranker,
 )
-from bge_rerank_integrations.serving.client import DIALECTS
+from bge_rerank_integrations.remote import DIALECTS
 
 # in the form that each service documents, with a result for every document
 ANSWERS: dict[str, Any] = json.loads((Path(__file__).parent / "answers.json").read_text("utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -13,9 +14,8 @@ from typing_extensions import Self
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 
 try:
-    # both halves of the extra, before a room that needs them is entered
-    import httpx  # noqa: F401
-    import tenacity  # noqa: F401
+    import httpx
+    import tenacity  # noqa: F401  # fails here, with the pip command, and not in transport.py
 except ModuleNotFoundError as error:
     if error.name in ("httpx", "tenacity"):
         raise MissingExtraError("remote") from error
@@ -23,10 +23,9 @@ except ModuleNotFoundError as error:
 
 from bge_rerank_integrations.inputs import check_documents, check_query
 from bge_rerank_integrations.ranking import RankedDocument, Ranking, check_selection, rank
-from bge_rerank_integrations.serving.client.answers import read_results, read_tokens
-from bge_rerank_integrations.serving.client.checks import check_key, check_settings
-from bge_rerank_integrations.serving.client.dialects import DIALECTS
-from bge_rerank_integrations.serving.client.transport import Transport
+from bge_rerank_integrations.remote.dialects import DIALECTS
+from bge_rerank_integrations.remote.responses import read_results, read_tokens
+from bge_rerank_integrations.remote.transport import Transport
 from bge_rerank_integrations.settings import DEFAULT_MODEL
 
 
@@ -77,10 +76,10 @@ class RemoteReranker:
         max_documents: int | None = None,
         transport: Any = None,
     ) -> None:
-        check_settings(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
+        _check_settings(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
         self._dialect = DIALECTS[dialect]
         key = api_key if api_key is not None else os.environ.get(self._dialect.key_variable)
-        check_key(key)
+        _check_key(key)
         self._settings = {
             "base_url": base_url,
             "dialect": dialect,
@@ -224,6 +223,50 @@ class RemoteReranker:
         kept = tuple(RankedDocument(results[place.index].index, place.score) for place in ranked)
         tokens = sum(read_tokens(self._dialect, answer) for answer in answers)
         return Ranking(kept, tokens, self._model)
+
+
+def _check_settings(
+    base_url: str,
+    dialect: str,
+    normalize: bool,
+    timeout_s: float,
+    max_attempts: int,
+    max_documents: int | None,
+) -> None:
+    """Check what a remote reranker is made from.
+
+    :raises ConfigurationError: naming the setting, what was expected and what came.
+    """
+    if dialect not in DIALECTS:
+        raise ConfigurationError(
+            f"dialect must be one of {', '.join(map(repr, DIALECTS))}, got {dialect!r}"
+        )
+    try:
+        url = httpx.URL(base_url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ConfigurationError(f"base_url must be a URL, got {base_url!r}") from error
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
+        # a password in the URL would be in logs
+        raise ConfigurationError(
+            "base_url must be http:// or https:// with a host, without user, password and query"
+        )
+    speaks_logits = DIALECTS[dialect].answers_logits or DIALECTS[dialect].raw_options is not None
+    if not normalize and not speaks_logits:
+        raise ConfigurationError(f"normalize=False: {dialect} reports no logits")
+    if not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise ConfigurationError(f"timeout_s must be finite and above 0, got {timeout_s!r}")
+    for name, value in (("max_attempts", max_attempts), ("max_documents", max_documents)):
+        if value is not None and (isinstance(value, bool) or value < 1):
+            raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
+
+
+def _check_key(key: str | None) -> None:
+    """Refuse a key that no header can carry.
+
+    :raises ConfigurationError: without the key in its message.
+    """
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
+        raise ConfigurationError("api_key must be printable ASCII without spaces around it")
 
 
 def _unpickled(settings: dict[str, Any], has_key: bool) -> RemoteReranker:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bge_rerank_integrations.errors import RemoteError
 from bge_rerank_integrations.ranking import RankedDocument
-from bge_rerank_integrations.serving.client.dialects import RemoteDialect
+from bge_rerank_integrations.remote.dialects import RemoteDialect
 
 _MAX_QUOTED = 200
 
