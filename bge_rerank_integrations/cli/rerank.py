@@ -127,7 +127,7 @@ def _check_use(has_files: bool, bulk: Path | None, output: Path | None) -> None:
 
 
 def _score_rows(engine: RerankEngine, source: Path, target: Path) -> None:
-    from bge_rerank_integrations.serving.bulk import score_file
+    from bge_rerank_integrations.bulk import score_file
 
     scored = score_file(engine, source, target, show_progress=True)
     typer.echo(f"{scored} rows scored; {target} is complete", err=True)

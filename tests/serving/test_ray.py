@@ -185,7 +185,7 @@ def test_a_dataset_is_scored_by_one_engine_an_actor(
 ) -> None:
     import ray.data
 
-    from bge_rerank_integrations.serving.bulk import RerankBatch
+    from bge_rerank_integrations.bulk import RerankBatch
 
     serve.delete("default")
     config = EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")

@@ -1,4 +1,4 @@
-"""Scoring of whole files and datasets: rows in, the same rows with a score out."""
+"""Score the rows of a file, or the batches of a Ray dataset."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
+from bge_rerank_integrations.bulk.files import JsonLines, Parquet, RowFiles
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.errors import ConfigurationError, InputError
-from bge_rerank_integrations.serving.bulk_files import JsonLines, Parquet, RowFiles
 from bge_rerank_integrations.settings import EngineConfig
 
 # large enough for full batches, small enough that a kill costs little

@@ -18,8 +18,7 @@ import pyarrow.parquet
 import pytest
 
 from bge_rerank_integrations import ConfigurationError, EngineConfig, InputError, RerankEngine
-from bge_rerank_integrations.serving import bulk
-from bge_rerank_integrations.serving.bulk import RerankBatch, score_file
+from bge_rerank_integrations.bulk import RerankBatch, score_file, scoring
 
 ROWS = [{"id": n, "query": f"q{n % 7}", "document": f"döcument {n}"} for n in range(100)]
 
@@ -43,7 +42,7 @@ class Scorer:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 8)
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
