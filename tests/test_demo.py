@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bge_rerank_integrations import MissingExtraError
-from bge_rerank_integrations.cli import two_stage
 from bge_rerank_integrations.cli.app import app
-from bge_rerank_integrations.cli.demo import DEFAULT_QUESTION
+from bge_rerank_integrations.cli.demo import two_stage
+from bge_rerank_integrations.cli.demo.command import DEFAULT_QUESTION
+from bge_rerank_integrations.cli.demo.tables import closing_line
+from bge_rerank_integrations.cli.demo.two_stage import FirstStage, Run, installed_frameworks
 from bge_rerank_integrations.cli.passages import Passage, python_reference
-from bge_rerank_integrations.cli.tables import closing_line
-from bge_rerank_integrations.cli.two_stage import FirstStage, Run, installed_frameworks
 from bge_rerank_integrations.first_stage import BM25Index
 from bge_rerank_integrations.ranking import RankedDocument
 from bge_rerank_integrations.settings import EngineConfig

@@ -9,7 +9,7 @@ from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 
-from bge_rerank_integrations.cli.two_stage import FirstStage, Run, timed
+from bge_rerank_integrations.cli.demo.two_stage import FirstStage, Run, timed
 from bge_rerank_integrations.ranking import RankedDocument
 
 

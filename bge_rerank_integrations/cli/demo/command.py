@@ -1,4 +1,4 @@
-"""``bge-rerank demo``: two-stage retrieval over text that every Python has."""
+"""The command ``bge-rerank demo``: its steps, top to bottom."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bge_rerank_integrations.cli.demo.tables import (
+    after_table,
+    before_table,
+    closing_line,
+    time_table,
+)
+from bge_rerank_integrations.cli.demo.two_stage import FirstStage, installed_frameworks, timed
 from bge_rerank_integrations.cli.options import Model
 from bge_rerank_integrations.cli.passages import python_reference
-from bge_rerank_integrations.cli.tables import after_table, before_table, closing_line, time_table
-from bge_rerank_integrations.cli.two_stage import FirstStage, installed_frameworks, timed
 from bge_rerank_integrations.errors import InputError, MissingExtraError
 from bge_rerank_integrations.first_stage import BM25Index
 from bge_rerank_integrations.settings import BUILT_IN_MODEL

@@ -8,7 +8,7 @@ from bge_rerank_integrations.llama_index import BGERerank  # isort: skip
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from bge_rerank_integrations.cli.two_stage import FirstStage, Run, timed
+from bge_rerank_integrations.cli.demo.two_stage import FirstStage, Run, timed
 from bge_rerank_integrations.ranking import RankedDocument
 
 

@@ -8,8 +8,8 @@ from textwrap import shorten
 from rich.table import Table
 from rich.text import Text
 
+from bge_rerank_integrations.cli.demo.two_stage import Run
 from bge_rerank_integrations.cli.passages import Passage
-from bge_rerank_integrations.cli.two_stage import Run
 
 _LONG, _SHORT = 180, 64  # characters of an excerpt
 _TITLE = "bold cyan"

@@ -69,7 +69,7 @@ def installed_frameworks() -> tuple[list[Framework], list[MissingExtraError]]:
     missing: list[MissingExtraError] = []
     for name in ("ask_llama_index", "ask_langchain"):
         try:
-            installed.append(import_module(f"bge_rerank_integrations.cli.{name}"))
+            installed.append(import_module(f"bge_rerank_integrations.cli.demo.{name}"))
         except MissingExtraError as error:
             missing.append(error)
     return installed, missing

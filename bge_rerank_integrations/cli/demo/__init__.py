@@ -1,0 +1,1 @@
+"""``bge-rerank demo``: two-stage retrieval over text that every Python has."""
