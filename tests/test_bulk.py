@@ -123,7 +123,7 @@ def test_types_of_other_columns_stay(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ('{"query": "a", "document": "b 1"}\n{"query"\n', "in.jsonl:2: not JSON"),
-        ('{"query": "a", "document": "b 1"}\n\n3\n', "in.jsonl:3: an object was expected"),
+        ('{"query": "a", "document": "b 1"}\n\n3\n', "in.jsonl:3: expected a JSON object, got int"),
     ],
 )
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, lines: str, message: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.evaluation import bm25, read_beir, text_only
-from bge_rerank_integrations.evaluation.lines import json_objects
+from bge_rerank_integrations.jsonl import json_objects
 from training.records import normalized
 
 DEPTH = 50

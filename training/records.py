@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bge_rerank_integrations.evaluation import read_beir, read_candidate_lists
-from bge_rerank_integrations.evaluation.lines import json_objects
+from bge_rerank_integrations.jsonl import json_objects
 
 # Sets whose `group` is the title of the article that the passage comes from.
 TITLED = {

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
+from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from bge_rerank_integrations.jsonl import parse_object, read_lines
 
 
 class RowFiles(Protocol):
@@ -90,18 +91,8 @@ class JsonLines:
             os.fsync(target.fileno())
 
     def _rows(self, skip: int) -> Iterator[dict[str, Any]]:
-        with self._source.open("rb") as source:
-            lines = ((number, line) for number, line in enumerate(source, 1) if line.strip())
-            for number, line in islice(lines, skip, None):
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    message = f"{self._source}:{number}: not JSON: {error}"
-                    raise InputError(message, number - 1) from error
-                if not isinstance(row, dict):
-                    message = f"{self._source}:{number}: an object was expected"
-                    raise InputError(message, number - 1)
-                yield row
+        for place, text in islice(read_lines(self._source), skip, None):
+            yield parse_object(text, place)
 
     def _check(self, count: int, written: Any, added: str) -> None:
         row = next(self._rows(count - 1), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bge_rerank_integrations.cli.model_settings import engine_config
-from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.evaluation.beir import read_beir, text_only, titled
 from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
 from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.extra import require_extra
 from bge_rerank_integrations.evaluation.plot import save_plot
 from bge_rerank_integrations.evaluation.report import Report, summarize
 from bge_rerank_integrations.evaluation.runs import DEPTH, Run, bm25, rerank
@@ -26,6 +26,7 @@ from bge_rerank_integrations.evaluation.trec import read_run
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 BM25 = "bm25"
+_EXTRA = ("bm25s", "Stemmer", "ir_measures", "scipy", "matplotlib")
 
 
 def evaluate(
@@ -78,7 +79,7 @@ def evaluate(
 
     Written to a pipe: the two tables one after the other, with tabs between the columns.
     """
-    require_extra()
+    _require_extra()
     engines = {name: engine_config(name) for name in model or [BUILT_IN_MODEL]}
     show_progress = sys.stderr.isatty()
     collection = _read(source, corpus, without_titles=without_titles)
@@ -100,6 +101,15 @@ def evaluate(
     # last: a picture that cannot be written takes no figures along
     if plot is not None:
         save_plot(report, plot)
+
+
+def _require_extra() -> None:
+    """Check now what is used only after an hour of scoring.
+
+    :raises MissingExtraError: if a part of the extra ``eval`` is not installed.
+    """
+    if any(find_spec(name) is None for name in _EXTRA):
+        raise MissingExtraError("eval")
 
 
 def _read(source: Path, corpus: str, *, without_titles: bool) -> Collection:

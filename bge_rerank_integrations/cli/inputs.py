@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
-import json
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO
 
 import typer
 
-from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.jsonl import Place, json_objects, read_lines, string
 
 STANDARD_INPUT = "-"
 
@@ -20,15 +16,13 @@ STANDARD_INPUT = "-"
 class FilePassage:
     """One passage and where it came from.
 
-    :param file: name of the file as it was given; ``-`` is standard input.
-    :param line: its line, from 1.
+    :param place: its file and line; the file ``-`` is standard input.
     :param id: the JSON object's ``id`` or ``_id``, as it is there.
     :param title: the JSON object's ``title``.
     """
 
     text: str
-    file: str
-    line: int
+    place: Place
     id: object = None
     title: str = ""
 
@@ -36,11 +30,6 @@ class FilePassage:
     def content(self) -> str:
         """What the model reads: title and text, as the BEIR benchmarks join them."""
         return f"{self.title} {self.text}".strip()
-
-    @property
-    def place(self) -> str:
-        """File and line, as compilers write them."""
-        return f"{self.file}:{self.line}"
 
 
 def read_passages(names: Iterable[str], *, jsonl: bool) -> list[FilePassage]:
@@ -50,47 +39,19 @@ def read_passages(names: Iterable[str], *, jsonl: bool) -> list[FilePassage]:
     :param jsonl: read every file as JSON Lines, whatever its name.
     :raises InputError: naming the file, and the line where one is wrong.
     """
-    passages: list[FilePassage] = []
-    for name in names:
-        parse = _from_json if jsonl or name.endswith(".jsonl") else FilePassage
-        number = 0
-        try:
-            with _open(name) as stream:
-                for number, line in enumerate(stream, start=1):
-                    if text := _decode(line, first=number == 1):
-                        passages.append(parse(text, name, number))
-        except ValueError as error:
-            raise InputError(f"{name}:{number}: {error}", len(passages)) from error
-        except OSError as error:
-            raise InputError(f"{name}: {error.strerror}", len(passages)) from error
-    return passages
+    return [passage for name in names for passage in _read_file(name, jsonl=jsonl)]
 
 
-def _open(name: str) -> AbstractContextManager[IO[bytes]]:
-    # bytes: a line that is not UTF-8 is found, and named, when its turn comes
-    if name == STANDARD_INPUT:
-        return nullcontext(typer.get_binary_stream("stdin"))
-    return open(name, "rb")
-
-
-def _decode(line: bytes, *, first: bool) -> str:
-    try:
-        return (line.removeprefix(codecs.BOM_UTF8) if first else line).decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: {error.reason}, byte {error.start + 1}") from error
-
-
-def _from_json(text: str, file: str, line: int) -> FilePassage:
-    try:
-        given = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg}, column {error.colno}") from error
-    if not isinstance(given, dict):
-        raise ValueError(f"a JSON object was expected, got {type(given).__name__}")
-    for key in ("text", "title"):
-        if not isinstance(given.get(key, "" if key == "title" else None), str):
-            found = type(given[key]).__name__ if key in given else "nothing"
-            raise ValueError(f"{key!r} must be a string, got {found}")
-    return FilePassage(
-        given["text"], file, line, given.get("id", given.get("_id")), given.get("title", "")
-    )
+def _read_file(name: str, *, jsonl: bool) -> Iterator[FilePassage]:
+    stream = typer.get_binary_stream("stdin") if name == STANDARD_INPUT else None
+    if not (jsonl or name.endswith(".jsonl")):
+        for place, text in read_lines(name, stream):
+            yield FilePassage(text, place)
+        return
+    for place, given in json_objects(name, stream):
+        yield FilePassage(
+            string(given, "text", place),
+            place,
+            given.get("id", given.get("_id")),
+            string(given, "title", place, default=""),
+        )

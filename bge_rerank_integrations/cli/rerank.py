@@ -161,7 +161,8 @@ def _document(query: str, passages: Sequence[FilePassage], ranking: Ranking) -> 
 
 
 def _described(passage: FilePassage) -> dict[str, Any]:
-    described: dict[str, Any] = {"text": passage.text, "file": passage.file, "line": passage.line}
+    place = passage.place
+    described: dict[str, Any] = {"text": passage.text, "file": place.file, "line": place.line}
     if passage.id is not None:
         described["id"] = passage.id
     if passage.title:
@@ -174,7 +175,7 @@ def _show(passages: Sequence[FilePassage], ranking: Ranking) -> None:
     rows = [
         (
             f"{kept.score:.4f}",
-            passages[kept.index].place,
+            str(passages[kept.index].place),
             " ".join(passages[kept.index].content.split()),
         )
         for kept in ranking

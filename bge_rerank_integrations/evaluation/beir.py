@@ -8,12 +8,7 @@ from pathlib import Path
 
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.lines import (
-    integer,
-    json_objects,
-    numbered_lines,
-    string,
-)
+from bge_rerank_integrations.jsonl import Place, json_objects, read_lines, string
 
 _QRELS = ("qrels/test.tsv", "qrels.tsv")
 
@@ -85,11 +80,11 @@ def _qrels_path(folder: Path) -> Path:
     raise InputError(f"{folder}: expected {' or '.join(_QRELS)} in this folder, found neither")
 
 
-def _read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+def _read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, Place]]:
     """Grades, and for each query the place where it comes first."""
     grades: dict[str, dict[str, int]] = {}
-    places: dict[str, str] = {}
-    for number, (place, text) in enumerate(numbered_lines(path)):
+    places: dict[str, Place] = {}
+    for number, (place, text) in enumerate(read_lines(path)):
         fields = text.split("\t")
         if len(fields) != 3:
             raise InputError(
@@ -100,8 +95,15 @@ def _read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
         if number == 0 and grade == "score":
             continue
         places.setdefault(query, place)
-        grades.setdefault(query, {})[document] = integer(grade, "score", place)
+        grades.setdefault(query, {})[document] = _grade(grade, place)
     return grades, places
+
+
+def _grade(text: str, place: Place) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"{place}: score must be a whole number, got {text!r}") from error
 
 
 def _read_queries(path: Path) -> dict[str, str]:
@@ -120,7 +122,7 @@ def _read_corpus(path: Path, form: Callable[[Passage], str]) -> dict[str, str]:
     return documents
 
 
-def _add(texts: dict[str, str], name: str, text: str, place: str) -> None:
+def _add(texts: dict[str, str], name: str, text: str, place: Place) -> None:
     if name in texts:
         raise InputError(f"{place}: _id {name!r} was there before")
     texts[name] = text

@@ -9,7 +9,7 @@ from typing import Any
 
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.lines import json_objects, string
+from bge_rerank_integrations.jsonl import Place, json_objects, string
 
 
 def read_candidate_lists(path: Path) -> Collection:
@@ -49,7 +49,7 @@ def read_candidate_lists(path: Path) -> Collection:
     )
 
 
-def _judged(given: dict[str, Any], place: str) -> tuple[list[str], list[int]]:
+def _judged(given: dict[str, Any], place: Place) -> tuple[list[str], list[int]]:
     candidates, labels = given.get("candidates"), given.get("labels")
     if not (isinstance(candidates, list) and all(isinstance(text, str) for text in candidates)):
         raise InputError(f"{place}: 'candidates' must be a list of strings")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.lines import numbered_lines
 from bge_rerank_integrations.evaluation.runs import DEPTH, Run, check_depth
+from bge_rerank_integrations.jsonl import Place, read_lines
 
 
 def read_run(path: Path, collection: Collection, depth: int = DEPTH) -> Run:
@@ -23,7 +23,7 @@ def read_run(path: Path, collection: Collection, depth: int = DEPTH) -> Run:
     """
     check_depth(depth)
     scores: dict[str, dict[str, float]] = {query: {} for query in collection.queries}
-    for place, text in numbered_lines(path):
+    for place, text in read_lines(path):
         query, document, score = _answer(text, place)
         if query not in scores:
             continue
@@ -37,7 +37,7 @@ def read_run(path: Path, collection: Collection, depth: int = DEPTH) -> Run:
     return Run(path.name, {query: _best(found, depth) for query, found in scores.items()})
 
 
-def _answer(text: str, place: str) -> tuple[str, str, float]:
+def _answer(text: str, place: Place) -> tuple[str, str, float]:
     fields = text.split()
     if len(fields) != 6:
         raise InputError(
@@ -47,7 +47,7 @@ def _answer(text: str, place: str) -> tuple[str, str, float]:
     return query, document, _number(score, place)
 
 
-def _number(text: str, place: str) -> float:
+def _number(text: str, place: Place) -> float:
     try:
         number = float(text)
     except ValueError:
