@@ -61,14 +61,18 @@ class JobQueue:
         :raises OverloadedError: if there is no place and the job does not wait for one.
         :raises RerankError: the reason why the queue was stopped.
         """
-        # before anything else: an interrupt in here must not leave a job that holds its place
         job.future.add_done_callback(self._release)
         with self._lock:
             if self._stopped is not None:
                 raise self._stopped()
             has_place = self._admission.has_place_for(job)
             if has_place or job.queue_deadline > time.monotonic():
-                self._take_in(job, has_place)
+                try:
+                    self._take_in(job, has_place)
+                except BaseException:
+                    # an interrupt: a job that nobody waits for must give its place back
+                    job.future.cancel()
+                    raise
                 return
             refusal, is_first = self._admission.refusal(), self._admission.is_first_refusal()
         if is_first:

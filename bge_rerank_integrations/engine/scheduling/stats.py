@@ -58,10 +58,10 @@ class Counters:
     def add(self, **more: int) -> None:
         """Add to some of the counts."""
         with self._lock:
-            for name, number in more.items():
-                self._counts[name] += number
+            counts = self._counts
+            self._counts = {name: counts[name] + more.get(name, 0) for name in counts}
 
     def snapshot(self) -> dict[str, int]:
         """All counts, of one moment."""
-        with self._lock:
-            return dict(self._counts)
+        # replaced as a whole: reading needs no lock, which a fork may have left held
+        return dict(self._counts)
