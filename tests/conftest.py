@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import SMALL, save_checkpoint
+from fakes import MakeEngine, fake_engine
 from pytest_socket import disable_socket, enable_socket
 from transformers import (
     BertConfig,
@@ -69,3 +70,17 @@ def engine(xlmr: str) -> Iterator[RerankEngine]:
     """An engine on the tiny encoder, in float32, with logits for scores."""
     with RerankEngine(EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")) as engine:
         yield engine
+
+
+@pytest.fixture
+def make_engine() -> Iterator[MakeEngine]:
+    """Makes engines over fakes, see ``fake_engine``; closes them after the test."""
+    made: list[RerankEngine] = []
+
+    def make(*scorers: Any, **settings: Any) -> RerankEngine:
+        made.append(fake_engine(*scorers, **settings))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()

@@ -1,10 +1,15 @@
-"""Scorers and tokenizers without a model, to test what stands above them."""
+"""Scorers and tokenizers without a model, to test what stands above them.
+
+All that tests know of the engine's insides on a call's way is in this file: what crosses between
+tokenizer, scheduler and scorer, and what may be patched.
+"""
 
 from __future__ import annotations
 
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +17,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bge_rerank_integrations.engine.loading.model import LoadedModel
-from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler, Tokenize
-from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations.engine.loading.model import LoadedModel, load
+from bge_rerank_integrations.engine.scheduling.scheduler import Tokenize
+from bge_rerank_integrations.engine.scorers import Logits, Scorer
 from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+
+_ENGINE = "bge_rerank_integrations.engine"
+# what tests patch: EngineConfig → LoadedModel, as an engine calls it
+LOAD = f"{_ENGINE}.running_model.load"
+# the hub's download, as the loading of a checkpoint calls it
+DOWNLOAD = f"{_ENGINE}.loading.hub.snapshot_download"
+# pairs that the tokenizer takes at one time, and seconds that close() waits for a forward pass
+TOKENIZE_PAIRS = f"{_ENGINE}.scheduling.scheduler._TOKENIZE_PAIRS"
+CLOSE_TIMEOUT_S = f"{_ENGINE}.scheduling.scheduler._CLOSE_TIMEOUT_S"
+
+# a fixture: fake_engine, closed after the test
+MakeEngine = Callable[..., RerankEngine]
 
 
 def digest(query: str, document: str) -> float:
@@ -75,21 +93,32 @@ class FakeScorer:
         self.padded = padded
         self.batches: list[list[int]] = []
         self.entered = threading.Event()
+        self.gate = gate
         self._answer = answer
-        self._gate = gate
 
     def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
         self.batches.append([len(pair) for pair in batch])
         self.entered.set()
-        if self._gate is not None:
-            assert self._gate.wait(20)
+        if self.gate is not None:
+            assert self.gate.wait(20)
         return self._answer(batch)
 
 
-def scheduler(*scorers: FakeScorer, max_batch_tokens: int = 64, **settings: int) -> Scheduler:
-    """A scheduler over fake scorers."""
-    settings = {"max_queued_pairs": 10_000, **settings}
-    return Scheduler(tokenize, scorers, max_batch_tokens=max_batch_tokens, **settings)
+class HeldTokenizer:
+    """Tokenizes, but stands still at a document ``"hold"`` until it is released.
+
+    The calls that came before that document's are in line for scoring by then.
+    """
+
+    def __init__(self) -> None:
+        self.is_held = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        if any(document == "hold" for _, document in pairs):
+            self.is_held.set()
+            assert self.release.wait(20)
+        return tokenize(pairs)
 
 
 class FakeTokenizer:
@@ -118,3 +147,39 @@ def fake_model(
         max_length=512,
         max_batch_tokens=max_batch_tokens,
     )
+
+
+def fake_engine(
+    *scorers: FakeScorer,
+    tokenize: Tokenize = tokenize,
+    max_batch_tokens: int = 64,
+    **settings: Any,
+) -> RerankEngine:
+    """An engine over fake scorers, one a replica; its scores are the fakes' logits."""
+    model = fake_model(*scorers, tokenize=tokenize, max_batch_tokens=max_batch_tokens)
+    return RerankEngine.on(model, EngineConfig("fake", normalize=False, **settings))
+
+
+class RecordingScorer:
+    """Scores as ``scorer`` does, and remembers the sequences that it was given."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.padded = scorer.padded
+        self.batches: list[list[TokenizedPair]] = []
+        self._scorer = scorer
+
+    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
+        self.batches.append(list(batch))
+        return self._scorer.score(batch)
+
+    @property
+    def sequences(self) -> list[TokenizedPair]:
+        """The sequences of all batches."""
+        return [sequence for batch in self.batches for sequence in batch]
+
+
+def recorded_engine(config: EngineConfig) -> tuple[RerankEngine, RecordingScorer]:
+    """An engine on a real model, and what its scorer is given."""
+    model = load(config)
+    scorer = RecordingScorer(model.scorers[0])
+    return RerankEngine.on(replace(model, scorers=(scorer,)), config), scorer

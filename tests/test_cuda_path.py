@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from fake_cuda import CUDA, fake_cuda, to_fake_cuda
+from fakes import load
 from safetensors.torch import load_file
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from bge_rerank_integrations import EngineConfig
-from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scorers import attention, flash_attention
 from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer
 from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer

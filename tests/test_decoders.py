@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import edit_json
+from fakes import load, recorded_engine
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -29,6 +30,7 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
+from bge_rerank_integrations.engine.tokenization.templates import MXBAI_V2, QWEN3
 
 GOLDEN = Path(__file__).parent / "golden"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
@@ -57,8 +59,6 @@ QWEN_SIZE = {
 
 def qwen_tokenizer() -> Tokenizer:
     """A byte-level tokenizer that splits as Qwen's does, with merges learned from the prompts."""
-    from bge_rerank_integrations.engine.tokenization.templates import MXBAI_V2, QWEN3
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -180,9 +180,11 @@ def test_half_precision_equals_the_whole_model_in_half_precision(
     folder = str(GOLDEN / "gemma")
     pairs = [tuple(pair) for pair in reference["pairs"]]
     settings: Any = {"dtype": dtype, "device": "cpu", "normalize": False}
-    with RerankEngine(EngineConfig(folder, **settings)) as engine:
-        sequences = [sequence.ids.tolist() for (sequence,) in engine._running.tokenizer(pairs)]
-        scores = engine.score_pairs(pairs)
+    engine, scorer = recorded_engine(EngineConfig(folder, **settings))
+    with engine:
+        # one after the other: the sequences are recorded in the pairs' order
+        scores = [engine.score_pairs([pair])[0] for pair in pairs]
+    sequences = [sequence.ids.tolist() for sequence in scorer.sequences]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     yes = Tokenizer.from_file(f"{folder}/tokenizer.json").encode("Yes", add_special_tokens=False)
     with torch.inference_mode():
@@ -206,9 +208,11 @@ def test_windows_of_a_decoder_begin_like_a_passage() -> None:
     config = EngineConfig(
         str(GOLDEN / "gemma"), device="cpu", max_length=64, long_documents="window"
     )
-    with RerankEngine(config) as engine:
-        (windows,) = engine._running.tokenizer([("who?", "the panda eats " * 100)])
-        short = engine._running.tokenizer([("who?", "the panda")])[0][0]
+    engine, scorer = recorded_engine(config)
+    with engine:
+        engine.score("who?", ["the panda"])
+        engine.score("who?", ["the panda eats " * 100])
+    short, *windows = scorer.sequences
     assert len(windows) > 3
     begin = short.ids[short.passage_start : short.passage_start + 2].tolist()
     for window in windows:
@@ -260,8 +264,6 @@ def test_cutoff_layers_are_sorted_and_different() -> None:
 
 
 def test_layers_above_the_deepest_cutoff_are_not_loaded() -> None:
-    from bge_rerank_integrations.engine.loading.model import load
-
     config = EngineConfig(str(GOLDEN / "minicpm"), device="cpu", cutoff_layers=(3, 5))
     (scorer,) = load(config).scorers
     assert len(scorer._model.layers) == 5  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import SMALL, edit_json, save_checkpoint, write_json
+from fakes import load
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 from transformers import (
@@ -26,7 +27,6 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scorers import Scorer
 
 PAIRS = [("what is a panda?", "a bear of China"), ("panda", ""), ("", "x" * 50), ("a b c", "d e")]

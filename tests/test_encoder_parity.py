@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes import load
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
 from bge_rerank_integrations.engine.scorers.linear import Linear, PlainLinear, PrepackedLinear
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer

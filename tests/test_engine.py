@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from callers import engine_threads
+from fakes import recorded_engine
 
 from bge_rerank_integrations import (
     ConfigurationError,
@@ -233,14 +235,15 @@ def test_engines_that_report_other_scores_share_the_model(xlmr: str) -> None:
 
 
 def test_the_model_lives_as_long_as_an_engine_that_reports_its_scores(xlmr: str) -> None:
+    before = engine_threads()
     logits = RerankEngine(EngineConfig(xlmr, device="cpu")).reporting(normalize=False)
     gc.collect()
     assert logits.is_alive
     assert len(logits.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
-    gone = weakref.ref(logits._running.scheduler)
+    assert engine_threads() > before
     del logits
     gc.collect()
-    assert gone() is None
+    assert engine_threads() <= before
 
 
 def test_wrong_settings_are_refused(xlmr: str) -> None:
@@ -286,26 +289,26 @@ def test_closing_ends_an_engine_for_good(xlmr: str) -> None:
 
 
 def test_an_engine_let_go_gives_its_memory_back(xlmr: str) -> None:
-    engine = RerankEngine(EngineConfig(xlmr, device="cpu"))
+    before = engine_threads()
+    engine, scorer = recorded_engine(EngineConfig(xlmr, device="cpu"))
     engine.score(QUERY, DOCUMENTS)
-    gone = weakref.ref(engine)
-    threads = engine._running.scheduler._threads
-    del engine
+    gone = [weakref.ref(engine), weakref.ref(scorer)]
+    assert engine_threads() > before
+    del engine, scorer
     gc.collect()
-    assert gone() is None
-    assert not any(thread.is_alive() for thread in threads)
+    assert [ref() for ref in gone] == [None, None]
+    assert engine_threads() <= before
 
 
 def test_closing_frees_the_model(xlmr: str) -> None:
-    from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
-
-    engine = RerankEngine(EngineConfig(xlmr, device="cpu", max_length=77))
+    engine, scorer = recorded_engine(EngineConfig(xlmr, device="cpu"))
     engine.score(QUERY, DOCUMENTS)
-    gc.collect()
-    before = sum(type(thing) is EncoderScorer for thing in gc.get_objects())
+    gone = weakref.ref(scorer)
+    del scorer
+    assert gone() is not None
     engine.close()
     gc.collect()
-    assert sum(type(thing) is EncoderScorer for thing in gc.get_objects()) == before - 1
+    assert gone() is None
 
 
 def rerank_in_child(engine: RerankEngine, answer: multiprocessing.SimpleQueue[str]) -> None:

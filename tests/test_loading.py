@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from checkpoints import SMALL, edit_json, save_checkpoint
+from fakes import DOWNLOAD, load
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
@@ -24,8 +25,6 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.engine.loading import hub
-from bge_rerank_integrations.engine.loading.model import load
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_a_download_asks_for_what_the_settings_say(
         asked.update(options, model=model)
         return xlmr
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(DOWNLOAD, download)
     config = EngineConfig("owner/name", revision="abc", cache_folder="cache", device="cpu")
     assert load(config).max_length == 512
     assert (asked["model"], asked["revision"], asked["cache_dir"]) == ("owner/name", "abc", "cache")
@@ -101,7 +100,7 @@ def test_what_the_hub_says_is_told(
     def download(*_: object, **__: object) -> str:
         raise error.__new__(error)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(DOWNLOAD, download)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(ModelLoadError, match=message):
         load_folder("owner/name", revision="v9")

@@ -6,8 +6,9 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytest
-from fakes import FakeScorer, digest, fake_model
+from fakes import FakeScorer, Logits, TokenizedPair, digest, fake_engine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -42,17 +43,12 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[RerankEngine]:
 @pytest.fixture(scope="module")
 def tied_engine() -> Iterator[RerankEngine]:
     """An engine that gives documents of equal length equal scores."""
-    with pytest.MonkeyPatch.context() as patch:
-        model = fake_model(FakeScorer(_lengths))
-        patch.setattr("bge_rerank_integrations.engine.running_model.load", lambda _: model)
-        with RerankEngine(EngineConfig("fake", normalize=False)) as engine:
-            yield engine
+    with fake_engine(FakeScorer(_lengths)) as engine:
+        yield engine
 
 
-def _lengths(batch: Sequence[object]) -> object:
-    import numpy as np
-
-    return np.array([[len(pair) % 5] for pair in batch], np.float32)  # type: ignore[arg-type]
+def _lengths(batch: Sequence[TokenizedPair]) -> Logits:
+    return np.array([[len(pair) % 5] for pair in batch], np.float32)
 
 
 @given(query=texts, documents=some_documents, order=st.randoms(use_true_random=False))

@@ -1,31 +1,55 @@
+"""From a caller's texts to what is scored: equal pairs once, and wrong pairs named."""
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from callers import expected
+from fakes import FakeScorer, MakeEngine, fake_engine
 
-from bge_rerank_integrations import InputError
-from bge_rerank_integrations.engine.scheduling.requests import (
-    request_for_documents,
-    request_for_pairs,
-)
+from bge_rerank_integrations import InputError, RerankEngine
 
 
-def test_equal_documents_are_scored_once() -> None:
-    request = request_for_documents("q", ["a", "b", "a", "c", "b"])
-    assert request.pairs == [("q", "a"), ("q", "b"), ("q", "c")]
-    assert request.slots == [0, 1, 0, 2, 1]
-    assert request.indices == [0, 1, 3]
+@pytest.fixture(scope="module")
+def engine() -> Iterator[RerankEngine]:
+    with fake_engine() as engine:
+        yield engine
 
 
-def test_pairs_are_counted_from_the_first_index() -> None:
-    request = request_for_pairs([("q", "a"), ["r", "a"], ("q", "a")], 100)
-    assert request.pairs == [("q", "a"), ("r", "a")]
-    assert request.indices == [100, 101]
+def test_equal_documents_are_scored_once(make_engine: MakeEngine) -> None:
+    engine = make_engine(scorer := FakeScorer())
+    documents = ["a", "b", "a", "c", "b"]
+    assert engine.score("q", documents) == expected("q", documents)
+    assert sum(map(len, scorer.batches)) == 3
+
+
+def test_equal_pairs_are_scored_once(make_engine: MakeEngine) -> None:
+    engine = make_engine(scorer := FakeScorer())
+    scores = engine.score_pairs([("q", "a"), ["r", "a"], ("q", "a")])
+    assert scores == [*expected("q", ["a"]), *expected("r", ["a"]), *expected("q", ["a"])]
+    assert sum(map(len, scorer.batches)) == 2
 
 
 @pytest.mark.parametrize("pair", ["ab", ("q",), ("q", "d", "e"), None, ("q", None), (None, "d")])
-def test_a_wrong_pair_is_named(pair: Any) -> None:
+def test_a_wrong_pair_is_named(engine: RerankEngine, pair: Any) -> None:
     with pytest.raises(InputError, match=r"pair 7") as caught:
-        request_for_pairs([("q", "d"), pair], 6)
+        engine.score_pairs([*[("q", "d")] * 7, pair])
     assert caught.value.index == 7
+
+
+async def test_documents_of_an_iterator_are_not_lost(engine: RerankEngine) -> None:
+    def documents() -> Any:
+        yield from ["a", "b", "a"]
+
+    def pairs() -> Any:
+        return (("q", document) for document in documents())
+
+    scores = expected("q", ["a", "b", "a"])
+    assert engine.score("q", documents()) == scores
+    assert await engine.ascore("q", documents()) == scores
+    assert engine.score_pairs(pairs()) == scores
+    assert await engine.ascore_pairs(pairs()) == scores
+    for ranking in (engine.rerank("q", documents()), await engine.arerank("q", documents())):
+        assert {ranked.index: ranked.score for ranked in ranking} == dict(enumerate(scores))

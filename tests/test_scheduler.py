@@ -1,73 +1,72 @@
-"""Order, fairness and bounds of the queue; what happens when a batch fails is in tests/faults."""
+"""How calls share an engine: whose turn it is, what makes a batch, and the bound of the queue.
+
+What happens when something fails is in tests/faults.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
 
 import numpy as np
 import pytest
-from fakes import Deferred, FakeScorer, digest, digests, scheduler, tokenize
+from callers import PATIENCE_S, expected, in_thread, until, wait_until
+from fakes import (
+    Deferred,
+    FakeScorer,
+    HeldTokenizer,
+    Logits,
+    MakeEngine,
+    TokenizedPair,
+    digests,
+    fake_engine,
+    text_of,
+    tokenize,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bge_rerank_integrations import (
-    DeadlineError,
-    EngineClosedError,
-    OverloadedError,
-    ScoringError,
-)
-from bge_rerank_integrations.engine.scheduling.jobs import Scored
-from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
-from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+from bge_rerank_integrations import OverloadedError, ScoringError
+
+CALLS = st.lists(st.lists(st.text("abc", max_size=30), min_size=1, max_size=12), max_size=6)
 
 
-def submit(
-    to: Scheduler,
-    query: str,
-    documents: list[str],
-    timeout_s: float | None = None,
-    queue_timeout_s: float | None = 0.0,
-) -> Future[Scored]:
-    pairs = [(query, document) for document in documents]
-    return to.submit(pairs, range(len(pairs)), timeout_s=timeout_s, queue_timeout_s=queue_timeout_s)
-
-
-def logits(future: Future[Scored]) -> list[float]:
-    scored: list[float] = future.result(10).logits[:, 0].tolist()
-    return scored
-
-
-@given(st.lists(st.lists(st.text("abc", max_size=30), min_size=1, max_size=12), max_size=6))
+@given(CALLS)
 @settings(max_examples=30, deadline=None)
 def test_every_call_gets_its_own_scores(calls: list[list[str]]) -> None:
-    running = scheduler(FakeScorer(), max_batch_tokens=40)
-    futures = [submit(running, f"q{number}", call) for number, call in enumerate(calls)]
-    for number, (call, future) in enumerate(zip(calls, futures, strict=True)):
-        assert logits(future) == [digest(f"q{number}", document) for document in call]
-        assert future.result().tokens == sum(len(document) + 1 for document in call)
-    running.close()
+    with fake_engine(max_batch_tokens=40) as engine:
+        answers = [
+            in_thread(engine.rerank, f"q{number}", call) for number, call in enumerate(calls)
+        ]
+        for number, (call, answer) in enumerate(zip(calls, answers, strict=True)):
+            ranking = answer.result(PATIENCE_S)
+            scores = expected(f"q{number}", call)
+            assert {ranked.index: ranked.score for ranked in ranking} == dict(enumerate(scores))
+            assert ranking.total_tokens == sum(len(document) + 1 for document in set(call))
 
 
-def test_calls_that_wait_share_a_batch() -> None:
-    gate = threading.Event()
-    scorer = FakeScorer(gate=gate)
-    running = scheduler(scorer, max_batch_tokens=1_000)
-    first = submit(running, "q", ["one"])
-    assert scorer.entered.wait(10)
-    later = [submit(running, f"q{number}", ["abcd"] * 1) for number in range(5)]
-    while running.queued_pairs < 6 or not all_tokenized(running):
-        time.sleep(0.001)
-    gate.set()
-    wait([first, *later], 10)
+def test_calls_that_wait_share_a_batch(make_engine: MakeEngine) -> None:
+    scorer, tokenizer = FakeScorer(gate=threading.Event()), HeldTokenizer()
+    engine = make_engine(scorer, tokenize=tokenizer, max_batch_tokens=1_000)
+    calls = [in_thread(engine.score, "q", ["one"])]
+    assert scorer.entered.wait(PATIENCE_S)
+    calls += [in_thread(engine.score, f"q{number}", ["abcd"]) for number in range(5)]
+    wait_until(lambda: engine.stats().queued_pairs == 6)
+    held = in_thread(engine.score, "q", ["hold"])
+    assert tokenizer.is_held.wait(PATIENCE_S)
+    scorer.gate.set()
+    for call in calls:
+        call.result(PATIENCE_S)
     assert scorer.batches == [[4], [5, 5, 5, 5, 5]]
-    running.close()
+    tokenizer.release.set()
+    held.result(PATIENCE_S)
 
 
-def test_a_device_faster_than_the_tokenizer_does_not_answer_too_early() -> None:
+def test_a_device_faster_than_the_tokenizer_does_not_answer_too_early(
+    make_engine: MakeEngine,
+) -> None:
     """All that is tokenized may be scored while the tokenizer has the rest in hand."""
     documents = [f"{number:04}" for number in range(600)]
     scored = threading.Semaphore(0)
@@ -85,158 +84,127 @@ def test_a_device_faster_than_the_tokenizer_does_not_answer_too_early() -> None:
         scored.release(len(batch))
         return digests(batch)
 
-    running = Scheduler(slow, [FakeScorer(counting)], max_batch_tokens=64, max_queued_pairs=1_000)
-    assert logits(submit(running, "q", documents)) == [digest("q", text) for text in documents]
-    running.close()
+    engine = make_engine(FakeScorer(counting), tokenize=slow)
+    assert engine.score("q", documents) == expected("q", documents)
 
 
-def all_tokenized(running: Scheduler) -> bool:
-    return not running._queue._untokenized and len(running._queue._ready) == 5
+def test_a_long_call_lets_short_ones_be_scored(make_engine: MakeEngine) -> None:
+    """A short call is answered while most of a long one's batches are still to come."""
+    batches: list[list[str]] = []
+    permits, tokenizer = threading.Semaphore(0), HeldTokenizer()
+
+    def stepwise(batch: Sequence[TokenizedPair]) -> Logits:
+        batches.append([text_of(pair) for pair in batch])
+        assert permits.acquire(timeout=20)
+        return digests(batch)
+
+    engine = make_engine(FakeScorer(stepwise), tokenize=tokenizer, max_batch_tokens=20)
+    # 50 batches of 4 documents
+    long = in_thread(engine.score, "long", [f"{number:04}" for number in range(200)])
+    wait_until(lambda: len(batches) == 1)
+    short = in_thread(engine.score, "short", ["abcd"])
+    wait_until(lambda: engine.stats().queued_pairs == 201)
+    held = in_thread(engine.score, "q", ["hold"])
+    assert tokenizer.is_held.wait(PATIENCE_S)
+    permits.release(4)
+    assert short.result(PATIENCE_S) == expected("short", ["abcd"])
+    assert not long.done()
+    (turn,) = [number for number, batch in enumerate(batches) if "abcd" in batch]
+    assert 1 <= turn <= 2
+    assert len(batches[turn]) == 4, "the long call takes its turn in the same batch"
+    tokenizer.release.set()
+    permits.release(200)
+    assert len(long.result(PATIENCE_S)) == 200
+    held.result(PATIENCE_S)
 
 
-def test_a_long_call_lets_short_ones_pass() -> None:
+def test_a_long_call_lets_short_ones_be_tokenized(make_engine: MakeEngine) -> None:
+    """A short call is answered while most of a long one's texts are still to be tokenized."""
+    begun, answered = threading.Event(), threading.Event()
+    turns: list[int] = []
+
+    def in_turns(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+        turns.append(len(pairs))
+        begun.set()
+        if len(turns) == 1:
+            wait_until(lambda: engine.stats().queued_pairs == 5_001)
+        if len(turns) == 4:
+            assert answered.wait(20)
+        return tokenize(pairs)
+
+    engine = make_engine(tokenize=in_turns, max_batch_tokens=10_000)
+    long = in_thread(engine.score, "long", [f"{number:04}" for number in range(5_000)])
+    assert begun.wait(PATIENCE_S)
+    short = in_thread(engine.score, "short", ["abcd"])
+    assert short.result(PATIENCE_S) == expected("short", ["abcd"])
+    assert not long.done()
+    assert turns.index(1) in (1, 2)
+    answered.set()
+    assert len(long.result(PATIENCE_S)) == 5_000
+
+
+def test_replicas_share_one_queue(make_engine: MakeEngine) -> None:
     gate = threading.Event()
-    scorer = FakeScorer(gate=gate)
-    running = scheduler(scorer, max_batch_tokens=20)
-    long = submit(running, "long", [f"{number:04}" for number in range(200)])
-    assert scorer.entered.wait(10)
-    short = submit(running, "short", ["abcd"])
+    scorers = [FakeScorer(gate=gate), FakeScorer(gate=gate)]
+    engine = make_engine(*scorers, max_batch_tokens=8)
+    documents = [f"doc{number}" for number in range(20)]
+    call = in_thread(engine.score, "q", documents)
+    assert all(scorer.entered.wait(PATIENCE_S) for scorer in scorers)
     gate.set()
-    short.result(10)
-    # one batch held the long call's start, the next ones took from both in turn
-    assert not long.done() or len(scorer.batches) <= 52
-    assert len(logits(long)) == 200
-    running.close()
-
-
-def test_replicas_share_one_queue() -> None:
-    gates = [threading.Event(), threading.Event()]
-    scorers = [FakeScorer(gate=gate) for gate in gates]
-    running = scheduler(*scorers, max_batch_tokens=8)
-    future = submit(running, "q", [f"doc{number}" for number in range(20)])
-    assert all(scorer.entered.wait(10) for scorer in scorers)
-    for gate in gates:
-        gate.set()
-    assert logits(future) == [digest("q", f"doc{number}") for number in range(20)]
+    assert call.result(PATIENCE_S) == expected("q", documents)
     assert sum(len(batch) for scorer in scorers for batch in scorer.batches) == 20
-    running.close()
 
 
-def test_the_queue_is_bounded() -> None:
-    gate = threading.Event()
-    running = scheduler(FakeScorer(gate=gate), max_queued_pairs=10)
-    held = submit(running, "q", [f"{number}" for number in range(8)])
+def test_the_queue_is_bounded(make_engine: MakeEngine) -> None:
+    engine = make_engine(FakeScorer(gate=(gate := threading.Event())), max_queued_pairs=10)
+    calls = [in_thread(engine.score, "q", [f"{number}" for number in range(8)])]
+    wait_until(lambda: engine.stats().queued_pairs == 8)
     with pytest.raises(OverloadedError, match=r"8 pairs are waiting and max_queued_pairs is 10"):
-        submit(running, "q", ["a", "b", "c"])
-    assert submit(running, "q", ["a", "b"]) is not None
+        engine.score("q", ["a", "b", "c"])
+    calls.append(in_thread(engine.score, "q", ["a", "b"]))
+    wait_until(lambda: engine.stats().queued_pairs == 10)
+    with pytest.raises(OverloadedError, match=r"10 pairs are waiting"):
+        engine.score("q", ["a"])
     gate.set()
-    held.result(10)
-    running.close()
+    assert [len(call.result(PATIENCE_S)) for call in calls] == [8, 2]
 
 
-def test_a_call_waits_for_a_place_if_it_may() -> None:
-    gate = threading.Event()
-    running = scheduler(FakeScorer(gate=gate), max_queued_pairs=2)
-    held = submit(running, "q", ["a", "b"])
-    patient = submit(running, "q", ["c", "d"], queue_timeout_s=10)
-    hasty = submit(running, "q", ["e"], queue_timeout_s=0.05)
-    with pytest.raises(OverloadedError):
-        hasty.result(5)
-    gate.set()
-    assert logits(patient) == [digest("q", "c"), digest("q", "d")]
-    assert held.done()
-    running.close()
+async def test_a_large_call_is_not_passed_by_small_ones_for_ever(make_engine: MakeEngine) -> None:
+    scorer = FakeScorer(gate=threading.Event())
+    engine = make_engine(scorer, max_queued_pairs=4, queue_timeout_s=10)
+    calls = []
+    for documents in (["a", "b"], ["c", "d", "e", "f"], ["small"]):
+        calls.append(asyncio.create_task(engine.ascore("q", documents)))
+        # a task runs until it waits for its answer
+        await asyncio.sleep(0)
+    # there is room for the small call, but it stands behind the large one
+    assert engine.stats().queued_pairs == 2
+    scorer.gate.set()
+    await until(lambda: calls[-1].done())
+    assert [len(await call) for call in calls] == [2, 4, 1]
 
 
-def test_a_large_call_is_not_passed_by_small_ones_for_ever() -> None:
-    gate = threading.Event()
-    running = scheduler(FakeScorer(gate=gate), max_queued_pairs=4)
-    submit(running, "q", ["a", "b"])
-    large = submit(running, "q", ["c", "d", "e", "f"], queue_timeout_s=10)
-    with pytest.raises(OverloadedError):
-        submit(running, "q", ["small"])
-    gate.set()
-    assert len(logits(large)) == 4
-    running.close()
+def test_a_call_larger_than_the_queue_is_taken_alone(make_engine: MakeEngine) -> None:
+    engine = make_engine(max_queued_pairs=2)
+    assert engine.score("q", ["a", "b", "c"]) == expected("q", ["a", "b", "c"])
 
 
-def test_a_call_larger_than_the_queue_is_taken_alone() -> None:
-    running = scheduler(FakeScorer(), max_queued_pairs=2)
-    assert len(logits(submit(running, "q", ["a", "b", "c"]))) == 3
-    running.close()
-
-
-def test_a_cancelled_call_leaves_the_queue() -> None:
-    gate = threading.Event()
-    scorer = FakeScorer(gate=gate)
-    running = scheduler(scorer, max_batch_tokens=8)
-    in_flight = submit(running, "q", ["first", "second"])
-    assert scorer.entered.wait(10)
-    waiting = submit(running, "q", ["third"])
-    assert in_flight.cancel()
-    assert waiting.cancel()
-    assert running.queued_pairs == 0
-    gate.set()
-    assert logits(submit(running, "q", ["fourth"])) == [digest("q", "fourth")]
-    assert [6] not in scorer.batches[1:-1]
-    assert running.in_flight == 0
-    running.close()
-
-
-def test_a_deadline_is_kept_while_the_model_is_busy() -> None:
-    gate = threading.Event()
-    running = scheduler(FakeScorer(gate=gate))
-    started = time.monotonic()
-    late = [submit(running, "q", ["a"], timeout_s=0.1), submit(running, "q", ["b"], timeout_s=0.2)]
-    for future in late:
-        with pytest.raises(DeadlineError, match="timeout_s passed"):
-            future.result(5)
-    assert time.monotonic() - started < 1.2
-    gate.set()
-    assert logits(submit(running, "q", ["c"], timeout_s=5)) == [digest("q", "c")]
-    running.close()
-
-
-def test_closing_answers_everyone() -> None:
-    gate = threading.Event()
-    scorer = FakeScorer(gate=gate)
-    running = scheduler(scorer, max_batch_tokens=8, max_queued_pairs=3)
-    futures = [submit(running, "q", ["first"]), submit(running, "q", ["second"])]
-    futures.append(submit(running, "q", ["a", "b"], queue_timeout_s=None))
-    assert scorer.entered.wait(10)
-    threading.Timer(0.1, gate.set).start()
-    running.close()
-    for future in futures:
-        with pytest.raises(EngineClosedError):
-            future.result(0)
-    with pytest.raises(EngineClosedError):
-        submit(running, "q", ["late"])
-    assert not any(thread.is_alive() for thread in running._threads)
-
-
-def test_windows_of_a_document_count_as_their_best() -> None:
-    from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
-
-    def windows(pairs: object) -> list[list[TokenizedPair]]:
+def test_windows_of_a_document_count_as_their_best(make_engine: MakeEngine) -> None:
+    def windows(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
         ids = [np.array([score], dtype=np.int32) for score in (3, 9, 5)]
-        return [[TokenizedPair(each, 0, 1) for each in ids]]
+        return [[TokenizedPair(each, 0, 1) for each in ids]] * len(pairs)
 
-    running = Scheduler(
-        windows,
-        [FakeScorer(lambda batch: np.array([[pair.ids[0]] for pair in batch], np.float32))],
-        max_batch_tokens=1,
-        max_queued_pairs=10,
-    )
-    assert logits(submit(running, "q", ["long"])) == [9.0]
-    running.close()
+    engine = make_engine(tokenize=windows, max_batch_tokens=1)
+    assert engine.score("q", ["long", "longer"]) == [9.0, 9.0]
 
 
-def test_a_device_gets_the_next_batch_before_the_last_is_waited_for() -> None:
+def test_a_device_gets_the_next_batch_before_the_last_is_waited_for(
+    make_engine: MakeEngine,
+) -> None:
     events: list[str] = []
-    running = scheduler(FakeScorer(lambda batch: Deferred(events, batch)), max_batch_tokens=5)
-    future = submit(running, "q", ["doc0", "doc1", "doc2"])
-    assert logits(future) == [digest("q", f"doc{number}") for number in range(3)]
-    running.close()
+    engine = make_engine(FakeScorer(lambda batch: Deferred(events, batch)), max_batch_tokens=5)
+    documents = ["doc0", "doc1", "doc2"]
+    assert engine.score("q", documents) == expected("q", documents)
     first, second, third = (event.split()[1] for event in events if event.startswith("start"))
     assert events == [
         f"start {first}",
@@ -248,25 +216,29 @@ def test_a_device_gets_the_next_batch_before_the_last_is_waited_for() -> None:
     ]
 
 
-def test_a_batch_that_fails_while_it_is_waited_for_is_halved() -> None:
-    gate, events = threading.Event(), list[str]()
-    scorer = FakeScorer(lambda batch: Deferred(events, batch), gate=gate)
-    running = scheduler(scorer)
-    blocked = submit(running, "q", ["first"])
-    assert scorer.entered.wait(10)
-    good = submit(running, "q", ["doc0", "doc1", "doc2"])
-    bad = submit(running, "q", ["bad"])
-    gate.set()
-    assert logits(blocked) == [digest("q", "first")]
-    assert logits(good) == [digest("q", f"doc{number}") for number in range(3)]
+def test_a_batch_that_fails_while_it_is_waited_for_is_halved(make_engine: MakeEngine) -> None:
+    scorer, tokenizer = FakeScorer(lambda batch: Deferred([], batch)), HeldTokenizer()
+    scorer.gate = threading.Event()
+    engine = make_engine(scorer, tokenize=tokenizer)
+    blocked = in_thread(engine.score, "q", ["first"])
+    assert scorer.entered.wait(PATIENCE_S)
+    good = in_thread(engine.score, "q", ["doc0", "doc1", "doc2"])
+    bad = in_thread(engine.score, "q", ["bad"])
+    wait_until(lambda: engine.stats().queued_pairs == 5)
+    held = in_thread(engine.score, "q", ["hold"])
+    assert tokenizer.is_held.wait(PATIENCE_S)
+    scorer.gate.set()
+    assert blocked.result(PATIENCE_S) == expected("q", ["first"])
+    assert good.result(PATIENCE_S) == expected("q", ["doc0", "doc1", "doc2"])
     with pytest.raises(ScoringError, match="document 0 failed: lost on the way"):
-        bad.result(10)
-    running.close()
+        bad.result(PATIENCE_S)
+    assert scorer.batches[1] == [5, 5, 5, 4]
+    tokenizer.release.set()
+    held.result(PATIENCE_S)
 
 
-def test_a_device_is_not_left_waiting_for_a_call_to_come() -> None:
+def test_a_device_is_not_left_waiting_for_a_call_to_come(make_engine: MakeEngine) -> None:
     """A batch under way is waited for as soon as there is nothing else to start."""
-    running = scheduler(FakeScorer(lambda batch: Deferred([], batch)))
+    engine = make_engine(FakeScorer(lambda batch: Deferred([], batch)))
     for number in range(20):
-        assert logits(submit(running, "q", [f"{number}"])) == [digest("q", f"{number}")]
-    running.close()
+        assert engine.score("q", [f"{number}"], timeout_s=5) == expected("q", [f"{number}"])

@@ -8,12 +8,9 @@ from threading import Event
 import numpy as np
 import pytest
 from callers import PATIENCE_S, assert_works, error_of, expected, in_thread, wait_until
-from conftest import MakeEngine
-from fakes import FakeScorer, digests, text_of, tokenize
+from fakes import FakeScorer, Logits, MakeEngine, TokenizedPair, digests, text_of, tokenize
 
 from bge_rerank_integrations import InputError, NonFiniteScoreError, ScoringError
-from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 GOOD = [f"document {number}" for number in range(20)]
 BAD = [*GOOD[:13], "poison", *GOOD[13:]]
@@ -82,14 +79,14 @@ def test_only_the_caller_of_a_bad_document_fails(
 ) -> None:
     """One of 201 documents of 8 callers, all in the same batches."""
     scorer = poisoned(spoil)
-    scorer._gate = Event()
+    scorer.gate = Event()
     engine = make_engine(scorer, max_batch_tokens=4_096)
     first = in_thread(engine.score, "first", ["x"])
     assert scorer.entered.wait(PATIENCE_S)
     calls = [in_thread(engine.score, f"q{number}", [*GOOD, "x", "y"]) for number in range(7)]
     bad = in_thread(engine.score, "bad", BAD)
     wait_until(lambda: engine.stats().queued_pairs == 1 + 7 * 22 + 21)
-    scorer._gate.set()
+    scorer.gate.set()
     for number, call in enumerate(calls):
         assert call.result(PATIENCE_S) == expected(f"q{number}", [*GOOD, "x", "y"])
     assert first.result(PATIENCE_S) == expected("first", ["x"])

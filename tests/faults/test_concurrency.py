@@ -10,11 +10,9 @@ from threading import Event
 
 import pytest
 from callers import assert_works, expected, in_thread
-from conftest import MakeEngine
-from fakes import Deferred, FakeScorer
+from fakes import TOKENIZE_PAIRS, Deferred, FakeScorer, MakeEngine
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.engine.scheduling import scheduler
 
 THREADS, CALLERS, CALLS = 8, 32, 20
 CANCELLED = 0.3
@@ -79,15 +77,16 @@ async def allowed_lag() -> float:
     return MAX_LAG_S + 10 * await longest_lag(asyncio.ensure_future(asyncio.sleep(0.3)))
 
 
-@pytest.mark.parametrize("pairs_in_hand", [scheduler._TOKENIZE_PAIRS, 3])
+@pytest.mark.parametrize("pairs_in_hand", [None, 3])
 def test_every_caller_gets_its_own_answer(
-    make_engine: MakeEngine, pairs_in_hand: int, monkeypatch: pytest.MonkeyPatch
+    make_engine: MakeEngine, pairs_in_hand: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """5,120 calls of 8 threads with 32 callers each, to four engines, 3 in 10 cancelled.
 
     Also where the tokenizer takes a call's pairs in several turns.
     """
-    monkeypatch.setattr(scheduler, "_TOKENIZE_PAIRS", pairs_in_hand)
+    if pairs_in_hand is not None:
+        monkeypatch.setattr(TOKENIZE_PAIRS, pairs_in_hand)
     engines = [
         make_engine(FakeScorer(), max_batch_tokens=256),
         make_engine(FakeScorer(), FakeScorer(), max_batch_tokens=1_000),

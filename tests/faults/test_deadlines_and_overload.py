@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 from callers import GRACE_S, PATIENCE_S, assert_works, error_of, expected, in_thread, wait_until
-from conftest import MakeEngine
-from fakes import FakeScorer, tokenize
+from fakes import FakeScorer, MakeEngine, TokenizedPair, tokenize
 
 from bge_rerank_integrations import ConfigurationError, DeadlineError, OverloadedError, RerankEngine
-from bge_rerank_integrations.engine.scheduling.deadlines import Deadlines
-from bge_rerank_integrations.engine.scheduling.jobs import Job
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 METHODS: list[Callable[..., Any]] = [
     lambda engine, **options: engine.score("q", ["late"], **options),
@@ -102,15 +98,6 @@ def test_a_deadline_that_is_no_number(
     assert_works(engine)
 
 
-def test_answered_calls_are_not_kept_until_their_deadlines() -> None:
-    deadlines = Deadlines()
-    for _ in range(1_000):
-        job = Job([], [], timeout_s=3_600, queue_timeout_s=None)
-        deadlines.add(job.deadline, job)
-        job.future.cancel()
-    assert len(deadlines._heap) <= 64
-
-
 def full_engine(make_engine: MakeEngine, gate: Event, **settings: Any) -> RerankEngine:
     """An engine with a call of 4 pairs in its queue of 4."""
     engine = make_engine(FakeScorer(gate=gate), max_queued_pairs=4, **settings)
@@ -163,12 +150,24 @@ def test_a_flood_of_calls_makes_no_flood_of_log_lines(
 
 
 def test_a_call_with_very_long_documents_lets_others_be_tokenized(make_engine: MakeEngine) -> None:
+    """A million characters at one time; then it is the next call's turn."""
+    begun, answered = Event(), Event()
     sizes: list[int] = []
 
     def counting(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
         sizes.append(sum(len(document) for _, document in pairs))
+        begun.set()
+        if len(sizes) == 1:
+            wait_until(lambda: engine.stats().queued_pairs == 12)
+        if len(sizes) == 4:
+            assert answered.wait(20)
         return tokenize([(query, document[:9]) for query, document in pairs])
 
     engine = make_engine(tokenize=counting)
-    engine.score("q", [f"{number}" * 400_000 for number in range(5)])
-    assert sizes == [800_000, 800_000, 400_000]
+    long = in_thread(engine.score, "q", [f"{number:02}" * 200_000 for number in range(11)])
+    assert begun.wait(PATIENCE_S)
+    assert engine.score("q", ["short"], timeout_s=PATIENCE_S) == expected("q", ["short"])
+    assert not long.done()
+    answered.set()
+    long.result(PATIENCE_S)
+    assert sizes == [800_000, 800_000, 5, 800_000, 800_000, 800_000, 400_000]

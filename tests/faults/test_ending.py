@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -9,35 +10,46 @@ import sys
 import textwrap
 import time
 import warnings
+import weakref
 from pathlib import Path
 from threading import Event
 
 import pytest
-from callers import GRACE_S, PATIENCE_S, assert_works, error_of, in_thread, wait_until
-from conftest import MakeEngine
-from fakes import FakeScorer, digest, fake_model
+from callers import (
+    GRACE_S,
+    PATIENCE_S,
+    assert_works,
+    engine_threads,
+    error_of,
+    in_thread,
+    until,
+    wait_until,
+)
+from fakes import CLOSE_TIMEOUT_S, LOAD, FakeScorer, MakeEngine, digest, fake_model
 
 from bge_rerank_integrations import EngineClosedError, RerankEngine
-from bge_rerank_integrations.engine.scheduling.jobs import Job
 
 TESTS = Path(__file__).parents[1]
 ANSWER = f"[{digest('q', 'a')}]"
 
 
-def test_closing_with_calls_waiting_at_every_stage(
+async def test_closing_with_calls_waiting_at_every_stage(
     make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Event()
     scorer = FakeScorer(gate=gate)
     engine = make_engine(scorer, max_queued_pairs=4, queue_timeout_s=60)
-    calls = [in_thread(engine.score, "q", ["a", "b"])]
+    blocked = in_thread(engine.score, "q", ["a", "b"])
     assert scorer.entered.wait(PATIENCE_S)
-    calls += [in_thread(engine.score, "q", ["c", "d"]) for _ in range(3)]
-    wait_until(lambda: len(engine._running.scheduler._queue._jobs) == 4)
+    # one in the queue, two that wait for a place in it
+    tasks = [asyncio.create_task(engine.ascore("q", ["c", "d"])) for _ in range(3)]
+    await until(lambda: engine.stats().queued_pairs == 4)
     started = time.monotonic()
     closing = in_thread(engine.close)
-    for call in calls:
-        assert isinstance(error_of(call), EngineClosedError)
+    for task in tasks:
+        with pytest.raises(EngineClosedError):
+            await task
+    assert isinstance(error_of(blocked), EngineClosedError)
     with pytest.raises(EngineClosedError):
         engine.score("q", ["later"])
     assert time.monotonic() - started < GRACE_S
@@ -60,52 +72,70 @@ def test_closing_an_idle_engine_says_nothing(
 
 
 def test_closing_from_many_threads(make_engine: MakeEngine) -> None:
+    before = engine_threads()
     engine = make_engine()
+    assert len(engine_threads() - before) >= 2
     for closing in [in_thread(engine.close) for _ in range(8)]:
         closing.result(PATIENCE_S)
-    assert not any(thread.is_alive() for thread in engine._running.scheduler._threads)
+    assert engine_threads() <= before
 
 
-def test_a_forward_pass_that_never_ends_does_not_keep_close_for_ever() -> None:
-    from fakes import scheduler
-
+def test_a_forward_pass_that_never_ends_does_not_keep_close_for_ever(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = Event()
-    running = scheduler(FakeScorer(gate=gate), FakeScorer(gate=gate), max_batch_tokens=2)
-    call = running.submit([("q", "a"), ("q", "b")], [0, 1], timeout_s=None, queue_timeout_s=0)
-    wait_until(lambda: running.in_flight == 2)
+    engine = make_engine(FakeScorer(gate=gate), FakeScorer(gate=gate), max_batch_tokens=2)
+    call = in_thread(engine.score, "q", ["a", "b"])
+    wait_until(lambda: engine.stats().in_flight == 2)
+    monkeypatch.setattr(CLOSE_TIMEOUT_S, 0.2)
     started = time.monotonic()
-    running.close(join_timeout_s=0.2)
-    assert time.monotonic() - started < 0.2 + GRACE_S
+    engine.close()
+    assert 0.2 <= time.monotonic() - started < 0.2 + GRACE_S
     assert isinstance(error_of(call), EngineClosedError)
     gate.set()
 
 
-def test_an_answered_call_leaves_nothing_behind(make_engine: MakeEngine) -> None:
-    """Not even until the garbage collector comes."""
+@pytest.mark.parametrize("timeout_s", [None, 3_600])
+def test_an_answered_call_leaves_nothing_behind(
+    make_engine: MakeEngine, timeout_s: float | None
+) -> None:
+    """Its texts go at once, not at its deadline, nor when the garbage collector comes."""
 
-    def jobs() -> int:
-        return sum(type(thing) is Job for thing in gc.get_objects())
+    class Text(str):
+        __slots__ = ("__weakref__",)
 
-    engine = make_engine()
-    before = jobs()
+    engine = make_engine(scorer := FakeScorer())
     gc.disable()
     try:
-        for number in range(50):
-            engine.score("q", [f"{number}"])
+        texts: weakref.WeakSet[Text] = weakref.WeakSet()
+        for number in range(20):
+            text = Text(number)
+            texts.add(text)
+            engine.score("q", [text], timeout_s=timeout_s)
+        del text
         # the threads still hold the last one
-        assert jobs() <= before + 1
+        engine.score("q", ["another"])
+        wait_until(lambda: not texts)
+        scorer.batches.clear()
+        before = len(gc.get_objects())
+        for number in range(1_000):
+            engine.score("q", [f"{number}"], timeout_s=timeout_s)
+        scorer.batches.clear()
+        # a deadline that is far away keeps something of a few dozen calls
+        assert len(gc.get_objects()) - before < 1_500
     finally:
         gc.enable()
 
 
 PRELUDE = """
 import os, sys, threading, time
-import bge_rerank_integrations.engine.running_model as module
 from bge_rerank_integrations import *
-from fakes import FakeScorer, digest, fake_model
+from callers import locks_of
+from fakes import LOAD, FakeScorer, fake_model
+from pytest import MonkeyPatch
 gate = threading.Event()
 scorer = FakeScorer(gate=gate)
-module.load = lambda _: fake_model(scorer)
+MonkeyPatch().setattr(LOAD, lambda _: fake_model(scorer))
 engine = RerankEngine.shared("fake", normalize=False)
 told = lambda answer: (print(answer), sys.stdout.flush())
 def call(*arguments):
@@ -141,10 +171,10 @@ def test_the_interpreter_ends_while_calls_wait() -> None:
         while engine.stats().queued_pairs < 3: time.sleep(0.001)
         def release():
             time.sleep(0.2)
-            scorer._gate = threading.Event()
+            scorer.gate = threading.Event()
             gate.set()
             # the second batch never ends by itself
-            threading.Timer(1.0, scorer._gate.set).start()
+            threading.Timer(1.0, scorer.gate.set).start()
         threading.Thread(target=release, daemon=True).start()
         """
     ) == [ANSWER, "EngineClosedError"]
@@ -166,9 +196,12 @@ def test_a_forked_child_can_neither_hang_nor_be_answered_wrongly() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         held = threading.Event()
         def hold():
-            with engine._running.scheduler._queue._lock:
-                held.set()
-                time.sleep(1)
+            locks = locks_of(engine)
+            assert len(locks) > 0 and all(lock.acquire(timeout=5) for lock in locks)
+            held.set()
+            time.sleep(1)
+            for lock in locks:
+                lock.release()
         threading.Thread(target=hold, daemon=True).start()
         assert held.wait(10)
         child = os.fork()
@@ -199,7 +232,7 @@ def test_a_fork_while_a_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert release.wait(PATIENCE_S)
         return fake_model()
 
-    monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", load)
+    monkeypatch.setattr(LOAD, load)
     loading = in_thread(RerankEngine.shared, "fake/slow", normalize=False)
     assert entered.wait(PATIENCE_S)
     with warnings.catch_warnings():

@@ -15,10 +15,9 @@ import pytest
 import torch
 from callers import PATIENCE_S, assert_works, error_of, in_thread
 from checkpoints import edit_json
-from fakes import fake_model
+from fakes import DOWNLOAD, LOAD, fake_model
 
 from bge_rerank_integrations import EngineConfig, ModelLoadError, RerankEngine
-from bge_rerank_integrations.engine.loading import hub
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -124,7 +123,7 @@ def test_the_next_attempt_is_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
             raise error
         return fake_model()
 
-    monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", load)
+    monkeypatch.setattr(LOAD, load)
     with pytest.raises(ModelLoadError, match="the disk was full"):
         RerankEngine.shared("fake/loading", normalize=False)
     with pytest.raises(ModelLoadError, match="fake/loading cannot be loaded: RuntimeError: a bug"):
@@ -140,7 +139,7 @@ def test_callers_that_wait_for_a_loading_that_fails(monkeypatch: pytest.MonkeyPa
         assert release.wait(PATIENCE_S)
         raise ModelLoadError("the disk was full")
 
-    monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", load)
+    monkeypatch.setattr(LOAD, load)
     callers = [in_thread(RerankEngine.shared, "fake/many") for _ in range(8)]
     release.set()
     started = time.monotonic()
@@ -156,7 +155,7 @@ def test_loading_one_model_does_not_hold_up_another(monkeypatch: pytest.MonkeyPa
         assert config.model != "fake/slow" or release.wait(PATIENCE_S)
         return fake_model()
 
-    monkeypatch.setattr("bge_rerank_integrations.engine.running_model.load", load)
+    monkeypatch.setattr(LOAD, load)
     slow = in_thread(RerankEngine.shared, "fake/slow", normalize=False)
     with RerankEngine.shared("fake/quick", normalize=False) as quick:
         assert_works(quick)
@@ -173,6 +172,6 @@ def test_a_download_cut_off_half_way(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (folder / "model.safetensors").rename(folder / "model-00002-of-00002.safetensors")
     index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folder))
+    monkeypatch.setattr(DOWNLOAD, lambda *_, **__: str(folder))
     with pytest.raises(ModelLoadError, match="cannot be read"):
         RerankEngine(EngineConfig("owner/name", device="cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import logging
@@ -12,14 +13,20 @@ from collections.abc import Sequence
 from threading import Event
 
 import pytest
-from callers import GRACE_S, PATIENCE_S, assert_works, error_of, in_thread, wait_until
-from conftest import MakeEngine
-from fakes import FakeScorer, digests, fake_model, scheduler, text_of
+from callers import (
+    GRACE_S,
+    PATIENCE_S,
+    assert_works,
+    engine_threads,
+    error_of,
+    in_thread,
+    until,
+    wait_until,
+)
+from fakes import LOAD, FakeScorer, Logits, MakeEngine, TokenizedPair, digests, fake_model, text_of
 
 from bge_rerank_integrations import EngineFailedError, RerankEngine
 from bge_rerank_integrations.engine.scheduling.failures import is_fatal, is_out_of_memory
-from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 ASSERT = "CUDA error: device-side assert triggered"
 
@@ -39,21 +46,20 @@ def kill(thread: threading.Thread) -> None:
     )
 
 
-def test_a_fatal_device_error_answers_all_at_once(
+async def test_a_fatal_device_error_answers_all_at_once(
     make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Event()
     scorer = FakeScorer(fatal, gate=gate)
     engine = make_engine(scorer, max_queued_pairs=4, queue_timeout_s=60)
-    calls = [in_thread(engine.score, "q", ["fatal", "b"])]
+    blocked = in_thread(engine.score, "q", ["fatal", "b"])
     assert scorer.entered.wait(PATIENCE_S)
     # one queued behind it, one that waits for a place
-    calls += [in_thread(engine.score, "q", ["c", "d"]) for _ in range(2)]
-    wait_until(lambda: len(engine._running.scheduler._queue._jobs) == 3)
+    tasks = [asyncio.create_task(engine.ascore("q", ["c", "d"])) for _ in range(2)]
+    await until(lambda: engine.stats().queued_pairs == 4)
     gate.set()
     started = time.monotonic()
-    for call in calls:
-        error = error_of(call)
+    for error in (error_of(blocked), *await asyncio.gather(*tasks, return_exceptions=True)):
         assert isinstance(error, EngineFailedError)
         assert ASSERT in str(error)
         assert isinstance(error.__cause__, RuntimeError)
@@ -70,9 +76,7 @@ def test_a_fatal_device_error_answers_all_at_once(
 
 
 def test_a_shared_engine_that_failed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "bge_rerank_integrations.engine.running_model.load", lambda _: fake_model(FakeScorer(fatal))
-    )
+    monkeypatch.setattr(LOAD, lambda _: fake_model(FakeScorer(fatal)))
     broken = RerankEngine.shared("fake/failing", normalize=False)
     with pytest.raises(EngineFailedError):
         broken.score("q", ["fatal"])
@@ -84,26 +88,25 @@ def test_a_shared_engine_that_failed_is_made_anew(monkeypatch: pytest.MonkeyPatc
 
 def test_a_failed_engine_lets_go_of_the_model(make_engine: MakeEngine) -> None:
     """Or there would be no memory left for a fresh one."""
+    before = engine_threads()
     scorer = FakeScorer(fatal)
     model = weakref.ref(scorer)
-    running = scheduler(scorer)
+    engine = make_engine(scorer)
     del scorer
-    future = running.submit([("q", "fatal")], [0], timeout_s=None, queue_timeout_s=0)
-    error = future.exception(PATIENCE_S)
-    assert isinstance(error, EngineFailedError)
-    for thread in running._threads:
-        thread.join(PATIENCE_S)
+    with pytest.raises(EngineFailedError):
+        engine.score("q", ["fatal"])
+    wait_until(lambda: engine_threads() <= before)
     gc.collect()
-    assert running.failure is error.__cause__
+    assert engine.stats().state == "failed"
     assert model() is None
 
 
 @pytest.mark.parametrize("name", ["deadlines", "tokenizer", "scorer-0"])
 def test_a_killed_thread_fails_the_engine(make_engine: MakeEngine, name: str) -> None:
-    gate = Event()
+    gate, before = Event(), engine_threads()
     scorer = FakeScorer(gate=gate)
     engine = make_engine(scorer)
-    thread = next(t for t in engine._running.scheduler._threads if t.name == f"bge-rerank-{name}")
+    (thread,) = [t for t in engine_threads() - before if t.name == f"bge-rerank-{name}"]
     call = in_thread(engine.score, "q", ["a", "b"])
     assert scorer.entered.wait(PATIENCE_S)
     kill(thread)
@@ -111,34 +114,34 @@ def test_a_killed_thread_fails_the_engine(make_engine: MakeEngine, name: str) ->
     late = in_thread(engine.score, "q", ["c"], timeout_s=0.05)
     wait_until(lambda: gate.is_set() or name == "scorer-0" or not thread.is_alive())
     gate.set()
-    assert isinstance(error_of(call), EngineFailedError)
+    error = error_of(call)
+    assert isinstance(error, EngineFailedError)
+    assert isinstance(error.__cause__, SystemExit)
     assert error_of(late) is not None
-    assert isinstance(engine._running.scheduler.failure, SystemExit)
     with pytest.raises(EngineFailedError, match="SystemExit"):
         engine.score("q", ["later"])
     assert_works(make_engine())
 
 
 def test_a_failure_of_one_replica_is_everyones(make_engine: MakeEngine) -> None:
-    gate = Event()
-    healthy, broken = FakeScorer(gate=gate), FakeScorer(fatal)
-    engine = make_engine(healthy, max_batch_tokens=4)
-    held = in_thread(engine.score, "q", ["abc"])
-    assert healthy.entered.wait(PATIENCE_S)
-    engine._running.scheduler._start("scorer-1", _runner(engine), broken)
+    gate, entered = Event(), Event()
+
+    def answer(batch: Sequence[TokenizedPair]) -> Logits:
+        if text_of(batch[0]) == "held":
+            entered.set()
+            assert gate.wait(20)
+        return fatal(batch)
+
+    engine = make_engine(FakeScorer(answer), FakeScorer(answer), max_batch_tokens=4)
+    held = in_thread(engine.score, "q", ["held"])
+    assert entered.wait(PATIENCE_S)
+    # the other replica is the one that is free
     assert isinstance(error_of(in_thread(engine.score, "q", ["fatal"])), EngineFailedError)
     assert isinstance(error_of(held), EngineFailedError)
     gate.set()
     engine.close()
     # the healthy replica's batch came back after all was over
     assert engine.stats().in_flight == 0
-
-
-def _runner(engine: RerankEngine) -> object:
-    from bge_rerank_integrations.engine.scheduling.runner import BatchRunner
-
-    running = engine._running.scheduler
-    return BatchRunner(running._queue, running.counters, max_batch_tokens=4, layers=1).run
 
 
 def test_a_log_that_hangs_keeps_no_caller_waiting(make_engine: MakeEngine) -> None:

@@ -7,12 +7,9 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from callers import assert_works, expected, wait_until
-from conftest import MakeEngine
-from fakes import FakeScorer, digests
+from fakes import FakeScorer, Logits, MakeEngine, TokenizedPair, digests
 
 from bge_rerank_integrations import ScoringError
-from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 DOCUMENTS = [f"document {number:03}" for number in range(64)]
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

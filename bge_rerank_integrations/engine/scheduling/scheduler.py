@@ -37,6 +37,8 @@ Tokenize = Callable[[Sequence[TextPair]], list[list[TokenizedPair]]]
 # very long documents lets others pass.
 _TOKENIZE_PAIRS = 256
 _TOKENIZE_CHARACTERS = 1_000_000
+# how long closing waits for a forward pass that is under way
+_CLOSE_TIMEOUT_S = 10.0
 
 
 class Scheduler:
@@ -112,11 +114,8 @@ class Scheduler:
         self._queue.submit(job)
         return job.future
 
-    def close(self, join_timeout_s: float = 10.0) -> None:
-        """Answer every caller with ``EngineClosedError`` and end the threads.
-
-        :param join_timeout_s: how long to wait for a forward pass that is under way.
-        """
+    def close(self) -> None:
+        """Answer every caller with ``EngineClosedError`` and end the threads."""
         if not self.is_of_this_process:
             # another thread of the parent may have held the queue's lock when it forked
             return
@@ -124,7 +123,7 @@ class Scheduler:
         waiting = self._queue.stop(lambda: EngineClosedError("the engine was closed"))
         if waiting:
             logger.warning("the engine was closed while %d calls waited", waiting)
-        end = time.monotonic() + join_timeout_s
+        end = time.monotonic() + _CLOSE_TIMEOUT_S
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(end - time.monotonic(), 0))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Thread
@@ -12,6 +16,7 @@ from fakes import digest
 
 from bge_rerank_integrations import RerankEngine
 
+PACKAGE = "bge_rerank_integrations"
 # Nothing in these tests takes long; a call that is not answered by then never is.
 PATIENCE_S = 10.0
 # a deadline may be missed by this much
@@ -58,3 +63,38 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end, "the state was not reached"
         time.sleep(0.001)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait like :func:`wait_until`, while the event loop runs on."""
+    end = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end, "the state was not reached"
+        await asyncio.sleep(0.001)
+
+
+def engine_threads() -> set[Thread]:
+    """The threads of all engines in this process, by their names."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("bge-rerank-")}
+
+
+def locks_of(engine: RerankEngine) -> list[Any]:
+    """Every lock that an engine's objects hold."""
+    kinds = type(threading.Lock()), type(threading.RLock())
+    containers = dict, list, tuple, set, OrderedDict
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    to_see: list[Any] = [engine]
+    while to_see:
+        thing = to_see.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, kinds):
+            found[id(thing)] = thing
+        elif isinstance(thing, threading.Condition):
+            # not those of the threads that wait for it: each holds its own
+            to_see.append(thing._lock)  # type: ignore[attr-defined]
+        elif isinstance(thing, containers) or type(thing).__module__.startswith(PACKAGE):
+            to_see += gc.get_referents(thing)
+    return list(found.values())
