@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from bge_rerank_integrations.errors import MissingExtraError
 
@@ -19,22 +20,23 @@ except ModuleNotFoundError as error:
 from starlette.middleware import Middleware
 
 from bge_rerank_integrations import __version__
+from bge_rerank_integrations.serving.api_errors import Problem
 from bge_rerank_integrations.serving.endpoints import add_endpoint
-from bge_rerank_integrations.serving.error_handlers import add_error_handlers
+from bge_rerank_integrations.serving.health import add_health_routes
 from bge_rerank_integrations.serving.metrics import Metrics, MetricsMiddleware
 from bge_rerank_integrations.serving.middleware import BodyMiddleware, KeyMiddleware
 from bge_rerank_integrations.serving.playground import add_playground
-from bge_rerank_integrations.serving.problems import Problem
-from bge_rerank_integrations.serving.replies import error_reply
+from bge_rerank_integrations.serving.responses import add_error_handlers, error_reply
 from bge_rerank_integrations.serving.routes import ROUTES, dialect_at
-from bge_rerank_integrations.serving.served import ServedEngine
 from bge_rerank_integrations.serving.service import RerankService
 from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.serving.state import add_state_routes
+
+if TYPE_CHECKING:
+    from bge_rerank_integrations import RerankEngine
 
 
 def create_app(
-    engine: ServedEngine | Callable[[], ServedEngine],
+    engine: RerankEngine | Callable[[], RerankEngine],
     settings: ServerSettings | None = None,
     *,
     on_load_error: Callable[[Exception], None] | None = None,
@@ -84,7 +86,7 @@ def create_app(
     for route in ROUTES:
         for path in route.paths:
             add_endpoint(app, service, metrics, route, path)
-    add_state_routes(app, service, metrics)
+    add_health_routes(app, service, metrics)
     add_error_handlers(app, settings.retry_after_s)
     add_playground(app)
     return app

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Annotated, Any, Union
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar, Union
 
 from fastapi import FastAPI, Request, Response
 from pydantic import Discriminator, Tag
 
+from bge_rerank_integrations.serving.api_errors import FORM_TAGS, Kind
 from bge_rerank_integrations.serving.metrics import Metrics
-from bge_rerank_integrations.serving.problems import Kind
-from bge_rerank_integrations.serving.replies import json_reply
-from bge_rerank_integrations.serving.requests import (
-    FORM_TAGS,
-    ClientGoneError,
-    while_connected,
-)
+from bge_rerank_integrations.serving.responses import json_reply
 from bge_rerank_integrations.serving.routes import Route
 from bge_rerank_integrations.serving.service import RerankService
+
+T = TypeVar("T")
 
 _DOCUMENTED = (
     Kind.MALFORMED,
@@ -30,6 +29,10 @@ _DOCUMENTED = (
     Kind.UNAVAILABLE,
     Kind.DEADLINE,
 )
+
+
+class _ClientGoneError(Exception):
+    """The client closed the connection before its answer was ready."""
 
 
 def add_endpoint(
@@ -45,8 +48,8 @@ def add_endpoint(
         metrics.documents.observe(sum(len(question.documents) for question in questions))
         start = time.perf_counter()
         try:
-            answer = await while_connected(request, service.answer(questions))
-        except ClientGoneError:
+            answer = await _while_connected(request, service.answer(questions))
+        except _ClientGoneError:
             # nobody reads it; the figures show it
             return Response(status_code=499)
         headers = {"Server-Timing": f"rerank;dur={(time.perf_counter() - start) * 1e3:.1f}"}
@@ -61,6 +64,29 @@ def add_endpoint(
         responses=_responses(route),
         openapi_extra=_path_parameters(path),
     )(endpoint)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``, and cancel it when the client goes away.
+
+    :param request: whose body was read already.
+    :raises _ClientGoneError: if the client went first.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _ClientGoneError
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _body_type(route: Route) -> Any:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations.serving.problems import Kind, Problem
+from bge_rerank_integrations.serving.api_errors import Kind, Problem
 from bge_rerank_integrations.serving.routes import find
 
 # the page asks for the key itself; orchestrators ask for the other two without one

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bge_rerank_integrations.errors import ConfigurationError, InputError, ScoringError
 from bge_rerank_integrations.ranking import Ranking
+from bge_rerank_integrations.serving.api_errors import Kind, Problem
 from bge_rerank_integrations.serving.dialects.base import Answer, Question
-from bge_rerank_integrations.serving.problems import Kind, Problem
-from bge_rerank_integrations.serving.served import ServedEngine
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
+    from bge_rerank_integrations import RerankEngine
     from bge_rerank_integrations.serving.cutting import DocumentCutter
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class RerankService:
 
     def __init__(
         self,
-        engine: ServedEngine | Callable[[], ServedEngine],
+        engine: RerankEngine | Callable[[], RerankEngine],
         settings: ServerSettings,
         on_load_error: Callable[[Exception], None] | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class RerankService:
         return self._engine is not None and self._engine.is_alive
 
     @property
-    def engine(self) -> ServedEngine:
+    def engine(self) -> RerankEngine:
         """The engine.
 
         :raises RefusedError: while there is none.
@@ -124,7 +124,7 @@ class RerankService:
         )
 
     async def _ask(
-        self, engine: ServedEngine, question: Question, first: int, deadline: float
+        self, engine: RerankEngine, question: Question, first: int, deadline: float
     ) -> Ranking:
         try:
             documents = await self._fitted(engine, question)
@@ -133,7 +133,7 @@ class RerankService:
         except (InputError, ScoringError) as error:
             raise _renumbered(error, first) from error
 
-    async def _fitted(self, engine: ServedEngine, question: Question) -> Sequence[str]:
+    async def _fitted(self, engine: RerankEngine, question: Question) -> Sequence[str]:
         limit, documents = question.max_tokens_per_document, question.documents
         if limit is None and not question.refuse_long:
             return documents
@@ -179,7 +179,7 @@ def _renumbered(error: InputError | ScoringError, first: int) -> InputError | Sc
     return cls(message, index)
 
 
-def _checked(engine: ServedEngine) -> ServedEngine:
+def _checked(engine: RerankEngine) -> RerankEngine:
     if engine.config.normalize:
         raise ConfigurationError(
             "a server's engine must have normalize=False: requests ask for either scale"

@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import httpx
 import pytest
 
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.serving.app import create_app
-from bge_rerank_integrations.serving.served import ServedEngine
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 
@@ -19,7 +19,10 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 @asynccontextmanager
 async def served(
-    engine: ServedEngine, settings: ServerSettings | None = None, *, raise_errors: bool = True
+    engine: RerankEngine | FakeEngine,
+    settings: ServerSettings | None = None,
+    *,
+    raise_errors: bool = True,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server that is ready, without a socket."""
     app = create_app(lambda: engine, settings)

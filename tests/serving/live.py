@@ -10,13 +10,16 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.serving.app import create_app
-from bge_rerank_integrations.serving.served import ServedEngine
 from bge_rerank_integrations.serving.settings import ServerSettings
+from serving.fake_engine import FakeEngine
 
 
 @contextmanager
-def live_server(engine: ServedEngine, settings: ServerSettings | None = None) -> Iterator[str]:
+def live_server(
+    engine: RerankEngine | FakeEngine, settings: ServerSettings | None = None
+) -> Iterator[str]:
     """Run a server in a thread.
 
     :returns: its URL.

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from bge_rerank_integrations.ranking import RankedDocument, rank
-from bge_rerank_integrations.serving.problems import STATUSES, Kind, Problem
+from bge_rerank_integrations.serving.api_errors import STATUSES, Kind, Problem
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bge_rerank_integrations.serving.api_errors import Kind, Problem
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
@@ -16,7 +17,6 @@ from bge_rerank_integrations.serving.dialects.base import (
     Request,
     TopN,
 )
-from bge_rerank_integrations.serving.problems import Kind, Problem
 
 
 class Context(Request):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bge_rerank_integrations.serving.api_errors import Kind, Problem
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
     Answer,
@@ -15,7 +16,6 @@ from bge_rerank_integrations.serving.dialects.base import (
     Request,
     TopN,
 )
-from bge_rerank_integrations.serving.problems import Kind, Problem
 
 # what Cohere counts as one search, for its bill: https://docs.cohere.com/docs/rerank-overview
 _DOCUMENTS_IN_A_SEARCH = 100

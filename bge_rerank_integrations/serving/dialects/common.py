@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bge_rerank_integrations.serving.api_errors import Problem
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
     Answer,
@@ -19,7 +20,6 @@ from bge_rerank_integrations.serving.dialects.base import (
     Text,
     TopN,
 )
-from bge_rerank_integrations.serving.problems import Problem
 
 
 class CommonRequest(Request):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from bge_rerank_integrations.serving.api_errors import Problem
 from bge_rerank_integrations.serving.dialects.base import Answer, Dialect, Form
 from bge_rerank_integrations.serving.dialects.common import (
     CommonRequest,
@@ -14,7 +15,6 @@ from bge_rerank_integrations.serving.dialects.common import (
     error_detail,
     questions,
 )
-from bge_rerank_integrations.serving.problems import Problem
 
 
 class InfinityResult(BaseModel):

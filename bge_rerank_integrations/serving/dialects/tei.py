@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from bge_rerank_integrations.serving.api_errors import Kind, Problem
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
@@ -15,7 +16,6 @@ from bge_rerank_integrations.serving.dialects.base import (
     Question,
     Request,
 )
-from bge_rerank_integrations.serving.problems import Kind, Problem
 
 
 class TeiRequest(Request):

@@ -16,6 +16,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from bge_rerank_integrations.ranking import to_scores
+from bge_rerank_integrations.serving.api_errors import Kind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
     EXAMPLE_DOCUMENTS,
@@ -33,7 +34,6 @@ from bge_rerank_integrations.serving.dialects.base import (
 )
 from bge_rerank_integrations.serving.dialects.common import Usage
 from bge_rerank_integrations.serving.dialects.infinity import OpenAIError, openai_error
-from bge_rerank_integrations.serving.problems import Kind
 
 
 def _listed(texts: Any) -> Any:

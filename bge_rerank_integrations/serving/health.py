@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving.metrics import Metrics
-from bge_rerank_integrations.serving.replies import json_reply
+from bge_rerank_integrations.serving.responses import json_reply
 from bge_rerank_integrations.serving.service import RerankService
 
 
@@ -33,7 +33,7 @@ class Info(BaseModel):
     version: str
 
 
-def add_state_routes(app: FastAPI, service: RerankService, metrics: Metrics) -> None:
+def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) -> None:
     """Add the paths that orchestrators and monitoring ask."""
     unavailable: dict[int | str, dict[str, Any]] = {503: {"model": Status}}
 

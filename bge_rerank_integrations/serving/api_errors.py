@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
 
 from bge_rerank_integrations.errors import (
     DeadlineError,
@@ -53,6 +56,10 @@ STATUSES: Mapping[Kind, int] = {
 
 RETRY_LATER = frozenset({Kind.OVERLOADED, Kind.UNAVAILABLE})
 
+# tags of the forms where a path has several; they are in the errors' locations
+FORM_TAGS = ("form-0", "form-1")
+_MAX_MESSAGE = 300
+
 _KIND_OF_ERROR: tuple[tuple[type[RerankError], Kind], ...] = (
     (InputError, Kind.INVALID),
     (OverloadedError, Kind.OVERLOADED),
@@ -81,3 +88,28 @@ def problem_of(error: RerankError) -> Problem:
     kind = next((kind for cls, kind in _KIND_OF_ERROR if isinstance(error, cls)), Kind.SCORING)
     index = getattr(error, "index", None)
     return Problem(kind, str(error), None if index is None else f"documents[{index}]")
+
+
+def validation_problem(error: RequestValidationError) -> Problem:
+    """The first thing that is wrong with a body, in one sentence.
+
+    What came is not repeated: it may be no valid Unicode, or no valid JSON.
+    """
+    errors: Sequence[Any] = error.errors()
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "")
+        return Problem(Kind.MALFORMED, f"the body is not JSON: {reason}"[:_MAX_MESSAGE])
+    # a tag stands where a path has several forms, and is no field
+    location = [part for part in first["loc"] if part != "body" and part not in FORM_TAGS]
+    field = _field_name(location)
+    kind = Kind.EMPTY if first["type"] == "too_short" else Kind.INVALID
+    message = first["msg"].removeprefix("Value error, ")
+    return Problem(kind, f"{field or 'the body'}: {message}"[:_MAX_MESSAGE], field or None)
+
+
+def _field_name(location: Sequence[Any]) -> str:
+    name = ""
+    for part in location:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
+    return name

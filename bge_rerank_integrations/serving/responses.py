@@ -1,16 +1,21 @@
-"""Every failure, answered in the words of whoever asked."""
+"""Write bodies as responses, and every error in the dialect of the request."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from bge_rerank_integrations.errors import RerankError
+from bge_rerank_integrations.serving.api_errors import (
+    RETRY_LATER,
+    Kind,
+    Problem,
+    problem_of,
+    validation_problem,
+)
 from bge_rerank_integrations.serving.dialects.base import Dialect
-from bge_rerank_integrations.serving.problems import Kind, Problem, problem_of
-from bge_rerank_integrations.serving.replies import error_reply
-from bge_rerank_integrations.serving.requests import validation_problem
 from bge_rerank_integrations.serving.routes import dialect_at
 from bge_rerank_integrations.serving.service import RefusedError
 
@@ -21,6 +26,30 @@ _KIND_OF_STATUS = {
     413: Kind.TOO_LARGE,
 }
 _UNREADABLE = "the body is not JSON in UTF-8, is nested too deeply or holds too long a number"
+
+
+def json_reply(
+    body: BaseModel,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    *,
+    keep_nulls: bool = False,
+) -> Response:
+    """A body as a response.
+
+    :param keep_nulls: write fields that are None.
+    """
+    content = body.model_dump_json(exclude_none=not keep_nulls)
+    return Response(content, status, headers, "application/json")
+
+
+def error_reply(dialect: Dialect, problem: Problem, retry_after_s: int) -> Response:
+    """A problem in a dialect's words."""
+    status = dialect.status(problem.kind)
+    headers = {}
+    if problem.kind in RETRY_LATER:
+        headers["Retry-After"] = str(retry_after_s)
+    return json_reply(dialect.error_body(status, problem), status, headers, keep_nulls=True)
 
 
 def add_error_handlers(app: FastAPI, retry_after_s: int) -> None:
