@@ -442,6 +442,19 @@ async def test_one_call_may_have_another_threshold(
     assert _ids(await invoke(retriever, QUERY, score_threshold=0.8)) == ["d2"]
 
 
+async def test_a_retrievers_own_threshold_holds_for_every_other_call(
+    invoke: Invoke, base: ListRetriever, reranker: FakeReranker
+) -> None:
+    retriever = BGERerankRetriever(
+        base_retriever=base, reranker=reranker, top_n=None, score_threshold=0.5
+    )
+
+    assert _ids(await invoke(retriever, QUERY)) == ["d2", "d1"]
+    assert len(await invoke(retriever, QUERY, score_threshold=None)) == 4
+    assert _ids(await invoke(retriever, QUERY, top_n=1)) == ["d2"]
+    assert _ids(await invoke(retriever, QUERY)) == ["d2", "d1"]
+
+
 async def test_a_wrong_number_is_refused_before_anything_is_asked(
     invoke: Invoke, reranker: FakeReranker
 ) -> None:

@@ -263,11 +263,15 @@ async def test_the_nodes_given_stay_as_they_are(
     assert kept[0].node is nodes[2].node
 
 
+@pytest.mark.parametrize("excluded", [[], ["page"], ["retrieval_score", "page"]])
 async def test_the_retrieval_score_is_kept_on_a_copy_and_hidden_from_models(
-    postprocess: Postprocess, reranker: FakeReranker
+    postprocess: Postprocess, reranker: FakeReranker, excluded: list[str]
 ) -> None:
     node = TextNode(
-        text=QUERY, metadata={"page": 7}, excluded_llm_metadata_keys=["retrieval_score"]
+        text=QUERY,
+        metadata={"page": 7},
+        excluded_llm_metadata_keys=list(excluded),
+        excluded_embed_metadata_keys=list(excluded),
     )
     given = [NodeWithScore(node=node, score=0.25)]
     before = copy.deepcopy(given)
@@ -278,9 +282,13 @@ async def test_the_retrieval_score_is_kept_on_a_copy_and_hidden_from_models(
     assert given == before
     assert kept.node.node_id == node.node_id
     assert kept.node.metadata == {"page": 7, "retrieval_score": 0.25}
-    assert kept.node.excluded_llm_metadata_keys == ["retrieval_score"]
+    hidden = sorted({*excluded, "retrieval_score"})
+    assert sorted(kept.node.excluded_llm_metadata_keys) == hidden
+    assert sorted(kept.node.excluded_embed_metadata_keys) == hidden
     for mode in (MetadataMode.EMBED, MetadataMode.LLM):
-        assert "retrieval_score" not in kept.node.get_content(metadata_mode=mode)
+        read = kept.node.get_content(metadata_mode=mode)
+        assert "retrieval_score" not in read
+        assert ("page: 7" in read) is ("page" not in excluded)
     assert json.loads(kept.to_json())["node"]["metadata"]["retrieval_score"] == 0.25
 
 
