@@ -90,6 +90,15 @@ def test_a_run_file_is_a_first_stage(evaluate, folder: Path) -> None:
     assert (before["name"], before["mean_ms"], after["pairs"]) == ("dense.run", None, 2)
 
 
+@pytest.mark.parametrize(("depth", "pairs"), [(1, 2), (2, 4), (100, 5)])
+def test_depth_bounds_what_bm25_brings_to_each_query(
+    evaluate, folder: Path, depth: int, pairs: int
+) -> None:
+    report = json.loads(evaluate(folder, "--depth", depth, "--json").stdout)
+    # the first query shares a word with three documents, the second with two, the third with none
+    assert report["systems"][1]["pairs"] == pairs
+
+
 def test_another_corpus_without_titles(evaluate, folder: Path) -> None:
     write_json_lines(folder / "more.jsonl", [*CORPUS, {"_id": "x", "title": "yellow", "text": "y"}])
     options = ["--corpus", "more.jsonl", "--json"]

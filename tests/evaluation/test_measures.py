@@ -66,6 +66,17 @@ def test_the_names_of_documents_do_not_matter(
     )
 
 
+@pytest.mark.parametrize(("rank", "mrr", "ndcg"), [(10, 0.1, 0.2890648), (11, 0.0, 0.0)])
+def test_what_comes_after_ten_documents_counts_for_map_alone(
+    rank: int, mrr: float, ndcg: float
+) -> None:
+    values = means(measure({"q": {NAMES[rank - 1]: 1}}, {"q": NAMES}, [10]))
+    assert values["MRR@10"] == pytest.approx(mrr)
+    assert values["nDCG@10"] == pytest.approx(ndcg)
+    assert values["recall@10"] == float(rank <= 10)
+    assert values["MAP"] == pytest.approx(1 / rank)
+
+
 def test_queries_without_an_answer_count_as_zero() -> None:
     values = measure({"a": {"d": 1}, "b": {"d": 1}}, {"a": ["d"]}, [3, 1, 3])
     assert means(values) == {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from bge_rerank_integrations.errors import ConfigurationError, InputError
 from bge_rerank_integrations.evaluation import (
+    Collection,
     read_beir,
     read_candidate_lists,
     read_run,
@@ -53,6 +55,14 @@ def test_queries_without_a_relevant_document_are_left_out(folder: Path) -> None:
     collection = read_beir(folder)
     assert list(collection.queries) == list(collection.relevance) == ["q1", "q2"]
     assert collection.notes == ("1 judged queries have no relevant document: left out",)
+
+
+def test_only_relevant_documents_are_missed_in_the_corpus(folder: Path) -> None:
+    absent = [("q1", "rome", 1), ("q1", "oslo", 0), ("q2", "lima", 0), ("q2", "kiel", -1)]
+    write_qrels(folder / "qrels" / "test.tsv", [*QRELS, *absent])
+    assert read_beir(folder).notes == (
+        "1 relevant documents are not in corpus.jsonl: they count as not found",
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,3 +198,13 @@ def test_a_sample_is_the_same_every_time(folder: Path) -> None:
     assert (chosen.documents, chosen.notes) == (collection.documents, ())
     with pytest.raises(ConfigurationError, match="max_queries must be at least 1, got 0"):
         collection.sample(0)
+
+
+def test_a_sample_is_drawn_from_everywhere() -> None:
+    queries = {str(number): f"query {number}" for number in range(1000)}
+    collection = Collection("c", queries, {"d": "text"}, {query: {"d": 1} for query in queries})
+    drawn = [int(query) for query in collection.sample(100).queries]
+    assert drawn == sorted(set(drawn))
+    # of each fifth of the queries 20 are expected
+    assert all(10 <= count <= 30 for count in Counter(n // 200 for n in drawn).values())
+    assert len({n // 200 for n in drawn}) == 5

@@ -26,7 +26,6 @@ from bge_rerank_integrations.evaluation import (
     save_plot,
     summarize,
 )
-from bge_rerank_integrations.ranking import sigmoid
 
 
 @pytest.fixture
@@ -47,6 +46,30 @@ def test_bm25_finds_what_shares_a_word_with_each_query(collection: Collection) -
         bm25(collection, depth=0)
 
 
+def test_bm25_orders_as_the_published_baselines_do() -> None:
+    """k1 = 0.9 and b = 0.4, as https://github.com/castorini/anserini has them for BEIR."""
+    shapes = {
+        f"{count} of {length}": (count, length)
+        for length in (1, 2, 4, 8, 16, 32, 64)
+        for count in (1, 2, 3, 5, 8, 13, 21)
+        if count <= length
+    }
+    documents = {
+        name: "panda " * count + "bamboo " * (length - count)
+        for name, (count, length) in shapes.items()
+    }
+    documents |= {f"other {number}": "something else" for number in range(50)}
+    mean = (sum(length for _, length in shapes.values()) + 2 * 50) / len(documents)
+
+    def weight(name: str) -> float:
+        """What BM25 gives a document for the query's one word, less what is the same for all."""
+        count, length = shapes[name]
+        return count / (count + 0.9 * (0.6 + 0.4 * length / mean))
+
+    collection = Collection("made up", {"q": "panda"}, documents, {"q": {"1 of 1": 1}})
+    assert bm25(collection).order["q"] == sorted(shapes, key=weight, reverse=True)
+
+
 def test_candidate_lists_are_ordered_and_kept_whole(lists: Path) -> None:
     run = bm25(read_candidate_lists(lists), depth=1)
     assert run.order["1"][0] == "1/0"
@@ -59,8 +82,12 @@ def test_reranking_reorders_the_candidates_and_counts(collection: Collection) ->
     reranker = FakeReranker()
     run = rerank("fake", reranker, collection, first_stage)
     assert run.order == {"q1": ["berlin", "paris"], "q2": ["lemon"], "q3": []}
-    # the fake's logits: the words that query and document share, less two
-    assert run.scores == {"q1": [sigmoid(1), sigmoid(0)], "q2": [sigmoid(-1)], "q3": []}
+    # of the fake's logits 1, 0 and -1: the words that query and document share, less two
+    assert run.scores == {
+        "q1": [pytest.approx(0.7310586), 0.5],
+        "q2": [pytest.approx(0.2689414)],
+        "q3": [],
+    }
     assert (run.name, run.pairs, run.tokens) == ("fake", 3, 3)
     assert run.seconds.keys() == collection.queries.keys()
     _, first, *_ = reranker.calls
