@@ -94,6 +94,31 @@ def test_a_line_that_a_kill_cut_is_written_again(tmp_path: Path) -> None:
         assert target.read_bytes() == whole
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_part_that_a_kill_cut_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """The third part reaches the disk up to a share of its bytes, and the process ends."""
+    source, target = tmp_path / "in.parquet", tmp_path / "out"
+    write(source, ROWS)
+    write_table, written = pyarrow.parquet.write_table, []
+
+    def write_and_die(table: Any, path: Any, *arguments: Any, **settings: Any) -> None:
+        write_table(table, path, *arguments, **settings)
+        written.append(path)
+        if len(written) == 3:
+            os.truncate(path, int(share * os.path.getsize(path)))
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pyarrow.parquet, "write_table", write_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            score_file(Scorer(), source, target)
+    assert len(written) == 3
+    assert score_file(Scorer(), source, target) == 84
+    assert [row["score"] for row in read(target)] == list(map(float, range(100)))
+
+
 def test_a_target_with_other_rows_is_left_alone(files: tuple[Path, Path]) -> None:
     score_file(Scorer(), *files)
     before = read(files[1])
@@ -138,6 +163,20 @@ def test_a_row_without_texts_is_named(files: tuple[Path, Path], engine: RerankEn
         score_file(engine, *files)
     assert caught.value.index == 9
     assert len(read(files[1])) == 8
+
+
+def test_a_row_without_texts_is_named_after_a_resume(
+    files: tuple[Path, Path], engine: RerankEngine
+) -> None:
+    write(files[0], [*ROWS[:18], {"id": 1, "query": "q", "document": None}])
+    with pytest.raises(KeyboardInterrupt):
+        score_file(Scorer(stop_after=8), *files)
+    # the first call scores one chunk of eight more, the second none
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"row 19 of .*must be texts") as caught:
+            score_file(engine, *files)
+        assert caught.value.index == 18
+        assert len(read(files[1])) == 16
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
