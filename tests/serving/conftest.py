@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -34,6 +35,11 @@ async def served(
         while (await client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.005)
         yield client
+
+
+def probability(logit: float) -> float:
+    """The score from 0 to 1 that belongs to a logit, by its definition."""
+    return 1 / (1 + math.exp(-logit))
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from bge_rerank_integrations.ranking import sigmoid
-from serving.fake_engine import FakeEngine, logit_of
+from serving.fake_engine import FakeEngine
 
 QUERY = "what is a panda"
 DOCUMENTS = ["no word of it", "a panda is a bear", "what a panda is", "is it"]
-LOGITS = [logit_of(QUERY, document) for document in DOCUMENTS]
-SCORES = [sigmoid(logit) for logit in LOGITS]
+# of the fake engine, and 1 / (1 + exp(-logit))
+LOGITS = [-1.5, 1.5, 2.5, -0.5]
+SCORES = [pytest.approx(score) for score in (0.18242552, 0.81757448, 0.92414182, 0.37754067)]
 ORDER = [2, 1, 3, 0]
 
 
@@ -79,6 +79,14 @@ async def test_cohere_v2(client: httpx.AsyncClient) -> None:
     assert answer.keys() == {"id", "results", "meta"}
 
 
+@pytest.mark.parametrize(("count", "searches"), [(1, 1), (99, 1), (100, 1), (101, 2), (200, 2)])
+async def test_cohere_counts_a_search_for_every_hundred_documents(
+    client: httpx.AsyncClient, count: int, searches: int
+) -> None:
+    answer = await post(client, "/v2/rerank", query=QUERY, documents=["a panda"] * count)
+    assert answer["meta"]["billed_units"] == {"search_units": searches}
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/tei/rerank"])
 async def test_tei_answers_a_bare_list(client: httpx.AsyncClient, path: str) -> None:
     answer = await post(client, path, query=QUERY, texts=DOCUMENTS)
@@ -102,14 +110,12 @@ async def test_scores_come_in_input_order(client: httpx.AsyncClient, path: str) 
 async def test_two_lists_are_scored_in_step(
     client: httpx.AsyncClient, fake_engine: FakeEngine
 ) -> None:
-    queries = [QUERY, "is it", QUERY]
-    answer = await post(
-        client, "/score", data_1=queries, data_2=DOCUMENTS[1:], use_activation=False
-    )
-    pairs = list(zip(queries, DOCUMENTS[1:], strict=True))
-    assert [result["score"] for result in answer["data"]] == [logit_of(*pair) for pair in pairs]
+    queries = [QUERY, "is it", "a bear"]
+    documents = [DOCUMENTS[2], DOCUMENTS[3], DOCUMENTS[1]]
+    answer = await post(client, "/score", data_1=queries, data_2=documents, use_activation=False)
+    assert [result["score"] for result in answer["data"]] == [2.5, 0.5, 0.5]
     assert [(query, documents) for query, documents, _ in fake_engine.calls] == [
-        (query, (document,)) for query, document in pairs
+        (query, (document,)) for query, document in zip(queries, documents, strict=True)
     ]
 
 

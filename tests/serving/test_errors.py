@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,10 +122,11 @@ class FailingOn(FakeEngine):
     """Fails on one text, as an engine that counts the documents of one question.
 
     :param make: the error, from the document's index.
+    :param delay_s: how long other answers take.
     """
 
-    def __init__(self, text: str, make: Callable[[int], Exception]) -> None:
-        super().__init__()
+    def __init__(self, text: str, make: Callable[[int], Exception], delay_s: float = 0.0) -> None:
+        super().__init__(delay_s=delay_s)
         self._text, self._make = text, make
 
     async def arerank(
@@ -166,6 +169,20 @@ async def test_message_and_parameter_name_the_same_document_of_two_lists(
         response = await client.post(path, json=body)
     error = response.json()["error"]
     assert (error["message"], error["param"]) == (message, "documents[2]")
+
+
+async def test_a_pair_that_fails_takes_the_others_of_its_request_out_of_the_queue(
+    serve: Serve,
+) -> None:
+    engine = FailingOn("bad", lambda index: InputError("odd", index), delay_s=30)
+    async with serve(engine) as client:
+        body = {"text_1": ["p", "q", "r"], "text_2": ["a", "b", "bad"]}
+        response = await asyncio.wait_for(client.post("/score", json=body), 10)
+        assert response.status_code == 400
+        end = time.monotonic() + 5
+        while engine.waiting and time.monotonic() < end:
+            await asyncio.sleep(0.005)
+        assert engine.cancelled == 2
 
 
 @pytest.mark.parametrize("path", BODIES)

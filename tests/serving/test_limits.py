@@ -80,6 +80,11 @@ async def test_too_many_documents_are_refused(serve: Serve) -> None:
         assert response.json()["detail"] == "a request may hold 3 documents, got 4"
         response = await client.post("/score", json={"text_1": ["q"] * 4, "text_2": ["a"] * 4})
         assert response.status_code == 400
+        for path, body in (
+            ("/rerank", {"query": "q", "documents": ["a"] * 3}),
+            ("/score", {"text_1": ["q"] * 3, "text_2": ["a"] * 3}),
+        ):
+            assert (await client.post(path, json=body)).status_code == 200
 
 
 async def test_a_text_that_is_too_long_is_named(serve: Serve) -> None:
@@ -88,6 +93,8 @@ async def test_a_text_that_is_too_long_is_named(serve: Serve) -> None:
         assert response.json()["detail"] == "the query may hold 10 characters, got 11"
         response = await client.post("/rerank", json={"query": "q", "documents": ["a", "b" * 11]})
         assert response.json()["error"]["param"] == "documents[1]"
+        response = await client.post("/rerank", json={"query": "q" * 10, "documents": ["b" * 10]})
+        assert response.status_code == 200
 
 
 async def test_the_engine_is_told_the_deadline(serve: Serve) -> None:

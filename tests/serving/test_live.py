@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import cohere
@@ -29,9 +32,9 @@ from bge_rerank_integrations import (
 )
 from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
 from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
-from bge_rerank_integrations.ranking import sigmoid
 from bge_rerank_integrations.remote import DIALECTS
 from bge_rerank_integrations.serving.settings import ServerSettings
+from serving.conftest import probability
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
 
@@ -76,7 +79,7 @@ async def test_every_dialect_gives_the_engines_ranking(
         ):
             assert [kept.index for kept in ranking] == [kept.index for kept in local]
             assert [kept.score for kept in ranking] == pytest.approx(
-                [sigmoid(kept.score) for kept in local], abs=1e-6
+                [probability(kept.score) for kept in local], abs=1e-6
             )
             if dialect not in ("tei", "cloudflare"):
                 assert ranking.total_tokens > 0
@@ -143,7 +146,7 @@ def test_coheres_own_client_is_answered(url: str, engine: RerankEngine, make: An
         answer = client.rerank(model="rerank-v4.0-pro", query=QUERY, documents=DOCUMENTS, top_n=3)
         local = engine.rerank(QUERY, DOCUMENTS, top_n=3)
         assert [(result.index, result.relevance_score) for result in answer.results] == [
-            (kept.index, pytest.approx(sigmoid(kept.score), abs=1e-6)) for kept in local
+            (kept.index, pytest.approx(probability(kept.score), abs=1e-6)) for kept in local
         ]
         with pytest.raises(cohere.UnauthorizedError):
             make(api_key="not-the-key", base_url=url, httpx_client=http).rerank(
@@ -166,7 +169,7 @@ def test_voyages_own_client_is_answered(url: str, engine: RerankEngine) -> None:
     assert [
         (result.index, result.document, result.relevance_score) for result in answer.results
     ] == [
-        (kept.index, DOCUMENTS[kept.index], pytest.approx(sigmoid(kept.score), abs=1e-6))
+        (kept.index, DOCUMENTS[kept.index], pytest.approx(probability(kept.score), abs=1e-6))
         for kept in local
     ]
     assert answer.total_tokens > 0
@@ -193,6 +196,49 @@ async def test_many_clients_get_their_own_answers(url: str, engine: RerankEngine
             assert [kept.index for kept in ranking] == [kept.index for kept in local]
 
         await asyncio.gather(*map(ask, range(64)))
+
+
+class TellsConnections(BaseHTTPRequestHandler):
+    """Scores every document with the port of the client's end of the connection."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        result = {"index": 0, "relevance_score": self.client_address[1]}
+        content = json.dumps({"results": [result]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_opens_a_connection_of_its_own() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), TellsConnections) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with RemoteReranker(f"http://127.0.0.1:{server.server_port}") as reranker:
+                port = reranker.rerank("q", ["d"])[0].score
+                assert reranker.rerank("q", ["d"])[0].score == port
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    child = os.fork()
+                if not child:
+                    try:
+                        os._exit(int(reranker.rerank("q", ["d"])[0].score == port))
+                    finally:
+                        os._exit(2)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert reranker.rerank("q", ["d"])[0].score == port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 MAIN = "from bge_rerank_integrations.cli import main; main()"

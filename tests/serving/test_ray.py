@@ -23,7 +23,7 @@ from bge_rerank_integrations import (
     RemoteReranker,
     RerankEngine,
 )
-from bge_rerank_integrations.ranking import sigmoid
+from serving.conftest import probability
 
 psutil = pytest.importorskip("psutil")
 with warnings.catch_warnings():
@@ -84,7 +84,7 @@ def replicas() -> list[Any]:
 
 def expected(engine: RerankEngine, query: str) -> list[tuple[int, Any]]:
     ranking = engine.rerank(query, DOCUMENTS)
-    return [(kept.index, pytest.approx(sigmoid(kept.score), abs=1e-5)) for kept in ranking]
+    return [(kept.index, pytest.approx(probability(kept.score), abs=1e-5)) for kept in ranking]
 
 
 def pairs(ranking: Ranking) -> list[tuple[int, float]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.ranking import sigmoid
 from bge_rerank_integrations.serving.settings import ServerSettings
-from serving.conftest import served
+from serving.conftest import probability, served
 
 QUERY = "what is a panda?"
 DOCUMENTS = [f"document {number}: the panda eats bamboo {'often ' * number}" for number in range(9)]
@@ -28,7 +28,7 @@ async def test_scores_are_the_engines(client: httpx.AsyncClient, engine: RerankE
     body = {"query": QUERY, "documents": DOCUMENTS}
     answer = (await client.post("/rerank", json=body)).json()
     assert [(r["index"], r["relevance_score"]) for r in answer["results"]] == [
-        (document.index, sigmoid(document.score)) for document in ranking
+        (document.index, pytest.approx(probability(document.score))) for document in ranking
     ]
     assert answer["usage"]["total_tokens"] == ranking.total_tokens
 
@@ -37,7 +37,9 @@ async def test_both_scales_come_from_one_engine(client: httpx.AsyncClient) -> No
     body = {"query": QUERY, "texts": DOCUMENTS}
     scores = (await client.post("/rerank", json=body)).json()
     raw = (await client.post("/rerank", json=body | {"raw_scores": True})).json()
-    assert [result["score"] for result in scores] == [sigmoid(r["score"]) for r in raw]
+    assert [result["score"] for result in scores] == pytest.approx(
+        [probability(result["score"]) for result in raw]
+    )
 
 
 async def test_requests_that_come_together_are_all_answered(
@@ -55,29 +57,78 @@ async def test_requests_that_come_together_are_all_answered(
     assert engine.stats().queued_pairs == 0
 
 
-@pytest.mark.parametrize("path", ["/rerank", "/v2/rerank"])
-async def test_max_tokens_per_doc_cuts_the_document(
-    client: httpx.AsyncClient, engine: RerankEngine, path: str
-) -> None:
-    document = DOCUMENTS[8]
-    body = {"query": QUERY, "documents": [document, "short"], "max_tokens_per_doc": 6}
-    answer = (await client.post(path, json=body)).json()
-    score = {r["index"]: r["relevance_score"] for r in answer["results"]}
+def head_of(document: str, tokens: int, engine: RerankEngine) -> str:
+    """The longest beginning of a document that has this number of tokens."""
     heads = [document[:end] for end in range(len(document))]
-    tokens = [engine.rerank(QUERY, [head]).total_tokens for head in heads]
-    six = tokens[0] + 6
-    head = [head for head, count in zip(heads, tokens, strict=True) if count == six][-1]
-    assert score[0] == pytest.approx(sigmoid(engine.score(QUERY, [head])[0]), abs=1e-6)
-    assert score[1] == pytest.approx(sigmoid(engine.score(QUERY, ["short"])[0]), abs=1e-6)
+    counts = [engine.rerank(QUERY, [head]).total_tokens for head in heads]
+    wanted = counts[0] + tokens
+    return [head for head, count in zip(heads, counts, strict=True) if count == wanted][-1]
 
 
-async def test_more_tokens_than_the_model_reads_change_nothing(
-    client: httpx.AsyncClient,
+async def scores_of(client: httpx.AsyncClient, path: str, /, **body: Any) -> list[float]:
+    """Scores in input order, from an answer of any form."""
+    answer = (await client.post(path, json=body)).json()
+    results = answer["results"] if "results" in answer else answer["data"]
+    score = "relevance_score" if "results" in answer else "score"
+    return [result[score] for result in sorted(results, key=lambda result: result["index"])]
+
+
+RANKED = {"query": QUERY, "documents": [DOCUMENTS[8], "short"]}
+COMPARED = {"text_1": QUERY, "text_2": [DOCUMENTS[8], "short"]}
+IN_STEP = {"text_1": [QUERY, QUERY], "text_2": [DOCUMENTS[8], "short"]}
+# where each service's requests say how many tokens of a document are read
+LIMITS = [
+    ("/rerank", RANKED, "max_tokens_per_doc"),
+    ("/v2/rerank", RANKED, "max_tokens_per_doc"),
+    ("/vllm/rerank", RANKED, "truncate_prompt_tokens"),
+    ("/score", COMPARED, "truncate_prompt_tokens"),
+    ("/score", IN_STEP, "truncate_prompt_tokens"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "field"), LIMITS)
+async def test_a_limit_of_tokens_cuts_the_document(
+    client: httpx.AsyncClient, engine: RerankEngine, path: str, body: dict[str, Any], field: str
 ) -> None:
-    body = {"query": QUERY, "documents": DOCUMENTS}
-    plain = (await client.post("/v2/rerank", json=body)).json()
-    asked = (await client.post("/v2/rerank", json=body | {"max_tokens_per_doc": 4096})).json()
-    assert plain["results"] == asked["results"]
+    head = head_of(DOCUMENTS[8], 6, engine)
+    expected = [probability(logit) for logit in engine.score(QUERY, [head, "short"])]
+    cut = await scores_of(client, path, **body, **{field: 6})
+    assert cut == pytest.approx(expected, abs=1e-6)
+    assert cut[0] != pytest.approx((await scores_of(client, path, **body))[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "limit"),
+    [(path, body, {field: 4096}) for path, body, field in LIMITS]
+    + [(path, body, {field: -1}) for path, body, field in LIMITS[2:]],
+)
+async def test_more_tokens_than_the_model_reads_change_nothing(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], limit: dict[str, int]
+) -> None:
+    assert await scores_of(client, path, **body, **limit) == await scores_of(client, path, **body)
+
+
+async def test_a_limit_holds_where_long_documents_are_read_in_windows(
+    engine: RerankEngine, xlmr: str
+) -> None:
+    document, limit = DOCUMENTS[8] * 4, 60
+    head = head_of(document, limit, engine)
+    config = EngineConfig(
+        xlmr,
+        device="cpu",
+        dtype="float32",
+        normalize=False,
+        max_length=48,
+        long_documents="window",
+    )
+    with RerankEngine(config) as windowed:
+        whole, cut = (probability(logit) for logit in windowed.score(QUERY, [document, head]))
+        async with served(windowed) as client:
+            body = {"query": QUERY, "documents": [document]}
+            assert await scores_of(client, "/v2/rerank", **body) == pytest.approx([whole], abs=1e-6)
+            body["max_tokens_per_doc"] = limit
+            assert await scores_of(client, "/v2/rerank", **body) == pytest.approx([cut], abs=1e-6)
+    assert cut != pytest.approx(whole, abs=1e-6)
 
 
 @pytest.mark.parametrize(
