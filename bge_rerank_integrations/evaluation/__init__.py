@@ -4,7 +4,7 @@
 
     from pathlib import Path
     from bge_rerank_integrations import RerankEngine
-    from bge_rerank_integrations.evaluation import bm25, read_beir, report, rerank
+    from bge_rerank_integrations.evaluation import bm25, read_beir, rerank, summarize
 
     collection = read_beir(Path("scifact"))
     first_stage = bm25(collection, depth=100)
