@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,20 @@ def test_the_public_names_change_only_on_purpose() -> None:
         "UnsupportedModelError",
         "__version__",
     }
+
+
+def test_the_metadata_name_the_licenses_of_the_code_and_of_the_weights() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no TOML reader")
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["license"] == "MIT AND Apache-2.0"
+    tiny = "bge_rerank_integrations/models/tiny/LICENSE"
+    assert project["license-files"] == ["LICENSE", tiny]
+    assert (root / "LICENSE").read_text("utf-8").startswith("MIT License")
+    weights = (root / tiny).read_text("utf-8")
+    assert weights.startswith("Copyright 2026 The bge-rerank-integrations authors")
+    assert "sentence-transformers/all-MiniLM-L6-v2" in weights
+    assert "[yyyy]" not in weights
 
 
 def test_the_package_is_typed() -> None:
