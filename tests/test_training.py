@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +22,7 @@ from transformers import BertConfig, BertModel
 pytest.importorskip("Stemmer", reason="PyStemmer comes with the extra 'eval'")
 pytest.importorskip("training", reason="the recipe is in the repository only")
 
-from bge_rerank_integrations.evaluation import Collection, Run
+from bge_rerank_integrations.evaluation import Collection, Run, read_beir, text_only
 from training.__main__ import FIRST_STAGE, SECOND_STAGE
 from training.calibrate import score
 from training.evaluate import evaluate_corpus, evaluate_lists, score_figures
@@ -28,7 +31,8 @@ from training.lists import GENERAL, SCIENCE
 from training.negatives import mine
 from training.packing import PairEncoder
 from training.python_docs import python_docs
-from training.records import Data, Passage, Question
+from training.records import Data, Passage, Question, load
+from training.seen import ALL, NONE, SOME, UNRELATED, difference, qed_counts, scifact_counts, split
 from training.train import Settings, learning_rate, questions_of_steps, train
 
 FRUIT = ("apple", "pear", "plum", "fig", "lime", "kiwi", "date", "mango")
@@ -166,3 +170,141 @@ def test_lists_have_the_thresholds_of_a_corpus() -> None:
     assert (figures["lists"], figures["MAP"], figures["MRR@10"]) == (1, 1, 1)
     assert figures["threshold that keeps 95 % of the relevant"] == 0.5
     assert figures["recall at score 0.5"] == figures["precision at score 0.5"] == 1
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_beir(
+    folder: Path, corpus: Mapping[str, str], judged: Mapping[str, tuple[str, str]]
+) -> None:
+    """A collection; `judged` has each query's text and the id of its relevant passage."""
+    write_lines(folder / "corpus.jsonl", [{"_id": k, "text": v} for k, v in corpus.items()])
+    queries = [{"_id": query, "text": text} for query, (text, _) in judged.items()]
+    write_lines(folder / "queries.jsonl", queries)
+    lines = [f"{query}\t{passage}\t1\n" for query, (_, passage) in judged.items()]
+    (folder / "qrels.tsv").write_text("".join(lines), encoding="utf-8")
+
+
+ABSTRACTS = {"a": "Tea has tannin.", "b": "Milk has fat.", "c": "Salt is a mineral.", "d": "Ice."}
+
+
+@pytest.fixture
+def collections(tmp_path: Path) -> Path:
+    """Training and evaluation collections that overlap in every way that the filter knows."""
+    claims = {
+        "1": ("tannin is in tea", "a"),
+        "2": ("is milk fat?", "b"),  # asked in scifact-test as well
+    }
+    write_beir(tmp_path / "scifact-train", ABSTRACTS, claims)
+    test_claims = {
+        "3": ("tannin is not in tea", "a"),
+        "4": ("Is milk FAT", "b"),
+        "5": ("salt is a mineral", "c"),
+    }
+    write_beir(tmp_path / "scifact-test", ABSTRACTS, test_claims)
+    write_beir(tmp_path / "xquad-en", {"x": "Rome is in Italy."}, {"x": ("where is Rome", "x")})
+    qed = {"q": "Oslo is in Norway.", "r": "Bern is in Switzerland."}
+    write_beir(tmp_path / "qed-nq-dev", qed, {"q": ("where is Oslo", "q")})
+    large = [{"_id": k, "text": v} for k, v in {**qed, "x": "Rome is in Italy."}.items()]
+    write_lines(tmp_path / "qed-nq-dev" / "corpus_large.jsonl", large)
+    trecqa = {"query": "who sings", "candidates": ["Birds sing.", "Fish swim."], "labels": [1, 0]}
+    write_lines(tmp_path / "trecqa-wang" / "dev.jsonl", [trecqa])
+    trained = {"query": "who runs", "candidates": ["Hares run.", "Snails creep."], "labels": [1, 0]}
+    write_lines(tmp_path / "trecqa-wang" / "train.jsonl", [trained])
+    return tmp_path
+
+
+def loaded(collections: Path, *pairs: tuple[str, str]) -> Data:
+    path = collections / "pairs.jsonl"
+    write_lines(path, [{"query": q, "positive": p, "set": "dolly-open-qa"} for q, p in pairs])
+    return load(path, collections)
+
+
+def test_a_question_that_touches_no_evaluation_set_is_kept(collections: Path) -> None:
+    data = loaded(collections, ("who barks", "Dogs bark."))
+    assert {question.query for question in data.questions} == {
+        "who barks",
+        "tannin is in tea",
+        "where is Rome",
+        "who runs",
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "positive"),
+    [
+        ("Where is OSLO?", "A city."),  # a question of qed-nq-dev
+        ("tannin is not in tea!", "A claim."),  # of scifact-test
+        ("who sings", "A bird."),  # of trecqa dev
+        ("the capital of Norway", "oslo is in norway"),  # a passage of qed-nq-dev that answers
+        ("a city of Europe", "Bern is in Switzerland."),  # one that no question of it names
+        ("animals with wings", "BIRDS sing"),  # a candidate of trecqa dev
+        ("animals with fins", "Fish swim."),  # a wrong one
+    ],
+)
+def test_what_the_evaluation_sets_contain_is_not_trained_on(
+    query: str, positive: str, collections: Path
+) -> None:
+    data = loaded(collections, (query, positive), ("who barks", "Dogs bark."))
+    assert query not in {question.query for question in data.questions}
+    assert [passage.text for passage in data.pools["dolly-open-qa"]] == ["Dogs bark."]
+
+
+def test_a_question_with_one_forbidden_answer_among_others_is_left_out(collections: Path) -> None:
+    data = loaded(collections, ("cities", "Cities have streets."), ("cities", "Oslo is in Norway."))
+    assert "cities" not in {question.query for question in data.questions}
+
+
+def test_abstracts_that_scifact_test_shares_are_trained_on_and_counted(collections: Path) -> None:
+    """The filter lets them pass; the counts say how many, and the split tells the claims apart."""
+    data = loaded(collections)
+    test = read_beir(collections / "scifact-test", form=text_only)
+    assert scifact_counts(test, data) == {
+        "relevant abstracts": 3,
+        "positives in training": 1,
+        "possible negatives in training": 3,
+        "claims": 3,
+        "claims with a near twin in training": 1,
+    }
+    assert qed_counts(collections, data) == pytest.approx(
+        {
+            "passages, small corpus": 2,
+            "trained on, small corpus": 0,
+            "share trained on, small corpus": 0,
+            "passages, large corpus": 3,
+            "trained on, large corpus": 1,
+            "share trained on, large corpus": 1 / 3,
+        }
+    )
+
+
+def test_claims_are_split_by_what_was_trained_on() -> None:
+    relevance = {
+        "all": {"a": 1},
+        "some": {"a": 1, "b": 1, "c": 0},
+        "none": {"b": 1, "a": 0},
+        "similar": {"b": 1},
+    }
+    queries = {"all": "x", "some": "y", "none": "salt is hard", "similar": "milk has much fat"}
+    collection = Collection("c", queries, ABSTRACTS, relevance)
+    assert split(collection, {"tea has tannin"}, ["milk has fat"]) == {
+        ALL: ["all"],
+        SOME: ["some"],
+        NONE: ["none", "similar"],
+        UNRELATED: ["none"],
+    }
+
+
+def test_a_difference_comes_with_the_interval_of_its_mean() -> None:
+    names = [str(number) for number in range(100)]
+    before, after = dict.fromkeys(names, 0.5), {n: 0.5 + 0.2 * (int(n) % 2) for n in names}
+    figures = difference(before, after)
+    assert figures["difference"] == pytest.approx(0.1)
+    # the mean of 100 values of 0 and 0.2 has a standard error of 0.01
+    assert figures["difference, low"] == pytest.approx(0.1 - 1.96 * 0.01, abs=0.003)
+    assert figures["difference, high"] == pytest.approx(0.1 + 1.96 * 0.01, abs=0.003)
+    assert figures["queries"] == 100
+    assert (figures["bm25"], figures["reranked"]) == pytest.approx((0.5, 0.6))

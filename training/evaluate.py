@@ -23,6 +23,7 @@ from bge_rerank_integrations.evaluation import (
     Passage,
     Run,
     bm25,
+    compare,
     means,
     measure,
     read_beir,
@@ -36,8 +37,12 @@ from bge_rerank_integrations.ranking import Reranker
 from training.python_docs import python_docs
 
 TRECQA, PYTHON_DOCS = "trecqa dev", "Python documentation"
+DTYPES = ("float32", "bfloat16")
 BINS = 10
 KEPT_SHARE = 0.95
+
+
+Figures = dict[str, float | str]
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def calibration_error(scores: Sequence[float], labels: Sequence[int]) -> float:
     return float(sum(gaps))
 
 
-def score_figures(collection: Collection, run: Run) -> dict[str, float]:
+def score_figures(collection: Collection, run: Run) -> Figures:
     """Calibration, and what thresholds keep and let through, over all pairs of a reranker's run."""
     pairs = [
         (score, collection.relevance[query].get(document, 0) > 0)
@@ -98,30 +103,36 @@ def score_figures(collection: Collection, run: Run) -> dict[str, float]:
     }
 
 
-def evaluate_corpus(
-    reranker: Reranker, collection: Collection, depths: Sequence[int]
-) -> dict[str, float]:
-    """nDCG@10 before and after reranking each depth, calibration, thresholds, speed."""
+def evaluate_corpus(reranker: Reranker, collection: Collection, depths: Sequence[int]) -> Figures:
+    """nDCG@10 before and after reranking each depth, who wins, calibration, thresholds, speed."""
     first_stage = bm25(collection, max(depths))
     run = rerank(reranker.model, reranker, collection, first_stage, show_progress=True)
-
-    def quality(order: Mapping[str, Sequence[str]]) -> float:
-        return means(measure(collection.relevance, order))[PRIMARY]
-
-    def reranked(depth: int) -> dict[str, list[str]]:
-        kept = {query: set(found[:depth]) for query, found in first_stage.order.items()}
-        return {q: [name for name in order if name in kept[q]] for q, order in run.order.items()}
-
+    before = measure(collection.relevance, first_stage.order)[PRIMARY]
+    figures: Figures = {
+        "queries": float(len(before)),
+        "bm25": float(np.mean(list(before.values()))),
+    }
+    for depth in depths:
+        after = measure(collection.relevance, first_ranks(first_stage, run, depth))[PRIMARY]
+        figures[f"reranked top {depth}"] = float(np.mean(list(after.values())))
+        compared = compare("bm25", before, "reranked", after)
+        figures[f"wins top {depth}"] = float(compared.wins)
+        figures[f"losses top {depth}"] = float(compared.losses)
+        figures[f"p top {depth}"] = compared.p_value
     return {
-        "queries": float(len(collection.queries)),
-        "bm25": quality(first_stage.order),
-        **{f"reranked top {depth}": quality(reranked(depth)) for depth in depths},
+        **figures,
         **score_figures(collection, run),
         "pairs per second": run.pairs / sum(run.seconds.values()),
     }
 
 
-def evaluate_lists(reranker: Reranker, collection: Collection) -> dict[str, float]:
+def first_ranks(first_stage: Run, run: Run, depth: int) -> dict[str, list[str]]:
+    """The order that reranking only the first `depth` candidates gives."""
+    kept = {query: set(found[:depth]) for query, found in first_stage.order.items()}
+    return {q: [name for name in order if name in kept[q]] for q, order in run.order.items()}
+
+
+def evaluate_lists(reranker: Reranker, collection: Collection) -> Figures:
     """MAP, MRR@10, calibration and thresholds over lists that come with their queries."""
     run = rerank(reranker.model, reranker, collection, bm25(collection))
     quality = means(measure(collection.relevance, run.order))
@@ -143,10 +154,10 @@ def sampled(collection: Collection, limit: int | None) -> Collection:
 
 def evaluations(
     reranker: Reranker, collections: Path, depths: Sequence[int], limit: int | None
-) -> dict[str, Callable[[], dict[str, float]]]:
+) -> dict[str, Callable[[], Figures]]:
     """Every case by its name, not yet measured."""
 
-    def evaluate_case(case: Case) -> dict[str, float]:
+    def evaluate_case(case: Case) -> Figures:
         limits = [n for n in (limit, case.sample) if n is not None]
         collection = read_beir(collections / case.folder, case.corpus_file, case.form)
         return evaluate_corpus(reranker, sampled(collection, min(limits, default=None)), depths)
@@ -168,25 +179,27 @@ def main() -> None:
     parser.add_argument("--queries", type=int, help="a sample of so many queries each")
     names = [TRECQA, PYTHON_DOCS, *(case.name for case in CASES)]
     parser.add_argument("--case", choices=names, help="measure this one only")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, Figures] = {}
     if arguments.case and arguments.out and arguments.out.exists():
         results = json.loads(arguments.out.read_text(encoding="utf-8"))
-    with RerankEngine(EngineConfig(model=arguments.model, max_length=512)) as engine:
+    config = EngineConfig(model=arguments.model, max_length=512, dtype=arguments.dtype)
+    with RerankEngine(config) as engine:
         cases = evaluations(engine, arguments.collections, arguments.depth, arguments.queries)
         for name in [arguments.case] if arguments.case else names:
             print(name, flush=True)
-            results[name] = cases[name]()
+            results[name] = {"dtype": arguments.dtype, **cases[name]()}
             print(json.dumps(results[name], indent=1), flush=True)
             if arguments.out:
                 write(results, arguments.out)
 
 
-def write(results: Mapping[str, Mapping[str, float]], out: Path) -> None:
+def write(results: Mapping[str, Figures], out: Path) -> None:
     """Write all figures after each case: a full run takes an hour, more on a busy machine."""
     rounded = {
-        case: {key: round(value, 4) for key, value in figures.items()}
+        case: {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
         for case, figures in results.items()
     }
     out.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
