@@ -1,4 +1,4 @@
-"""What can go wrong with a request, before any dialect puts it in its own words."""
+"""Errors of the API, before a dialect formats them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from bge_rerank_integrations.errors import (
 )
 
 
-class Kind(str, Enum):
-    """Kinds of problems; the value is the machine-readable name on the wire."""
+class ErrorKind(str, Enum):
+    """Kinds of errors; the value is the machine-readable name in responses."""
 
     MALFORMED = "malformed_request"
     INVALID = "invalid_request"
@@ -38,74 +38,73 @@ class Kind(str, Enum):
     INTERNAL = "internal_error"
 
 
-STATUSES: Mapping[Kind, int] = {
-    Kind.MALFORMED: 400,
-    Kind.INVALID: 422,
-    Kind.EMPTY: 422,
-    Kind.UNAUTHORIZED: 401,
-    Kind.NOT_FOUND: 404,
-    Kind.NOT_ALLOWED: 405,
-    Kind.TOO_LARGE: 413,
-    Kind.MEDIA_TYPE: 415,
-    Kind.OVERLOADED: 429,
-    Kind.UNAVAILABLE: 503,
-    Kind.DEADLINE: 504,
-    Kind.SCORING: 500,
-    Kind.INTERNAL: 500,
+STATUSES: Mapping[ErrorKind, int] = {
+    ErrorKind.MALFORMED: 400,
+    ErrorKind.INVALID: 422,
+    ErrorKind.EMPTY: 422,
+    ErrorKind.UNAUTHORIZED: 401,
+    ErrorKind.NOT_FOUND: 404,
+    ErrorKind.NOT_ALLOWED: 405,
+    ErrorKind.TOO_LARGE: 413,
+    ErrorKind.MEDIA_TYPE: 415,
+    ErrorKind.OVERLOADED: 429,
+    ErrorKind.UNAVAILABLE: 503,
+    ErrorKind.DEADLINE: 504,
+    ErrorKind.SCORING: 500,
+    ErrorKind.INTERNAL: 500,
 }
 
-RETRY_LATER = frozenset({Kind.OVERLOADED, Kind.UNAVAILABLE})
+RETRY_LATER = frozenset({ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE})
 
-# tags of the forms where a path has several; they are in the errors' locations
-FORM_TAGS = ("form-0", "form-1")
+# pydantic puts these tags into the location of an error where a path has two operations
+OPERATION_TAGS = ("operation-0", "operation-1")
 _MAX_MESSAGE = 300
 
-_KIND_OF_ERROR: tuple[tuple[type[RerankError], Kind], ...] = (
-    (InputError, Kind.INVALID),
-    (OverloadedError, Kind.OVERLOADED),
-    (DeadlineError, Kind.DEADLINE),
-    (EngineClosedError, Kind.UNAVAILABLE),
-    (EngineFailedError, Kind.UNAVAILABLE),
-    (ForkedProcessError, Kind.UNAVAILABLE),
+_KIND_OF_ERROR: tuple[tuple[type[RerankError], ErrorKind], ...] = (
+    (InputError, ErrorKind.INVALID),
+    (OverloadedError, ErrorKind.OVERLOADED),
+    (DeadlineError, ErrorKind.DEADLINE),
+    (EngineClosedError, ErrorKind.UNAVAILABLE),
+    (EngineFailedError, ErrorKind.UNAVAILABLE),
+    (ForkedProcessError, ErrorKind.UNAVAILABLE),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a request is not answered as asked.
+class ApiError:
+    """Why a request failed.
 
-    :param message: one sentence for a person; names the field or the document.
-    :param field: the field of the request that is wrong, e.g. ``documents[3]``.
+    :param message: one sentence that names the field or the document.
+    :param field: the field at fault, e.g. ``documents[3]``.
     """
 
-    kind: Kind
+    kind: ErrorKind
     message: str
     field: str | None = None
 
 
-def problem_of(error: RerankError) -> Problem:
-    """What an error of the engine means to a client."""
-    kind = next((kind for cls, kind in _KIND_OF_ERROR if isinstance(error, cls)), Kind.SCORING)
+def from_rerank_error(error: RerankError) -> ApiError:
+    """Translate an error of the engine."""
+    kind = next((kind for cls, kind in _KIND_OF_ERROR if isinstance(error, cls)), ErrorKind.SCORING)
     index = getattr(error, "index", None)
-    return Problem(kind, str(error), None if index is None else f"documents[{index}]")
+    return ApiError(kind, str(error), None if index is None else f"documents[{index}]")
 
 
-def validation_problem(error: RequestValidationError) -> Problem:
-    """The first thing that is wrong with a body, in one sentence.
+def from_validation_error(error: RequestValidationError) -> ApiError:
+    """Translate the first validation error of a body.
 
-    What came is not repeated: it may be no valid Unicode, or no valid JSON.
+    The message does not quote the input: it may be invalid Unicode.
     """
     errors: Sequence[Any] = error.errors()
     first = errors[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
-        return Problem(Kind.MALFORMED, f"the body is not JSON: {reason}"[:_MAX_MESSAGE])
-    # a tag stands where a path has several forms, and is no field
-    location = [part for part in first["loc"] if part != "body" and part not in FORM_TAGS]
+        return ApiError(ErrorKind.MALFORMED, f"the body is not JSON: {reason}"[:_MAX_MESSAGE])
+    location = [part for part in first["loc"] if part != "body" and part not in OPERATION_TAGS]
     field = _field_name(location)
-    kind = Kind.EMPTY if first["type"] == "too_short" else Kind.INVALID
+    kind = ErrorKind.EMPTY if first["type"] == "too_short" else ErrorKind.INVALID
     message = first["msg"].removeprefix("Value error, ")
-    return Problem(kind, f"{field or 'the body'}: {message}"[:_MAX_MESSAGE], field or None)
+    return ApiError(kind, f"{field or 'the body'}: {message}"[:_MAX_MESSAGE], field or None)
 
 
 def _field_name(location: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The HTTP application: dialects, health, figures and the page, around one engine."""
+"""The HTTP application around one engine: dialects, health, metrics and the playground."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ except ModuleNotFoundError as error:
 from starlette.middleware import Middleware
 
 from bge_rerank_integrations import __version__
-from bge_rerank_integrations.serving.api_errors import Problem
+from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.endpoints import add_endpoint
 from bge_rerank_integrations.serving.health import add_health_routes
 from bge_rerank_integrations.serving.metrics import Metrics, MetricsMiddleware
 from bge_rerank_integrations.serving.middleware import BodyMiddleware, KeyMiddleware
 from bge_rerank_integrations.serving.playground import add_playground
-from bge_rerank_integrations.serving.responses import add_error_handlers, error_reply
+from bge_rerank_integrations.serving.responses import add_error_handlers, error_response
 from bge_rerank_integrations.serving.routes import ROUTES, dialect_at
 from bge_rerank_integrations.serving.service import RerankService
 from bge_rerank_integrations.serving.settings import ServerSettings
@@ -43,8 +43,8 @@ def create_app(
 ) -> FastAPI:
     """Make the application.
 
-    :param engine: an engine with ``normalize=False``; or what makes one, which is called in a
-        thread when the application starts: until it returns, requests are answered with 503.
+    :param engine: an engine with ``normalize=False``, or a function that makes one. The function
+        is called in a thread at startup; until it returns, requests get 503.
     :param settings: limits, key and deadline; None means the defaults.
     :param on_load_error: called on the event loop if the engine cannot be made.
     :raises ConfigurationError: if an engine is given that has ``normalize=True``.
@@ -62,8 +62,8 @@ def create_app(
         with suppress(asyncio.CancelledError):
             await loading
 
-    def refuse(path: str, problem: Problem) -> Response:
-        return error_reply(dialect_at(path), problem, settings.retry_after_s)
+    def refuse(path: str, error: ApiError) -> Response:
+        return error_response(dialect_at(path), error, settings.retry_after_s)
 
     middleware = [
         Middleware(MetricsMiddleware, metrics=metrics),
@@ -73,11 +73,11 @@ def create_app(
         middleware.insert(1, Middleware(KeyMiddleware, key=settings.api_key, refuse=refuse))
     app = FastAPI(
         title="bge-rerank",
-        summary="Rerank documents with a BGE cross-encoder, in the words of several services.",
+        summary="Rerank documents with a BGE cross-encoder, through the APIs of several services.",
         version=__version__,
         lifespan=lifespan,
         middleware=middleware,
-        # their pages fetch scripts from elsewhere
+        # these pages load scripts from other hosts
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

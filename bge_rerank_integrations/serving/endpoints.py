@@ -1,4 +1,4 @@
-"""The paths of the dialects."""
+"""Add the routes of the dialects to the application."""
 
 from __future__ import annotations
 
@@ -10,56 +10,58 @@ from typing import Annotated, Any, TypeVar, Union
 from fastapi import FastAPI, Request, Response
 from pydantic import Discriminator, Tag
 
-from bge_rerank_integrations.serving.api_errors import FORM_TAGS, Kind
+from bge_rerank_integrations.serving.api_errors import OPERATION_TAGS, ErrorKind
 from bge_rerank_integrations.serving.metrics import Metrics
-from bge_rerank_integrations.serving.responses import json_reply
+from bge_rerank_integrations.serving.responses import json_response
 from bge_rerank_integrations.serving.routes import Route
 from bge_rerank_integrations.serving.service import RerankService
 
 T = TypeVar("T")
 
 _DOCUMENTED = (
-    Kind.MALFORMED,
-    Kind.INVALID,
-    Kind.EMPTY,
-    Kind.TOO_LARGE,
-    Kind.MEDIA_TYPE,
-    Kind.OVERLOADED,
-    Kind.SCORING,
-    Kind.UNAVAILABLE,
-    Kind.DEADLINE,
+    ErrorKind.MALFORMED,
+    ErrorKind.INVALID,
+    ErrorKind.EMPTY,
+    ErrorKind.TOO_LARGE,
+    ErrorKind.MEDIA_TYPE,
+    ErrorKind.OVERLOADED,
+    ErrorKind.SCORING,
+    ErrorKind.UNAVAILABLE,
+    ErrorKind.DEADLINE,
 )
 
 
 class _ClientGoneError(Exception):
-    """The client closed the connection before its answer was ready."""
+    """The client closed the connection before the response was ready."""
 
 
 def add_endpoint(
     app: FastAPI, service: RerankService, metrics: Metrics, route: Route, path: str
 ) -> None:
-    """Answer a route's forms on one of its paths."""
-    forms = {form.request: form for form in route.forms}
+    """Add one path of a route; it answers all operations of the route."""
+    operations = {operation.request: operation for operation in route.operations}
 
     async def endpoint(request: Request, body: Any) -> Response:
-        form = forms[type(body)]
-        request.state.dialect = form.dialect
-        questions = form.questions(body)
-        metrics.documents.observe(sum(len(question.documents) for question in questions))
+        operation = operations[type(body)]
+        request.state.dialect = operation.dialect
+        score_requests = operation.to_score_requests(body)
+        metrics.documents.observe(sum(len(asked.documents) for asked in score_requests))
         start = time.perf_counter()
         try:
-            answer = await _while_connected(request, service.answer(questions))
+            result = await _while_connected(request, service.score(score_requests))
         except _ClientGoneError:
-            # nobody reads it; the figures show it
+            # for the metrics: no client is left to read it
             return Response(status_code=499)
         headers = {"Server-Timing": f"rerank;dur={(time.perf_counter() - start) * 1e3:.1f}"}
-        return json_reply(form.reply(body, answer), headers=headers, keep_nulls=form.keep_nulls)
+        return json_response(
+            operation.to_response(body, result), headers=headers, keep_nulls=operation.keep_nulls
+        )
 
-    # here, because the type differs from route to route
+    # set here: each route has its own type
     endpoint.__annotations__["body"] = _body_type(route)
     app.post(
         path,
-        name=f"{route.forms[0].dialect.name} {path}",
+        name=f"{route.operations[0].dialect.name} {path}",
         response_model=None,
         responses=_responses(route),
         openapi_extra=_path_parameters(path),
@@ -67,10 +69,10 @@ def add_endpoint(
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, and cancel it when the client goes away.
+    """Await ``work``, and cancel it when the client disconnects.
 
-    :param request: whose body was read already.
-    :raises _ClientGoneError: if the client went first.
+    :param request: a request whose body has been read.
+    :raises _ClientGoneError: if the client disconnects first.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnect(request))
@@ -90,26 +92,28 @@ async def _disconnect(request: Request) -> None:
 
 
 def _body_type(route: Route) -> Any:
-    if len(route.forms) == 1:
-        return route.forms[0].request
+    if len(route.operations) == 1:
+        return route.operations[0].request
 
     def tag(body: object) -> str:
-        return FORM_TAGS[route.forms.index(route.form_of(body))]
+        return OPERATION_TAGS[route.operations.index(route.operation_of(body))]
 
     tagged = [
-        Annotated[form.request, Tag(name)]
-        for name, form in zip(FORM_TAGS, route.forms, strict=True)
+        Annotated[operation.request, Tag(name)]
+        for name, operation in zip(OPERATION_TAGS, route.operations, strict=True)
     ]
     return Annotated[Union[tuple(tagged)], Discriminator(tag)]  # noqa: UP007  # made at run time
 
 
 def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
-    """The answers that OpenAPI shows, the errors of all the path's dialects among them."""
-    schemas: dict[int, dict[Any, None]] = {200: {form.response: None for form in route.forms}}
-    for form in route.forms:
+    """Response schemas for OpenAPI, with the errors of every dialect on the path."""
+    schemas: dict[int, dict[Any, None]] = {
+        200: {operation.response: None for operation in route.operations}
+    }
+    for operation in route.operations:
         for kind in _DOCUMENTED:
-            status = form.dialect.status(kind)
-            schemas.setdefault(status, {})[form.dialect.error_schema] = None
+            status = operation.dialect.status(kind)
+            schemas.setdefault(status, {})[operation.dialect.error_schema] = None
     return {
         status: {"model": Union[tuple(models)]}  # noqa: UP007  # made at run time
         for status, models in schemas.items()

@@ -1,4 +1,4 @@
-"""What a server says of itself: health, readiness, limits and figures."""
+"""Health, readiness, info and metrics."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pydantic import BaseModel
 
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving.metrics import Metrics
-from bge_rerank_integrations.serving.responses import json_reply
+from bge_rerank_integrations.serving.responses import json_response
 from bge_rerank_integrations.serving.service import RerankService
 
 
 class Status(BaseModel):
-    """Whether the server is well."""
+    """Health or readiness."""
 
     status: str
 
 
 class Info(BaseModel):
-    """What is served, and within which limits."""
+    """The model and the limits of this server."""
 
     model_id: str
     model_dtype: str
@@ -34,24 +34,24 @@ class Info(BaseModel):
 
 
 def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) -> None:
-    """Add the paths that orchestrators and monitoring ask."""
+    """Add the paths for orchestrators and monitoring."""
     unavailable: dict[int | str, dict[str, Any]] = {503: {"model": Status}}
 
     @app.get("/health", response_model=Status, responses=unavailable)
     async def health() -> Response:
-        """503 once the engine cannot answer any more: restart the process then."""
+        """503 after the engine has failed: restart the process."""
         return _status("ok" if service.is_alive else "failed", ok=service.is_alive)
 
     @app.get("/ready", response_model=Status, responses=unavailable)
     async def ready() -> Response:
-        """503 while the model is being loaded: send no requests yet."""
+        """503 until the model is loaded: send no requests yet."""
         return _status("ready" if service.is_ready else "not ready", ok=service.is_ready)
 
     @app.get("/info", response_model=Info)
     async def info() -> Response:
-        """What is served, and within which limits."""
+        """The model and the limits of this server."""
         engine, stats, settings = service.engine, service.engine.stats(), service.settings
-        return json_reply(
+        return json_response(
             Info(
                 model_id=service.model_name,
                 model_dtype=stats.dtype,
@@ -65,9 +65,9 @@ def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) ->
         )
 
     @app.get("/metrics", include_in_schema=False)
-    async def figures() -> Response:
+    async def prometheus() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _status(status: str, *, ok: bool) -> Response:
-    return json_reply(Status(status=status), 200 if ok else 503)
+    return json_response(Status(status=status), 200 if ok else 503)

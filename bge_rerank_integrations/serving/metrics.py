@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests as they end, the engine's counters as they are read."""
+"""Prometheus metrics: requests are counted when they end, the engine's counters when scraped."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from bge_rerank_integrations.serving.service import RerankService
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _DOCUMENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 _GAUGES = {
-    "queued_pairs": "Pairs in calls that are not answered yet.",
-    "in_flight": "Sequences in a forward pass now.",
+    "queued_pairs": "Pairs of calls in progress.",
+    "in_flight": "Sequences in the current forward passes.",
 }
 _COUNTERS = {
     "pairs": "Sequences scored.",
     "tokens": "Tokens read.",
-    "batches": "Forward passes that succeeded.",
-    "retries": "Batches that failed and were halved.",
+    "batches": "Successful forward passes.",
+    "retries": "Batches that failed and were split in half.",
     "failures": "Calls that failed in tokenization or in the forward pass.",
-    "cache_hits": "Texts whose token ids were remembered.",
-    "cache_misses": "Texts that were tokenized.",
+    "cache_hits": "Texts found in the token cache.",
+    "cache_misses": "Texts tokenized.",
 }
 
 
 class Metrics:
-    """A server's figures, in a registry of its own.
+    """The metrics of one server, in their own registry.
 
-    :param service: whose engine is read.
+    :param service: the service whose engine is scraped.
     """
 
     def __init__(self, service: RerankService) -> None:
@@ -42,13 +42,13 @@ class Metrics:
         self._registry.register(_EngineCollector(service))
         self.requests = Counter(
             "bge_rerank_requests",
-            "Requests answered; 499 means that the client went away.",
+            "Requests answered; 499 means that the client disconnected.",
             ("path", "status"),
             registry=self._registry,
         )
         self.seconds = Histogram(
             "bge_rerank_request_seconds",
-            "From a request's first byte to its answer's last.",
+            "Time from the request to the end of its response.",
             ("path",),
             buckets=_SECONDS,
             registry=self._registry,
@@ -61,17 +61,17 @@ class Metrics:
         )
         self.in_progress = Gauge(
             "bge_rerank_requests_in_progress",
-            "Requests that are not answered yet.",
+            "Requests in progress.",
             registry=self._registry,
         )
 
     def text(self) -> bytes:
-        """All figures in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
 class MetricsMiddleware:
-    """Counts the requests on the dialects' paths."""
+    """Measures the requests on the dialects' paths."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -80,12 +80,12 @@ class MetricsMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = routes.find(scope["path"]) if scope["type"] == "http" else None
         if found is None:
-            # no labels from paths that anyone may make up
+            # arbitrary paths would create arbitrary labels
             await self._app(scope, receive, send)
             return
         path, status, start = found[0], 500, time.perf_counter()
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -93,7 +93,7 @@ class MetricsMiddleware:
 
         with self._metrics.in_progress.track_inprogress():
             try:
-                await self._app(scope, receive, send_and_note)
+                await self._app(scope, receive, send_and_record)
             finally:
                 self._metrics.requests.labels(path, str(status)).inc()
                 self._metrics.seconds.labels(path).observe(time.perf_counter() - start)
@@ -105,7 +105,9 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily(
-            "bge_rerank_ready", "Whether requests are answered.", value=self._service.is_ready
+            "bge_rerank_ready",
+            "1 if the model is loaded and alive.",
+            value=self._service.is_ready,
         )
         if not self._service.is_ready:
             return

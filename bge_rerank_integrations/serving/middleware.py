@@ -1,4 +1,4 @@
-"""What happens to a request before its body is read: key, size, type of content."""
+"""Checks before a body is read: API key, body size, content type."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations.serving.api_errors import Kind, Problem
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.routes import find
 
-# the page asks for the key itself; orchestrators ask for the other two without one
+# the playground asks for the key itself; orchestrators probe health without one
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json"})
 
-Refuse = Callable[[str, Problem], Response]
+Refuse = Callable[[str, ApiError], Response]
 
 
 class KeyMiddleware:
-    """Asks for the key everywhere but on :data:`PUBLIC_PATHS`.
+    """Requires the API key on every path except :data:`PUBLIC_PATHS`.
 
-    :param key: what must come as ``Authorization: Bearer …``.
-    :param refuse: path and problem → answer.
+    :param key: expected as ``Authorization: Bearer …``.
+    :param refuse: path and error → response.
     """
 
     def __init__(self, app: ASGIApp, key: str, refuse: Refuse) -> None:
@@ -36,22 +36,22 @@ class KeyMiddleware:
             await self._app(scope, receive, send)
             return
         message = "the API key is missing or wrong: send Authorization: Bearer <key>"
-        response = self._refuse(scope["path"], Problem(Kind.UNAUTHORIZED, message))
+        response = self._refuse(scope["path"], ApiError(ErrorKind.UNAUTHORIZED, message))
         response.headers["WWW-Authenticate"] = "Bearer"
         await response(scope, receive, send)
 
     def _has_key(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         given = f"{scheme.lower()} {key.strip()}".encode("latin-1")
-        # takes as long for a wrong key as for a nearly right one
+        # constant time: the time of a comparison tells nothing of the key
         return hmac.compare_digest(given, self._expected)
 
 
 class BodyMiddleware:
-    """Refuses a body that is too large, before or while it is read, or that is not JSON.
+    """Rejects a body that is too large, before or while it is read, or that is not JSON.
 
-    :param max_bytes: size of a body, at most.
-    :param refuse: path and problem → answer.
+    :param max_bytes: maximum size of a body.
+    :param refuse: path and error → response.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, refuse: Refuse) -> None:
@@ -60,9 +60,9 @@ class BodyMiddleware:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._problem(scope)
-        if problem is not None:
-            await self._refuse(scope["path"], problem)(scope, receive, send)
+        error = self._error(scope)
+        if error is not None:
+            await self._refuse(scope["path"], error)(scope, receive, send)
             return
         received = 0
 
@@ -76,17 +76,17 @@ class BodyMiddleware:
 
         await self._app(scope, receive_within_limit, send)
 
-    def _problem(self, scope: Scope) -> Problem | None:
+    def _error(self, scope: Scope) -> ApiError | None:
         if scope["type"] != "http" or scope["method"] != "POST" or not find(scope["path"]):
             return None
         headers = Headers(scope=scope)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._max_bytes:
-            return Problem(Kind.TOO_LARGE, self._too_large())
+            return ApiError(ErrorKind.TOO_LARGE, self._too_large())
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
             message = f"send Content-Type: application/json, got {content_type or 'none'!r:.80}"
-            return Problem(Kind.MEDIA_TYPE, message)
+            return ApiError(ErrorKind.MEDIA_TYPE, message)
         return None
 
     def _too_large(self) -> str:

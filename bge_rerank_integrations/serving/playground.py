@@ -1,4 +1,4 @@
-"""The page at ``/``: try the model by hand."""
+"""The playground at ``/``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 
 
 def add_playground(app: FastAPI) -> None:
-    """Show the page at ``/``; it talks to the same server, and to nobody else."""
+    """Serve the playground at ``/``; it sends requests to this server only."""
     page = (files(__package__) / "playground.html").read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": _policy(page), "Referrer-Policy": "no-referrer"}
 
@@ -21,7 +21,7 @@ def add_playground(app: FastAPI) -> None:
 
 
 def _policy(page: str) -> str:
-    """Allow this page's own script and style, and requests to its own server only."""
+    """Allow only the page's own script and style, and requests to its own server."""
     script, style = (
         " ".join(_digest(block) for block in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL))
         for tag in ("script", "style")

@@ -1,13 +1,13 @@
-"""The server on a Ray cluster: the same application, in as many replicas as are wanted.
+"""The server on a Ray cluster: the same application in several replicas.
 
 ::
 
     serve run bge_rerank_integrations.serving.ray_app:app model=tiny replicas=2
 
-Ray routes, restarts and scales; it batches nothing, because the engine does that already.
+Ray routes, restarts and scales. Its batching is off: the engine batches.
 """
 
-# no "from __future__ import annotations": Ray reads the builder's annotation as it stands
+# no "from __future__ import annotations": Ray evaluates the builder's annotation itself
 
 import math
 import os
@@ -32,9 +32,9 @@ from bge_rerank_integrations.settings import BUILT_IN_MODEL, Dtype, EngineConfig
 
 
 class RayArguments(BaseModel):
-    """What ``serve run …:app`` takes as ``name=value``, and a Serve config file as ``args``.
+    """Arguments of ``serve run …:app name=value``, or ``args`` in a Serve config file.
 
-    The key is read from ``BGE_RERANK_API_KEY`` where the application is built.
+    The API key is read from ``BGE_RERANK_API_KEY`` in the process that builds the application.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -48,29 +48,29 @@ class RayArguments(BaseModel):
     model_name: str | None = None
     max_documents: int = ServerSettings.max_documents
     timeout_s: float = ServerSettings.timeout_s
-    replicas: int = Field(default=1, ge=1, description="Replicas; the fewest, when autoscaling.")
+    replicas: int = Field(default=1, ge=1, description="Replicas; the minimum with autoscaling.")
     max_replicas: int | None = Field(
-        default=None, ge=1, description="Scale between replicas and this number, by load."
+        default=None, ge=1, description="Autoscale between replicas and this number."
     )
     gpus_per_replica: float = Field(default=0.0, ge=0.0)
     cpus_per_replica: float = Field(default=1.0, ge=0.0)
     max_ongoing_requests: int = Field(
-        default=64, ge=1, description="Requests in one replica; its engine batches them together."
+        default=64, ge=1, description="Maximum number of requests in one replica."
     )
     max_queued_requests: int = Field(
-        default=256, ge=0, description="Requests that wait for a replica; more are refused (503)."
+        default=256, ge=0, description="Maximum number of waiting requests; more get 503."
     )
 
 
 class RerankReplica:
-    """One engine and its application, in a process of its own.
+    """One engine and its application, in one process.
 
     :param config: the engine's settings.
     :param settings: the server's.
     """
 
     def __init__(self, config: EngineConfig, settings: ServerSettings) -> None:
-        # here, before the first request: Ray sends none to a replica that is being made
+        # loaded here: Ray sends requests only after this returns
         self._engine = RerankEngine(config)
         self._settings = settings
 
@@ -78,9 +78,9 @@ class RerankReplica:
         return create_app(self._engine, self._settings)
 
     def check_health(self) -> None:
-        """Called by Ray, which replaces this replica when it raises.
+        """Called by Ray, which replaces the replica on an error.
 
-        :raises EngineFailedError: if the engine answers no more calls.
+        :raises EngineFailedError: if the engine has failed.
         """
         if not self._engine.is_alive:
             raise EngineFailedError("the engine failed")
@@ -90,7 +90,7 @@ def app(arguments: RayArguments) -> Any:
     """Build the Serve application.
 
     :returns: a ``ray.serve.Application``.
-    :raises ConfigurationError: for a setting that cannot work.
+    :raises ConfigurationError: for an invalid setting.
     """
     config = EngineConfig(
         model=arguments.model,
@@ -112,7 +112,7 @@ def app(arguments: RayArguments) -> Any:
         name="RerankReplica",
         max_ongoing_requests=arguments.max_ongoing_requests,
         max_queued_requests=arguments.max_queued_requests,
-        # a replica that is replaced answers its requests first
+        # a replica finishes its requests before it stops
         graceful_shutdown_timeout_s=math.ceil(arguments.timeout_s),
         ray_actor_options={
             "num_gpus": arguments.gpus_per_replica,
@@ -130,7 +130,7 @@ def _scale(arguments: RayArguments) -> dict[str, Any]:
         "autoscaling_config": {
             "min_replicas": arguments.replicas,
             "max_replicas": max(arguments.max_replicas, arguments.replicas),
-            # half full: room for a burst while the next replica loads its model
+            # half: capacity for a burst while the next replica loads its model
             "target_ongoing_requests": max(arguments.max_ongoing_requests / 2, 1),
         }
     }

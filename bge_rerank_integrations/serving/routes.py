@@ -1,4 +1,4 @@
-"""Which dialects are spoken where."""
+"""The paths of each dialect."""
 
 from __future__ import annotations
 
@@ -20,27 +20,31 @@ from bge_rerank_integrations.serving.dialects import (
     vllm,
     voyage,
 )
-from bge_rerank_integrations.serving.dialects.base import Dialect, Form
+from bge_rerank_integrations.serving.dialects.base import Dialect, Operation
 
 
 @dataclass(frozen=True)
 class Route:
-    """Paths that answer alike.
+    """Paths with the same operations.
 
-    Paths without a service's name are what its clients ask for; where two services want the same
-    path in different words, each has its own below its name.
+    Clients of a service use the paths without its name. Where two services use one path for
+    different bodies, each also has a path below its own name.
 
-    :param forms: what may be asked there; the first is meant where no other's marker is found.
+    :param operations: chosen by their markers; the first one is the default.
     """
 
     paths: tuple[str, ...]
-    forms: tuple[Form[Any], ...]
+    operations: tuple[Operation[Any], ...]
 
-    def form_of(self, body: object) -> Form[Any]:
-        """The form that a request's body is meant in."""
+    def operation_of(self, body: object) -> Operation[Any]:
+        """Choose the operation of a request by the markers in its body."""
         keys = body.keys() if isinstance(body, Mapping) else ()
-        marked = (form for form in self.forms if form.marker is not None and form.marker in keys)
-        return next(marked, self.forms[0])
+        marked = (
+            operation
+            for operation in self.operations
+            if operation.marker is not None and operation.marker in keys
+        )
+        return next(marked, self.operations[0])
 
 
 ROUTES = (
@@ -66,12 +70,12 @@ def _patterns() -> list[tuple[Any, str, Route]]:
 
 
 def find(path: str) -> tuple[str, Route] | None:
-    """The route of a request's path, and its template; None where there is none."""
+    """Find the path template and the route of a request's path; None if there is no route."""
     matches = ((template, route) for regex, template, route in _patterns() if regex.match(path))
     return next(matches, None)
 
 
 def dialect_at(path: str, body: object = None) -> Dialect:
-    """Who is probably asking: the dialect to put an error in."""
+    """The dialect in which an error on this path is reported."""
     found = find(path)
-    return common.COMMON if found is None else found[1].form_of(body).dialect
+    return common.COMMON if found is None else found[1].operation_of(body).dialect

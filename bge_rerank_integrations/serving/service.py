@@ -1,4 +1,4 @@
-"""An engine behind a server: loaded in the background, asked with a deadline."""
+"""The engine of a server: loaded in the background, called with a deadline."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bge_rerank_integrations.errors import ConfigurationError, InputError, ScoringError
 from bge_rerank_integrations.ranking import Ranking
-from bge_rerank_integrations.serving.api_errors import Kind, Problem
-from bge_rerank_integrations.serving.dialects.base import Answer, Question
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
+from bge_rerank_integrations.serving.dialects.base import ScoreRequest, ScoreResult
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ T = TypeVar("T")
 
 
 class RefusedError(Exception):
-    """The server itself refuses a request."""
+    """The server rejects a request before the engine sees it."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
+    def __init__(self, api_error: ApiError) -> None:
+        super().__init__(api_error.message)
+        self.api_error = api_error
 
 
 class RerankService:
-    """Checks requests against the limits, and asks the engine.
+    """Checks requests against the limits, and calls the engine.
 
-    :param engine: an engine, or what makes one; that is called once, in a thread.
+    :param engine: an engine, or a function that makes one; it is called once, in a thread.
     :param settings: the limits.
     :param on_load_error: called on the event loop if the engine cannot be made.
     :raises ConfigurationError: if an engine is given that has ``normalize=True``.
@@ -55,7 +55,7 @@ class RerankService:
         self._cutter: DocumentCutter | None = None
 
     async def start(self) -> None:
-        """Load the engine; until that is done every request is answered with 503."""
+        """Load the engine; until then every request gets 503."""
         if self._load is None:
             return
         try:
@@ -68,54 +68,55 @@ class RerankService:
 
     @property
     def is_alive(self) -> bool:
-        """False once the engine cannot be loaded, has failed or was closed."""
+        """False after the engine could not be loaded, failed or was closed."""
         return self._error is None and (self._engine is None or self._engine.is_alive)
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are answered."""
+        """Whether the engine is loaded and alive."""
         return self._engine is not None and self._engine.is_alive
 
     @property
     def engine(self) -> RerankEngine:
         """The engine.
 
-        :raises RefusedError: while there is none.
+        :raises RefusedError: if it is not loaded.
         """
         if self._engine is None:
             message = "the model is being loaded" if self._error is None else "there is no model"
-            raise RefusedError(Problem(Kind.UNAVAILABLE, message))
+            raise RefusedError(ApiError(ErrorKind.UNAVAILABLE, message))
         return self._engine
 
     @property
     def model_name(self) -> str:
-        """The name that answers carry."""
+        """The model's name in responses."""
         return self.settings.model_name or self.engine.model
 
-    async def answer(self, questions: Sequence[Question]) -> Answer:
-        """Ask the engine all questions of one request at once.
+    async def score(self, requests: Sequence[ScoreRequest]) -> ScoreResult:
+        """Score all score requests of one API request together.
 
-        :raises RefusedError: if a limit is passed, or there is no engine.
+        :raises RefusedError: if the engine is not loaded.
+        :raises InputError: if a limit is exceeded.
         :raises RerankError: see :class:`RerankEngine`; its ``index`` counts the documents of all
-            questions.
+            score requests.
         """
         engine = self.engine
-        self._check(questions)
+        self._check(requests)
         deadline = time.monotonic() + self.settings.timeout_s
         firsts = [0]
-        for question in questions:
-            firsts.append(firsts[-1] + len(question.documents))
+        for request in requests:
+            firsts.append(firsts[-1] + len(request.documents))
         rankings = await _all(
             [
-                self._ask(engine, question, first, deadline)
-                for question, first in zip(questions, firsts, strict=False)
+                self._score_one(engine, request, first, deadline)
+                for request, first in zip(requests, firsts, strict=False)
             ]
         )
         logits = [0.0] * firsts[-1]
         for first, ranking in zip(firsts, rankings, strict=False):
             for document in ranking:
                 logits[first + document.index] = document.score
-        return Answer(
+        return ScoreResult(
             logits=logits,
             tokens=sum(ranking.total_tokens for ranking in rankings),
             model=self.model_name,
@@ -123,41 +124,41 @@ class RerankService:
             created=int(time.time()),
         )
 
-    async def _ask(
-        self, engine: RerankEngine, question: Question, first: int, deadline: float
+    async def _score_one(
+        self, engine: RerankEngine, request: ScoreRequest, first: int, deadline: float
     ) -> Ranking:
         try:
-            documents = await self._fitted(engine, question)
+            documents = await self._fitted(engine, request)
             left_s = max(deadline - time.monotonic(), 0.0)
-            return await engine.arerank(question.query, documents, timeout_s=left_s)
+            return await engine.arerank(request.query, documents, timeout_s=left_s)
         except (InputError, ScoringError) as error:
             raise _renumbered(error, first) from error
 
-    async def _fitted(self, engine: RerankEngine, question: Question) -> Sequence[str]:
-        limit, documents = question.max_tokens_per_document, question.documents
-        if limit is None and not question.refuse_long:
+    async def _fitted(self, engine: RerankEngine, request: ScoreRequest) -> Sequence[str]:
+        limit, documents = request.max_tokens_per_document, request.documents
+        if limit is None and not request.refuse_long:
             return documents
         # here: it loads the engine's libraries, which nothing needs before the engine does
         from bge_rerank_integrations.serving.cutting import DocumentCutter
 
         if self._cutter is None:
             self._cutter = DocumentCutter(engine.config, engine.max_length)
-        if question.refuse_long:
-            await asyncio.to_thread(self._cutter.refuse_long, question.query, documents)
+        if request.refuse_long:
+            await asyncio.to_thread(self._cutter.refuse_long, request.query, documents)
         if limit is None:
             return documents
-        return await asyncio.to_thread(self._cutter.cut, question.query, documents, limit)
+        return await asyncio.to_thread(self._cutter.cut, request.query, documents, limit)
 
-    def _check(self, questions: Sequence[Question]) -> None:
-        count = sum(len(question.documents) for question in questions)
+    def _check(self, requests: Sequence[ScoreRequest]) -> None:
+        count = sum(len(request.documents) for request in requests)
         if count > self.settings.max_documents:
             raise InputError(
                 f"a request may hold {self.settings.max_documents} documents, got {count}"
             )
         index = 0
-        for question in questions:
-            self._check_length("the query", question.query, None)
-            for document in question.documents:
+        for request in requests:
+            self._check_length("the query", request.query, None)
+            for document in request.documents:
                 self._check_length(f"document {index}", document, index)
                 index += 1
 
@@ -169,11 +170,11 @@ class RerankService:
 
 
 def _renumbered(error: InputError | ScoringError, first: int) -> InputError | ScoringError:
-    """The error of one question, with its document counted among those of all questions."""
+    """Shift the error's document index from one score request to all of them."""
     if error.index is None:
         return error
     index = first + error.index
-    # once: what the message quotes comes after the document's number
+    # replaced once: the message may quote the document after its number
     message = str(error).replace(f"document {error.index}", f"document {index}", 1)
     cls = InputError if isinstance(error, InputError) else ScoringError
     return cls(message, index)
@@ -188,7 +189,7 @@ def _checked(engine: RerankEngine) -> RerankEngine:
 
 
 async def _all(work: Sequence[Coroutine[None, None, T]]) -> list[T]:
-    """Await everything; when one fails, or the caller is cancelled, the others are cancelled."""
+    """Await all; cancel the others if one fails or the caller is cancelled."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

@@ -1,4 +1,4 @@
-"""What a server allows, and for how long."""
+"""Limits, API key and timeouts of a server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bge_rerank_integrations.errors import ConfigurationError
 class ServerSettings:
     """Settings of one server.
 
-    :param api_key: what every request must bring as ``Authorization: Bearer …``; None lets all in.
-    :param model_name: the name that answers carry; None means the engine's own.
-    :param max_documents: documents (or pairs) in one request, at most.
-    :param max_characters: characters in one text, at most.
-    :param max_body_bytes: size of one request, at most.
-    :param timeout_s: seconds after which a request is answered with 504.
-    :param retry_after_s: what the ``Retry-After`` of a 429 or 503 says.
-    :raises ConfigurationError: naming the setting, what was expected and what came.
+    :param api_key: required as ``Authorization: Bearer …``; None requires no key.
+    :param model_name: the model's name in responses; None uses the engine's.
+    :param max_documents: maximum number of documents (or pairs) in one request.
+    :param max_characters: maximum number of characters in one text.
+    :param max_body_bytes: maximum size of a request body.
+    :param timeout_s: seconds after which a request gets 504.
+    :param retry_after_s: seconds in the ``Retry-After`` header of a 429 or 503.
+    :raises ConfigurationError: for an invalid setting; the message names it.
     """
 
     api_key: str | None = field(default=None, repr=False)

@@ -1,1 +1,1 @@
-"""How other rerank services speak: one file each, tied to paths in :mod:`routes`."""
+"""Request, response and error bodies of rerank services; :mod:`routes` assigns their paths."""

@@ -1,4 +1,4 @@
-"""Azion's ``Azion.AI.run(model, …)``: one place for reranking and scoring."""
+"""Azion's ``Azion.AI.run(model, …)``: reranking and scoring on one path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dialect is: request and answer bodies of its own, and error bodies of its own."""
+"""What makes a dialect: request, response and error bodies."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from bge_rerank_integrations.ranking import RankedDocument, rank
-from bge_rerank_integrations.serving.api_errors import STATUSES, Kind, Problem
+from bge_rerank_integrations.serving.api_errors import STATUSES, ApiError, ErrorKind
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A query and the documents that it is scored against.
+class ScoreRequest:
+    """A query and its documents.
 
-    :param max_tokens_per_document: cut each document here first; None reads as much as fits.
-    :param refuse_long: refuse a document that does not fit, instead of trimming it.
+    :param max_tokens_per_document: truncate each document to this number of tokens; None means
+        as many as fit.
+    :param refuse_long: raise an error for a document that does not fit, instead of truncating it.
     """
 
     query: str
@@ -29,14 +30,14 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the engine says to a request, and what every dialect builds its reply from.
+class ScoreResult:
+    """The scores of one API request, from which every dialect builds its response.
 
-    :param logits: one per document of all questions, in their order.
-    :param tokens: tokens that the model read.
+    :param logits: one per document of all score requests, in input order.
+    :param tokens: number of tokens that the model read.
     :param model: name of the model.
-    :param id: names this answer.
-    :param created: seconds since 1970.
+    :param id: unique id of the response.
+    :param created: Unix time in seconds.
     """
 
     logits: Sequence[float]
@@ -46,53 +47,56 @@ class Answer:
     created: int
 
     def ranked(self, top_n: int | None, *, raw: bool = False) -> tuple[RankedDocument, ...]:
-        """The documents, best first, with scores from 0 to 1 or raw ones."""
+        """Rank the documents, best first.
+
+        :param raw: logits instead of scores from 0 to 1.
+        """
         return rank(self.logits, top_n=top_n, normalize=not raw)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """A service's name and its way to say that something is wrong.
+    """A service's name and its error format.
 
     :param name: the service, in lower case.
-    :param error_body: status and problem → body.
-    :param error_schema: type of those bodies.
-    :param statuses: where the service's status codes differ from :data:`STATUSES`.
+    :param error_body: status and error → body.
+    :param error_schema: type of the error body.
+    :param statuses: status codes that differ from :data:`STATUSES`.
     """
 
     name: str
-    error_body: Callable[[int, Problem], BaseModel]
+    error_body: Callable[[int, ApiError], BaseModel]
     error_schema: type[BaseModel]
-    statuses: Mapping[Kind, int] = field(default_factory=dict)
+    statuses: Mapping[ErrorKind, int] = field(default_factory=dict)
 
-    def status(self, kind: Kind) -> int:
-        """The HTTP status code for a kind of problem."""
+    def status(self, kind: ErrorKind) -> int:
+        """The HTTP status code of a kind of error."""
         return self.statuses.get(kind, STATUSES[kind])
 
 
 @dataclass(frozen=True)
-class Form(Generic[BodyT]):
-    """One kind of request, and the answer to it.
+class Operation(Generic[BodyT]):
+    """One kind of request and its response.
 
-    :param request: type of the request's body.
-    :param response: type of the answer's body.
-    :param questions: request → what the engine is asked.
-    :param reply: request and the engine's answer → answer.
-    :param marker: the field that tells this form from others on the same path.
-    :param keep_nulls: write optional fields that are empty, as null.
+    :param request: type of the request body.
+    :param response: type of the response body.
+    :param to_score_requests: request body → what the engine scores.
+    :param to_response: request body and scores → response body.
+    :param marker: a field that only this operation has, among those on the same path.
+    :param keep_nulls: write empty optional fields as null.
     """
 
     dialect: Dialect
     request: type[BodyT]
     response: type[BaseModel]
-    questions: Callable[[BodyT], Sequence[Question]]
-    reply: Callable[[BodyT, Answer], BaseModel]
+    to_score_requests: Callable[[BodyT], Sequence[ScoreRequest]]
+    to_response: Callable[[BodyT, ScoreResult], BaseModel]
     marker: str | None = None
     keep_nulls: bool = False
 
 
-class Request(BaseModel):
-    """Base of request bodies: no conversions (``"3"`` is no number); unknown fields are left."""
+class ApiRequest(BaseModel):
+    """Base of request bodies: strict types, unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -124,21 +128,21 @@ DocumentText = Annotated[
     ),
 ]
 Documents = Annotated[
-    list[DocumentText], Field(min_length=1, description='Strings, or objects with a "text".')
+    list[DocumentText], Field(min_length=1, description='Strings, or objects with a "text" field.')
 ]
 
 
-def _whole(number: Any) -> Any:
-    # JSON has one kind of number: 5.0 is the integer 5
+def _json_int(number: Any) -> Any:
+    # JSON has one number type: 5.0 is the integer 5
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-Whole = BeforeValidator(_whole)
-AtLeastOne = Annotated[int, Field(ge=1), Whole]
-TopN = Annotated[AtLeastOne | None, Field(description="How many to return; all by default.")]
+JsonInt = BeforeValidator(_json_int)
+AtLeastOne = Annotated[int, Field(ge=1), JsonInt]
+TopN = Annotated[AtLeastOne | None, Field(description="How many results to return; default: all.")]
 ModelName = Annotated[
     str | None,
-    Field(description="Not read: a server serves the one model that it was started with."),
+    Field(description="Ignored: a server has one model."),
 ]
 
 EXAMPLE_QUERY = "What is deep learning?"

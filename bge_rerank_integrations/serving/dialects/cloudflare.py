@@ -6,26 +6,26 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bge_rerank_integrations.serving.api_errors import Kind, Problem
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
-    Answer,
+    ApiRequest,
     Dialect,
-    Form,
-    Question,
-    Request,
+    Operation,
+    ScoreRequest,
+    ScoreResult,
     TopN,
 )
 
 
-class Context(Request):
+class Context(ApiRequest):
     """A passage."""
 
     text: str = Field(min_length=1)
 
 
-class CloudflareRequest(Request):
+class CloudflareRequest(ApiRequest):
     """Contexts to rank for a query."""
 
     model_config = ConfigDict(
@@ -46,7 +46,7 @@ class CloudflareRequest(Request):
 
 
 class CloudflareResult(BaseModel):
-    """One context's place."""
+    """One ranked context."""
 
     id: int
     score: float
@@ -59,7 +59,7 @@ class CloudflareResults(BaseModel):
 
 
 class CloudflareErrorItem(BaseModel):
-    """What went wrong."""
+    """One error."""
 
     code: int
     message: str
@@ -75,7 +75,7 @@ class CloudflareResponse(BaseModel):
 
 
 class CloudflareError(BaseModel):
-    """The API's envelope, for an error."""
+    """The API's envelope of an error."""
 
     result: None = None
     success: Literal[False] = False
@@ -83,26 +83,26 @@ class CloudflareError(BaseModel):
     messages: list[CloudflareErrorItem] = []
 
 
-def _error_body(status: int, problem: Problem) -> CloudflareError:
-    return CloudflareError(errors=[CloudflareErrorItem(code=status, message=problem.message)])
+def _error_body(status: int, error: ApiError) -> CloudflareError:
+    return CloudflareError(errors=[CloudflareErrorItem(code=status, message=error.message)])
 
 
-def _questions(request: CloudflareRequest) -> list[Question]:
-    return [Question(request.query, [context.text for context in request.contexts])]
+def _to_score_requests(request: CloudflareRequest) -> list[ScoreRequest]:
+    return [ScoreRequest(request.query, [context.text for context in request.contexts])]
 
 
-def _reply(request: CloudflareRequest, answer: Answer) -> CloudflareResponse:
+def _to_response(request: CloudflareRequest, result: ScoreResult) -> CloudflareResponse:
     return CloudflareResponse(
         result=CloudflareResults(
             response=[
                 CloudflareResult(id=ranked.index, score=ranked.score)
-                for ranked in answer.ranked(request.top_k)
+                for ranked in result.ranked(request.top_k)
             ]
         )
     )
 
 
 CLOUDFLARE = Dialect(
-    "cloudflare", _error_body, CloudflareError, {Kind.INVALID: 400, Kind.EMPTY: 400}
+    "cloudflare", _error_body, CloudflareError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400}
 )
-RUN = Form(CLOUDFLARE, CloudflareRequest, CloudflareResponse, _questions, _reply)
+RUN = Operation(CLOUDFLARE, CloudflareRequest, CloudflareResponse, _to_score_requests, _to_response)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bge_rerank_integrations.serving.api_errors import Kind, Problem
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
-    Answer,
+    ApiRequest,
     AtLeastOne,
     Dialect,
-    Form,
     ModelName,
-    Question,
-    Request,
+    Operation,
+    ScoreRequest,
+    ScoreResult,
     TopN,
 )
 
-# what Cohere counts as one search, for its bill: https://docs.cohere.com/docs/rerank-overview
+# Cohere bills one search per 100 documents: https://docs.cohere.com/docs/rerank-overview
 _DOCUMENTS_IN_A_SEARCH = 100
 
 
-class CohereRequest(Request):
+class CohereRequest(ApiRequest):
     """Documents to rank for a query."""
 
     model_config = ConfigDict(
@@ -33,12 +33,12 @@ class CohereRequest(Request):
     documents: list[str] = Field(min_length=1)
     top_n: TopN = None
     max_tokens_per_doc: AtLeastOne | None = Field(
-        default=None, description="Cut each document after this number of tokens."
+        default=None, description="Truncate each document to this number of tokens."
     )
 
 
 class CohereResult(BaseModel):
-    """One document's place."""
+    """One ranked document."""
 
     index: int
     relevance_score: float
@@ -51,13 +51,13 @@ class ApiVersion(BaseModel):
 
 
 class BilledUnits(BaseModel):
-    """What Cohere would count."""
+    """Billed units, counted as Cohere does."""
 
     search_units: int
 
 
 class Tokens(BaseModel):
-    """Tokens that the model read."""
+    """Number of tokens that the model read."""
 
     input_tokens: int
 
@@ -84,28 +84,28 @@ class CohereError(BaseModel):
     message: str
 
 
-def _error_body(_: int, problem: Problem) -> CohereError:
-    return CohereError(message=problem.message)
+def _error_body(_: int, error: ApiError) -> CohereError:
+    return CohereError(message=error.message)
 
 
-def _questions(request: CohereRequest) -> list[Question]:
-    return [Question(request.query, request.documents, request.max_tokens_per_doc)]
+def _to_score_requests(request: CohereRequest) -> list[ScoreRequest]:
+    return [ScoreRequest(request.query, request.documents, request.max_tokens_per_doc)]
 
 
-def _reply(request: CohereRequest, answer: Answer) -> CohereResponse:
+def _to_response(request: CohereRequest, result: ScoreResult) -> CohereResponse:
     searches = -(-len(request.documents) // _DOCUMENTS_IN_A_SEARCH)
     return CohereResponse(
-        id=answer.id,
+        id=result.id,
         results=[
             CohereResult(index=ranked.index, relevance_score=ranked.score)
-            for ranked in answer.ranked(request.top_n)
+            for ranked in result.ranked(request.top_n)
         ],
         meta=Meta(
             billed_units=BilledUnits(search_units=searches),
-            tokens=Tokens(input_tokens=answer.tokens),
+            tokens=Tokens(input_tokens=result.tokens),
         ),
     )
 
 
-COHERE = Dialect("cohere", _error_body, CohereError, {Kind.INVALID: 400, Kind.EMPTY: 400})
-RERANK_V2 = Form(COHERE, CohereRequest, CohereResponse, _questions, _reply)
+COHERE = Dialect("cohere", _error_body, CohereError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400})
+RERANK_V2 = Operation(COHERE, CohereRequest, CohereResponse, _to_score_requests, _to_response)

@@ -1,4 +1,4 @@
-"""The form that Nebul, Cohere v1, Jina and Infinity share: ``/rerank`` and ``/v1/rerank``."""
+"""The bodies that Nebul, Cohere v1, Jina and Infinity share: ``/rerank`` and ``/v1/rerank``."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bge_rerank_integrations.serving.api_errors import Problem
+from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
-    Answer,
+    ApiRequest,
     AtLeastOne,
     Dialect,
     Documents,
-    Form,
     ModelName,
-    Question,
-    Request,
+    Operation,
+    ScoreRequest,
+    ScoreResult,
     Text,
     TopN,
 )
 
 
-class CommonRequest(Request):
+class CommonRequest(ApiRequest):
     """Documents to rank for a query."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE, "top_n": 2}]})
@@ -31,15 +31,15 @@ class CommonRequest(Request):
     query: str
     documents: Documents
     top_n: TopN = None
-    return_documents: bool = Field(default=False, description="Repeat the texts in the answer.")
+    return_documents: bool = Field(default=False, description="Repeat the texts in the result.")
     raw_scores: bool = Field(default=False, description="Logits instead of scores from 0 to 1.")
     max_tokens_per_doc: AtLeastOne | None = Field(
-        default=None, description="Cut each document after this number of tokens."
+        default=None, description="Truncate each document to this number of tokens."
     )
 
 
 class CommonResult(BaseModel):
-    """One document's place."""
+    """One ranked document."""
 
     index: int
     relevance_score: float
@@ -47,7 +47,7 @@ class CommonResult(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens that the model read."""
+    """Number of tokens that the model read."""
 
     prompt_tokens: int
     total_tokens: int
@@ -65,7 +65,7 @@ class CommonResponse(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, as OpenAI's clients expect it."""
+    """An error, as OpenAI's clients expect it."""
 
     message: str
     type: str
@@ -74,37 +74,35 @@ class ErrorDetail(BaseModel):
 
 
 class CommonError(BaseModel):
-    """One error for four kinds of clients: Cohere's reads ``message``, Jina's ``detail``, those of
-    Nebul and Infinity ``error``."""
+    """One error for four clients: Cohere's reads ``message``, Jina's ``detail``, Nebul's and
+    Infinity's ``error``."""
 
     message: str
     detail: str
     error: ErrorDetail
 
 
-def error_detail(status: int, problem: Problem) -> ErrorDetail:
-    """A problem as OpenAI's clients expect it."""
-    return ErrorDetail(
-        message=problem.message, type=problem.kind.value, param=problem.field, code=status
-    )
+def error_detail(status: int, error: ApiError) -> ErrorDetail:
+    """Format an error as OpenAI's clients expect it."""
+    return ErrorDetail(message=error.message, type=error.kind.value, param=error.field, code=status)
 
 
-def _error_body(status: int, problem: Problem) -> CommonError:
+def _error_body(status: int, error: ApiError) -> CommonError:
     return CommonError(
-        message=problem.message, detail=problem.message, error=error_detail(status, problem)
+        message=error.message, detail=error.message, error=error_detail(status, error)
     )
 
 
-def questions(request: CommonRequest) -> list[Question]:
-    """What the engine is asked."""
-    return [Question(request.query, request.documents, request.max_tokens_per_doc)]
+def to_score_requests(request: CommonRequest) -> list[ScoreRequest]:
+    """One score request."""
+    return [ScoreRequest(request.query, request.documents, request.max_tokens_per_doc)]
 
 
-def _reply(request: CommonRequest, answer: Answer) -> CommonResponse:
+def _to_response(request: CommonRequest, result: ScoreResult) -> CommonResponse:
     return CommonResponse(
-        id=answer.id,
-        model=answer.model,
-        created=answer.created,
+        id=result.id,
+        model=result.model,
+        created=result.created,
         results=[
             CommonResult(
                 index=ranked.index,
@@ -113,11 +111,11 @@ def _reply(request: CommonRequest, answer: Answer) -> CommonResponse:
                     Text(text=request.documents[ranked.index]) if request.return_documents else None
                 ),
             )
-            for ranked in answer.ranked(request.top_n, raw=request.raw_scores)
+            for ranked in result.ranked(request.top_n, raw=request.raw_scores)
         ],
-        usage=Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
+        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
     )
 
 
 COMMON = Dialect("common", _error_body, CommonError)
-RERANK = Form(COMMON, CommonRequest, CommonResponse, questions, _reply)
+RERANK = Operation(COMMON, CommonRequest, CommonResponse, to_score_requests, _to_response)

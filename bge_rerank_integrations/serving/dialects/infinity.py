@@ -1,4 +1,4 @@
-"""Infinity: as the common form, but a document comes back as a bare string or null."""
+"""Infinity: the common bodies, but a result's document is a string or null."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from bge_rerank_integrations.serving.api_errors import Problem
-from bge_rerank_integrations.serving.dialects.base import Answer, Dialect, Form
+from bge_rerank_integrations.serving.api_errors import ApiError
+from bge_rerank_integrations.serving.dialects.base import Dialect, Operation, ScoreResult
 from bge_rerank_integrations.serving.dialects.common import (
     CommonRequest,
     ErrorDetail,
     Usage,
     error_detail,
-    questions,
+    to_score_requests,
 )
 
 
 class InfinityResult(BaseModel):
-    """One document's place."""
+    """One ranked document."""
 
     relevance_score: float
     index: int
@@ -37,17 +37,17 @@ class InfinityResponse(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """An error in OpenAI's form."""
+    """An error in OpenAI's format."""
 
     error: ErrorDetail
 
 
-def openai_error(status: int, problem: Problem) -> OpenAIError:
-    """An error body in OpenAI's form."""
-    return OpenAIError(error=error_detail(status, problem))
+def openai_error(status: int, error: ApiError) -> OpenAIError:
+    """Format an error as OpenAI does."""
+    return OpenAIError(error=error_detail(status, error))
 
 
-def _reply(request: CommonRequest, answer: Answer) -> InfinityResponse:
+def _to_response(request: CommonRequest, result: ScoreResult) -> InfinityResponse:
     return InfinityResponse(
         results=[
             InfinityResult(
@@ -55,14 +55,16 @@ def _reply(request: CommonRequest, answer: Answer) -> InfinityResponse:
                 index=ranked.index,
                 document=request.documents[ranked.index] if request.return_documents else None,
             )
-            for ranked in answer.ranked(request.top_n, raw=request.raw_scores)
+            for ranked in result.ranked(request.top_n, raw=request.raw_scores)
         ],
-        model=answer.model,
-        usage=Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
-        id=answer.id,
-        created=answer.created,
+        model=result.model,
+        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
+        id=result.id,
+        created=result.created,
     )
 
 
 INFINITY = Dialect("infinity", openai_error, OpenAIError)
-RERANK = Form(INFINITY, CommonRequest, InfinityResponse, questions, _reply, keep_nulls=True)
+RERANK = Operation(
+    INFINITY, CommonRequest, InfinityResponse, to_score_requests, _to_response, keep_nulls=True
+)

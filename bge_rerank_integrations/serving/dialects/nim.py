@@ -1,4 +1,4 @@
-"""NVIDIA NIM: ``/v1/ranking``, which answers logits."""
+"""NVIDIA NIM: ``/v1/ranking``, which returns logits."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
-    Answer,
+    ApiRequest,
     Dialect,
-    Form,
     ModelName,
-    Question,
-    Request,
+    Operation,
+    ScoreRequest,
+    ScoreResult,
 )
 from bge_rerank_integrations.serving.dialects.common import Usage
 from bge_rerank_integrations.serving.dialects.voyage import DetailError, detail_error
 
 
-class Passage(Request):
+class NimText(ApiRequest):
     """A query or a passage."""
 
     text: str
 
 
-class NimRequest(Request):
+class NimRequest(ApiRequest):
     """Passages to rank for a query."""
 
     model_config = ConfigDict(
@@ -41,16 +41,16 @@ class NimRequest(Request):
     )
 
     model: ModelName = None
-    query: Passage
-    passages: list[Passage] = Field(min_length=1)
+    query: NimText
+    passages: list[NimText] = Field(min_length=1)
     truncate: Literal["NONE", "END"] = Field(
         default="END",
-        description="NONE: refuse a passage that is too long, instead of cutting its end.",
+        description="NONE: reject a passage that is too long, instead of truncating it.",
     )
 
 
 class NimResult(BaseModel):
-    """One passage's place."""
+    """One ranked passage."""
 
     index: int
     logit: float
@@ -63,20 +63,20 @@ class NimResponse(BaseModel):
     usage: Usage
 
 
-def _questions(request: NimRequest) -> list[Question]:
+def _to_score_requests(request: NimRequest) -> list[ScoreRequest]:
     passages = [passage.text for passage in request.passages]
-    return [Question(request.query.text, passages, refuse_long=request.truncate == "NONE")]
+    return [ScoreRequest(request.query.text, passages, refuse_long=request.truncate == "NONE")]
 
 
-def _reply(_: NimRequest, answer: Answer) -> NimResponse:
+def _to_response(_: NimRequest, result: ScoreResult) -> NimResponse:
     return NimResponse(
         rankings=[
             NimResult(index=ranked.index, logit=ranked.score)
-            for ranked in answer.ranked(None, raw=True)
+            for ranked in result.ranked(None, raw=True)
         ],
-        usage=Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
+        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
     )
 
 
 NIM = Dialect("nim", detail_error, DetailError)
-RANKING = Form(NIM, NimRequest, NimResponse, _questions, _reply)
+RANKING = Operation(NIM, NimRequest, NimResponse, _to_score_requests, _to_response)

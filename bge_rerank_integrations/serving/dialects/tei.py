@@ -6,19 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from bge_rerank_integrations.serving.api_errors import Kind, Problem
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
-    Answer,
+    ApiRequest,
     Dialect,
-    Form,
-    Question,
-    Request,
+    Operation,
+    ScoreRequest,
+    ScoreResult,
 )
 
 
-class TeiRequest(Request):
+class TeiRequest(ApiRequest):
     """Texts to rank for a query."""
 
     model_config = ConfigDict(
@@ -28,17 +28,17 @@ class TeiRequest(Request):
     query: str
     texts: list[str] = Field(min_length=1)
     truncate: bool | None = Field(
-        default=None, description="False: refuse a text that is too long, instead of cutting it."
+        default=None, description="False: reject a text that is too long, instead of truncating it."
     )
     truncation_direction: Annotated[
-        Literal["right", "Right"], Field(description="The end is cut, never the beginning.")
+        Literal["right", "Right"], Field(description="Only the end of a text is truncated.")
     ] = "right"
     raw_scores: bool = Field(default=False, description="Logits instead of scores from 0 to 1.")
-    return_text: bool = Field(default=False, description="Repeat the texts in the answer.")
+    return_text: bool = Field(default=False, description="Repeat the texts in the result.")
 
 
 class TeiResult(BaseModel):
-    """One text's place."""
+    """One ranked text."""
 
     index: int
     text: str | None = None
@@ -59,30 +59,30 @@ class TeiError(BaseModel):
 
 
 _ERROR_TYPES: dict[
-    Kind,
+    ErrorKind,
     Literal[
         "unhealthy", "backend", "overloaded", "validation", "tokenizer", "empty", "unauthorized"
     ],
 ] = {
-    Kind.EMPTY: "empty",
-    Kind.UNAUTHORIZED: "unauthorized",
-    Kind.OVERLOADED: "overloaded",
-    Kind.UNAVAILABLE: "unhealthy",
-    Kind.DEADLINE: "backend",
-    Kind.SCORING: "backend",
-    Kind.INTERNAL: "backend",
+    ErrorKind.EMPTY: "empty",
+    ErrorKind.UNAUTHORIZED: "unauthorized",
+    ErrorKind.OVERLOADED: "overloaded",
+    ErrorKind.UNAVAILABLE: "unhealthy",
+    ErrorKind.DEADLINE: "backend",
+    ErrorKind.SCORING: "backend",
+    ErrorKind.INTERNAL: "backend",
 }
 
 
-def _error_body(_: int, problem: Problem) -> TeiError:
-    return TeiError(error=problem.message, error_type=_ERROR_TYPES.get(problem.kind, "validation"))
+def _error_body(_: int, error: ApiError) -> TeiError:
+    return TeiError(error=error.message, error_type=_ERROR_TYPES.get(error.kind, "validation"))
 
 
-def _questions(request: TeiRequest) -> list[Question]:
-    return [Question(request.query, request.texts, refuse_long=request.truncate is False)]
+def _to_score_requests(request: TeiRequest) -> list[ScoreRequest]:
+    return [ScoreRequest(request.query, request.texts, refuse_long=request.truncate is False)]
 
 
-def _reply(request: TeiRequest, answer: Answer) -> TeiResponse:
+def _to_response(request: TeiRequest, result: ScoreResult) -> TeiResponse:
     return TeiResponse(
         [
             TeiResult(
@@ -90,10 +90,10 @@ def _reply(request: TeiRequest, answer: Answer) -> TeiResponse:
                 text=request.texts[ranked.index] if request.return_text else None,
                 score=ranked.score,
             )
-            for ranked in answer.ranked(None, raw=request.raw_scores)
+            for ranked in result.ranked(None, raw=request.raw_scores)
         ]
     )
 
 
-TEI = Dialect("tei", _error_body, TeiError, {Kind.EMPTY: 400, Kind.SCORING: 424})
-RERANK = Form(TEI, TeiRequest, TeiResponse, _questions, _reply, marker="texts")
+TEI = Dialect("tei", _error_body, TeiError, {ErrorKind.EMPTY: 400, ErrorKind.SCORING: 424})
+RERANK = Operation(TEI, TeiRequest, TeiResponse, _to_score_requests, _to_response, marker="texts")

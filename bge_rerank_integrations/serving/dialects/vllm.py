@@ -1,4 +1,4 @@
-"""vLLM: ``/score``, and a ``/rerank`` that always repeats the documents."""
+"""vLLM: ``/score``, and a ``/rerank`` that always returns the documents."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pydantic import (
 from typing_extensions import Self
 
 from bge_rerank_integrations.ranking import to_scores
-from bge_rerank_integrations.serving.api_errors import Kind
+from bge_rerank_integrations.serving.api_errors import ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
-    Answer,
+    ApiRequest,
     Dialect,
     Documents,
     DocumentText,
-    Form,
+    JsonInt,
     ModelName,
-    Question,
-    Request,
+    Operation,
+    ScoreRequest,
+    ScoreResult,
     Text,
-    Whole,
 )
 from bge_rerank_integrations.serving.dialects.common import Usage
 from bge_rerank_integrations.serving.dialects.infinity import OpenAIError, openai_error
@@ -55,12 +55,12 @@ OneOrMore = Annotated[
 ]
 
 TokenLimit = Annotated[
-    Annotated[int, Field(ge=-1), Whole] | None,
-    Field(description="Cut each document after this many tokens; -1: as fits."),
+    Annotated[int, Field(ge=-1), JsonInt] | None,
+    Field(description="Truncate each document to this number of tokens; -1: as many as fit."),
 ]
 
 
-class VllmRequest(Request):
+class VllmRequest(ApiRequest):
     """Documents to rank for a query."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
@@ -68,15 +68,15 @@ class VllmRequest(Request):
     model: ModelName = None
     query: str
     documents: Documents
-    top_n: Annotated[int, Field(ge=0), Whole] = Field(
-        default=0, description="How many to return; 0 means all."
+    top_n: Annotated[int, Field(ge=0), JsonInt] = Field(
+        default=0, description="How many results to return; 0 means all."
     )
     truncate_prompt_tokens: TokenLimit = None
     use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
 
 
-class VllmScoreRequest(Request):
-    """Texts to compare: one with many, or two lists in step."""
+class VllmScoreRequest(ApiRequest):
+    """Texts to score: one with many, or two lists of the same length."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"text_1": EXAMPLE_QUERY, "text_2": EXAMPLE_DOCUMENTS}]}
@@ -101,7 +101,7 @@ class VllmScoreRequest(Request):
 
 
 class VllmResult(BaseModel):
-    """One document's place."""
+    """One ranked document."""
 
     index: int
     document: Text
@@ -137,55 +137,60 @@ class VllmScoreResponse(BaseModel):
 
 
 def _document_tokens(truncate_prompt_tokens: int | None) -> int | None:
-    # -1 asks for what this server does anyway: as much as the model reads
+    # -1 means as many as the model reads, which is the default
     return truncate_prompt_tokens if (truncate_prompt_tokens or 0) > 0 else None
 
 
-def _questions(request: VllmRequest) -> list[Question]:
+def _to_score_requests(request: VllmRequest) -> list[ScoreRequest]:
     limit = _document_tokens(request.truncate_prompt_tokens)
-    return [Question(request.query, request.documents, limit)]
+    return [ScoreRequest(request.query, request.documents, limit)]
 
 
-def score_questions(request: VllmScoreRequest) -> list[Question]:
-    """One question for one text against many; else one for each pair."""
+def _pairs_to_score_requests(request: VllmScoreRequest) -> list[ScoreRequest]:
+    """One score request for one text against many, otherwise one per pair."""
     limit = _document_tokens(request.truncate_prompt_tokens)
     if len(request.text_1) == 1:
-        return [Question(request.text_1[0], request.text_2, limit)]
+        return [ScoreRequest(request.text_1[0], request.text_2, limit)]
     return [
-        Question(query, [document], limit)
+        ScoreRequest(query, [document], limit)
         for query, document in zip(request.text_1, request.text_2, strict=True)
     ]
 
 
-def _reply(request: VllmRequest, answer: Answer) -> VllmResponse:
+def _to_response(request: VllmRequest, result: ScoreResult) -> VllmResponse:
     return VllmResponse(
-        id=answer.id,
-        model=answer.model,
-        usage=Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
+        id=result.id,
+        model=result.model,
+        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
         results=[
             VllmResult(
                 index=ranked.index,
                 document=Text(text=request.documents[ranked.index]),
                 relevance_score=ranked.score,
             )
-            for ranked in answer.ranked(request.top_n or None, raw=not request.use_activation)
+            for ranked in result.ranked(request.top_n or None, raw=not request.use_activation)
         ],
     )
 
 
-def _score_reply(request: VllmScoreRequest, answer: Answer) -> VllmScoreResponse:
-    scores = to_scores(answer.logits, normalize=request.use_activation)
+def _to_score_response(request: VllmScoreRequest, result: ScoreResult) -> VllmScoreResponse:
+    scores = to_scores(result.logits, normalize=request.use_activation)
     return VllmScoreResponse(
-        id=answer.id,
-        created=answer.created,
-        model=answer.model,
+        id=result.id,
+        created=result.created,
+        model=result.model,
         data=[VllmScore(index=index, score=score) for index, score in enumerate(scores)],
-        usage=Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
+        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
     )
 
 
-VLLM = Dialect("vllm", openai_error, OpenAIError, {Kind.INVALID: 400, Kind.EMPTY: 400})
-RERANK = Form(VLLM, VllmRequest, VllmResponse, _questions, _reply)
-SCORE = Form(
-    VLLM, VllmScoreRequest, VllmScoreResponse, score_questions, _score_reply, marker="text_1"
+VLLM = Dialect("vllm", openai_error, OpenAIError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400})
+RERANK = Operation(VLLM, VllmRequest, VllmResponse, _to_score_requests, _to_response)
+SCORE = Operation(
+    VLLM,
+    VllmScoreRequest,
+    VllmScoreResponse,
+    _pairs_to_score_requests,
+    _to_score_response,
+    marker="text_1",
 )

@@ -6,20 +6,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bge_rerank_integrations.serving.api_errors import Kind, Problem
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
-    Answer,
+    ApiRequest,
     Dialect,
-    Form,
     ModelName,
-    Question,
-    Request,
+    Operation,
+    ScoreRequest,
+    ScoreResult,
     TopN,
 )
 
 
-class VoyageRequest(Request):
+class VoyageRequest(ApiRequest):
     """Documents to rank for a query."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE, "top_k": 2}]})
@@ -28,15 +28,15 @@ class VoyageRequest(Request):
     query: str
     documents: list[str] = Field(min_length=1)
     top_k: TopN = None
-    return_documents: bool = Field(default=False, description="Repeat the texts in the answer.")
+    return_documents: bool = Field(default=False, description="Repeat the texts in the result.")
     truncation: bool = Field(
         default=True,
-        description="False: refuse a document that is too long, instead of cutting it.",
+        description="False: reject a document that is too long, instead of truncating it.",
     )
 
 
 class VoyageResult(BaseModel):
-    """One document's place."""
+    """One ranked document."""
 
     relevance_score: float
     index: int
@@ -44,7 +44,7 @@ class VoyageResult(BaseModel):
 
 
 class TotalTokens(BaseModel):
-    """Tokens that the model read."""
+    """Number of tokens that the model read."""
 
     total_tokens: int
 
@@ -64,16 +64,16 @@ class DetailError(BaseModel):
     detail: str
 
 
-def detail_error(_: int, problem: Problem) -> DetailError:
-    """An error body with ``detail`` alone."""
-    return DetailError(detail=problem.message)
+def detail_error(_: int, error: ApiError) -> DetailError:
+    """Format an error as ``detail`` alone."""
+    return DetailError(detail=error.message)
 
 
-def _questions(request: VoyageRequest) -> list[Question]:
-    return [Question(request.query, request.documents, refuse_long=not request.truncation)]
+def _to_score_requests(request: VoyageRequest) -> list[ScoreRequest]:
+    return [ScoreRequest(request.query, request.documents, refuse_long=not request.truncation)]
 
 
-def _reply(request: VoyageRequest, answer: Answer) -> VoyageResponse:
+def _to_response(request: VoyageRequest, result: ScoreResult) -> VoyageResponse:
     return VoyageResponse(
         data=[
             VoyageResult(
@@ -81,12 +81,14 @@ def _reply(request: VoyageRequest, answer: Answer) -> VoyageResponse:
                 index=ranked.index,
                 document=request.documents[ranked.index] if request.return_documents else None,
             )
-            for ranked in answer.ranked(request.top_k)
+            for ranked in result.ranked(request.top_k)
         ],
-        model=answer.model,
-        usage=TotalTokens(total_tokens=answer.tokens),
+        model=result.model,
+        usage=TotalTokens(total_tokens=result.tokens),
     )
 
 
-VOYAGE = Dialect("voyage", detail_error, DetailError, {Kind.INVALID: 400, Kind.EMPTY: 400})
-RERANK = Form(VOYAGE, VoyageRequest, VoyageResponse, _questions, _reply)
+VOYAGE = Dialect(
+    "voyage", detail_error, DetailError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400}
+)
+RERANK = Operation(VOYAGE, VoyageRequest, VoyageResponse, _to_score_requests, _to_response)
