@@ -1,4 +1,4 @@
-"""The capacity page's simulation against queueing theory, and its memory against the catalogue."""
+"""The capacity page's simulation against queueing theory, and its memory against the catalog."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ capacity = pytest.importorskip("benchmarks.capacity", reason="the benchmarks are
 
 from benchmarks.capacity import Replica, simulate  # noqa: E402
 from benchmarks.capacity_memory import CONFIGS, memory  # noqa: E402
-from bge_rerank_integrations.catalogue import CATALOGUE  # noqa: E402
+from bge_rerank_integrations.catalog import CATALOG  # noqa: E402
 
 # one pair a pass: a queue with one server and constant service times
 ONE_BY_ONE = Replica(pass_s=0.0, pair_s=1.0, pass_pairs=1)
@@ -57,6 +57,6 @@ def test_the_price_of_a_million_pairs() -> None:
 
 
 @pytest.mark.parametrize("model", CONFIGS)
-def test_the_configurations_have_the_catalogues_parameters(model: str) -> None:
-    (entry,) = (entry for entry in CATALOGUE if entry.model == model)
+def test_the_configurations_have_the_catalogs_parameters(model: str) -> None:
+    (entry,) = (entry for entry in CATALOG if entry.model == model)
     assert memory(model).parameters_m == entry.parameters_m

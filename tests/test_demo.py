@@ -14,8 +14,8 @@ from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.cli.demo import two_stage
 from bge_rerank_integrations.cli.demo.command import DEFAULT_QUESTION
 from bge_rerank_integrations.cli.demo.tables import closing_line
-from bge_rerank_integrations.cli.demo.two_stage import FirstStage, Run, installed_frameworks
-from bge_rerank_integrations.cli.passages import Passage, python_reference
+from bge_rerank_integrations.cli.demo.two_stage import DemoRun, FirstStage, installed_frameworks
+from bge_rerank_integrations.cli.passages import ReferencePassage, python_reference
 from bge_rerank_integrations.first_stage import BM25Index
 from bge_rerank_integrations.ranking import RankedDocument
 from bge_rerank_integrations.settings import EngineConfig
@@ -74,8 +74,12 @@ def test_the_built_in_model_finds_the_answer_that_bm25_does_not() -> None:
 
 
 def test_each_framework_keeps_the_best_of_what_the_first_stage_found(xlmr: str) -> None:
-    passages = [Passage("Fruit", f"{word} is yellow") for word in ("Banana", "Lemon", "Melon")]
-    index = BM25Index([passage.content for passage in [*passages, Passage("Sky", "It is blue")]])
+    passages = [
+        ReferencePassage("Fruit", f"{word} is yellow") for word in ("Banana", "Lemon", "Melon")
+    ]
+    index = BM25Index(
+        [passage.content for passage in [*passages, ReferencePassage("Sky", "It is blue")]]
+    )
     for framework in installed_frameworks()[0]:
         run = framework.ask("yellow", FirstStage(passages, index, 3), xlmr, 2)
         assert run.found == (0, 1, 2)
@@ -119,9 +123,9 @@ def test_numbers_below_one_are_usage_errors(option: str, value: str) -> None:
 
 
 def test_a_difference_between_the_frameworks_would_be_told() -> None:
-    def run(framework: str, *kept: int) -> Run:
+    def run(framework: str, *kept: int) -> DemoRun:
         ranked = tuple(RankedDocument(number, 0.5) for number in kept)
-        return Run(framework, "BGERerank", kept, ranked, 1.0, 1.0, EngineConfig())
+        return DemoRun(framework, "BGERerank", kept, ranked, 1.0, 1.0, EngineConfig())
 
     line = closing_line([run("A", 1, 2), run("B", 2, 1)], one_engine=False)
     assert line.plain == "A and B: different rankings, from separate engines."

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bge_rerank_integrations.cli.passages import (
     MAX_WORDS,
     MIN_WORDS,
-    Passage,
+    ReferencePassage,
     group,
     python_reference,
     split_page,
@@ -93,12 +93,12 @@ def test_a_long_paragraph_is_split_between_its_sentences() -> None:
 
 def test_markup_grammar_and_headings_do_not_reach_the_passages() -> None:
     assert list(split_page("with", PAGE)) == [
-        Passage(
+        ReferencePassage(
             'The "with" statement',
             'The "with" statement is used to wrap the execution of a block with methods defined '
             "by a context manager. The following code: with EXPRESSION as TARGET: SUITE",
         ),
-        Passage(
+        ReferencePassage(
             "Context Managers",
             "object.__enter__(self) Enter the runtime context. Name Meaning x y either",
         ),
@@ -106,7 +106,7 @@ def test_markup_grammar_and_headings_do_not_reach_the_passages() -> None:
 
 
 def test_text_before_the_first_heading_gets_the_topic_for_a_title() -> None:
-    assert list(split_page("del", "Deletion.")) == [Passage("del", "Deletion.")]
+    assert list(split_page("del", "Deletion.")) == [ReferencePassage("del", "Deletion.")]
 
 
 def test_a_passage_that_comes_under_two_topics_is_kept_once() -> None:

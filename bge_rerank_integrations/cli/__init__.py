@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _keep_libraries_quiet() -> None:
-    """A command's output is its own; ``-W`` and the libraries' own variables still speak."""
+    """Silence warnings of libraries; ``-W`` and the libraries' own variables override this."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

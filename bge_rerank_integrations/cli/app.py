@@ -1,4 +1,4 @@
-"""The commands of ``bge-rerank`` and what they have in common."""
+"""The commands of ``bge-rerank``, and how their errors are shown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Commands(TyperGroup):
         except RerankError as error:
             message = " ".join(f"error: {error}".split())
             Console(stderr=True).print(Text(message, style="bold red"), soft_wrap=True)
-            # a setting that cannot work came from the command line: a usage error
+            # an invalid setting came from the command line: a usage error
             raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from error
 
 

@@ -1,4 +1,4 @@
-"""``bge-rerank bench``: how fast a reranker is on this machine, and with which settings."""
+"""``bge-rerank bench``: the speed of a reranker on this machine with several settings."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _TOKENS_PER_WORD = 5 / 3
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What was measured with one setting.
+    """Measurements of one configuration.
 
-    :param seconds: of each call.
+    :param documents: documents per call.
+    :param seconds: seconds of each call.
     :param tokens: tokens of each call.
     """
 
@@ -39,11 +40,11 @@ class Timing:
 
     @property
     def pairs_per_s(self) -> float:
-        """Documents a second in the median call."""
+        """Pairs per second of the median call."""
         return self.documents / float(np.median(self.seconds))
 
     def row(self) -> tuple[str, ...]:
-        """The figures as texts."""
+        """The measurements as table cells."""
         p50, p95 = (float(np.percentile(self.seconds, p)) * 1000 for p in (50, 95))
         return (
             self.config.dtype,
@@ -57,14 +58,14 @@ class Timing:
 
 def bench(
     model: Model = BUILT_IN_MODEL,
-    documents: Annotated[int, typer.Option(min=1, help="Documents in a call.")] = 50,
-    tokens: Annotated[int, typer.Option(min=8, help="Tokens of a document, about.")] = 150,
+    documents: Annotated[int, typer.Option(min=1, help="Documents per call.")] = 50,
+    tokens: Annotated[int, typer.Option(min=8, help="Tokens per document, approximately.")] = 150,
     device: Device = "auto",
-    seconds: Annotated[float, typer.Option(min=1, help="Time for each setting.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds per setting.")] = 5,
 ) -> None:
-    """Time reranking calls with several settings; the text is Python's own reference.
+    """Time reranking calls with several settings, on Python's language reference.
 
-    No document comes twice, so that no remembered token ids help.
+    Every document is new: no call profits from the token cache.
     """
     texts = _texts(round(tokens / _TOKENS_PER_WORD))
     base = EngineConfig(model, device=device)
@@ -92,7 +93,7 @@ def bench(
 def _time(
     config: EngineConfig, batches: int, texts: Iterator[str], documents: int, seconds: float
 ) -> Timing:
-    """Time calls with ``batches`` times the device's usual batch, for some seconds."""
+    """Time calls for ``seconds``, with batches of ``batches`` times the device's default size."""
     # here: torch takes seconds to import, and --help needs none
     from bge_rerank_integrations import RerankEngine
     from bge_rerank_integrations.engine.loading.devices import default_batch_tokens, resolve_device
@@ -112,18 +113,18 @@ def _time(
 
 
 def _texts(words: int) -> Iterator[str]:
-    """Documents of so many words, for ever, none of them twice."""
+    """Generate documents of ``words`` words without end; each one is different."""
     stream = chain.from_iterable(passage.text.split() for passage in cycle(python_reference()))
     for number, first in enumerate(stream):
         yield " ".join([str(number), first, *islice(stream, words - 2)])
 
 
 def _peak_memory() -> str:
-    """Memory of this process at its largest, where the system tells."""
+    """Peak memory of this process, if the system reports it."""
     try:
         import resource
     except ImportError:  # Windows
-        return "peak memory not known on this system"
+        return "peak memory unknown on this system"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     megabytes = peak / (1_000_000 if sys.platform == "darwin" else 1_000)
     return f"peak memory {megabytes:,.0f} MB"

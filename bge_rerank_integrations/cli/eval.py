@@ -48,7 +48,7 @@ def evaluate(
     ] = None,
     first_stage: Annotated[str, typer.Option(help="bm25, or a run file in TREC's format.")] = BM25,
     depth: Annotated[
-        int, typer.Option(min=1, help="Documents that the first stage brings to each query.")
+        int, typer.Option(min=1, help="Documents that the first stage retrieves per query.")
     ] = DEPTH,
     top_n: Annotated[
         list[int] | None,
@@ -56,7 +56,7 @@ def evaluate(
             "--top-n",
             "-k",
             min=1,
-            help="Documents that your application keeps: where recall is measured. Repeatable.",
+            help="Cutoff of recall: how many documents your application keeps. Repeatable.",
             show_default="10",
         ),
     ] = None,
@@ -66,10 +66,14 @@ def evaluate(
     ] = False,
     max_queries: Annotated[
         int | None,
-        typer.Option(min=1, help="A random sample, always the same one.", show_default="all"),
+        typer.Option(
+            min=1,
+            help="Measure a random sample, always the same one.",
+            show_default="all",
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write quality against time: a .png, .svg or .pdf.")
+        Path | None, typer.Option(help="Plot quality against time: a .png, .svg or .pdf file.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON document, with every query's values.")
@@ -77,7 +81,7 @@ def evaluate(
 ) -> None:
     """Measure rerankers: nDCG@10, MRR@10, recall and MAP before and after, wins and losses, time.
 
-    Written to a pipe: the two tables one after the other, with tabs between the columns.
+    A pipe gets the two tables one after the other, with tabs between the columns.
     """
     _require_extra()
     engines = {name: engine_config(name) for name in model or [BUILT_IN_MODEL]}
@@ -86,7 +90,7 @@ def evaluate(
     if max_queries is not None:
         collection = collection.sample(max_queries)
     runs = [_first_stage(first_stage, collection, depth, show_progress=show_progress)]
-    # here: torch takes seconds to import, and --help and a mistake in a file need none
+    # imported here: torch takes seconds, and --help or an invalid file does not need it
     from bge_rerank_integrations import RerankEngine
 
     for name, config in engines.items():
@@ -98,13 +102,13 @@ def evaluate(
         typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
     else:
         _show(report)
-    # last: a picture that cannot be written takes no figures along
+    # last: if the plot cannot be written, the report is already out
     if plot is not None:
         save_plot(report, plot)
 
 
 def _require_extra() -> None:
-    """Check now what is used only after an hour of scoring.
+    """Check the imports of the report before an hour of scoring.
 
     :raises MissingExtraError: if a part of the extra ``eval`` is not installed.
     """
@@ -147,6 +151,6 @@ def _table(title: str, rows: Iterator[Sequence[str]]) -> Table:
     for header in others:
         table.add_column(header, justify="right", overflow="fold")
     for row in rows:
-        # Text: brackets in a folder's name are no markup
+        # Text: rich would read brackets in a folder's name as markup
         table.add_row(*map(Text, row))
     return table

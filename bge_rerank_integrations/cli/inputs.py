@@ -1,4 +1,4 @@
-"""Passages from files: one a line, or one JSON object a line."""
+"""Passages from files: one line or one JSON object each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FilePassage:
     """One passage and where it came from.
 
     :param place: its file and line; the file ``-`` is standard input.
-    :param id: the JSON object's ``id`` or ``_id``, as it is there.
+    :param id: the JSON object's ``id`` or ``_id``, of any type.
     :param title: the JSON object's ``title``.
     """
 

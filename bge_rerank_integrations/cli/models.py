@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bge_rerank_integrations.catalogue import HEADERS, markdown, rows
+from bge_rerank_integrations.catalog import HEADERS, markdown, rows
 
 
 def models(
@@ -16,7 +16,7 @@ def models(
         bool, typer.Option("--markdown", help="Write the table of the README.")
     ] = False,
 ) -> None:
-    """List the rerankers that run here: size, languages, licence, published quality.
+    """List the rerankers that run here: size, languages, license, published quality.
 
     Any other checkpoint of these architectures runs too.
     """

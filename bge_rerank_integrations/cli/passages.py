@@ -1,7 +1,7 @@
 """Text that is on every machine with Python: its language reference, in passages.
 
 ``pydoc_data.topics`` is what ``help("with")`` prints. Its topics overlap (``with`` is also part of
-``compound``), so a passage that comes twice is kept once.
+``compound``); repeated passages are dropped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 MIN_WORDS = 60
 MAX_WORDS = 150
-# a signature, a bullet's first line: it belongs to what follows
+# a shorter paragraph (a signature, the first line of a bullet) belongs to the next
 _LEAD_WORDS = 12
 
 _HEADING = re.compile(r"^(\S.*)\n([*=~^\"-])\2+$", re.MULTILINE)
@@ -29,7 +29,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?:;]) ")
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class ReferencePassage:
     """A few paragraphs under one heading.
 
     :param topic: the heading.
@@ -45,14 +45,14 @@ class Passage:
         return f"{self.topic}\n{self.text}"
 
 
-def python_reference() -> list[Passage]:
+def python_reference() -> list[ReferencePassage]:
     """Python's language reference, as this interpreter ships it."""
     from pydoc_data.topics import topics
 
     return split_topics(topics)
 
 
-def split_topics(topics: Mapping[str, str]) -> list[Passage]:
+def split_topics(topics: Mapping[str, str]) -> list[ReferencePassage]:
     """Split reference topics into passages, each once, in the topics' order.
 
     :param topics: name of the topic → its page.
@@ -61,7 +61,7 @@ def split_topics(topics: Mapping[str, str]) -> list[Passage]:
     return list(dict.fromkeys(passages))
 
 
-def split_page(topic: str, page: str) -> Iterator[Passage]:
+def split_page(topic: str, page: str) -> Iterator[ReferencePassage]:
     """Split one page into passages that do not cross its headings.
 
     :param topic: heading of what stands before the first heading.
@@ -71,11 +71,11 @@ def split_page(topic: str, page: str) -> Iterator[Passage]:
     before, *parts = _HEADING.split(page)
     for heading, section in [(topic, before), *zip(parts[0::3], parts[2::3], strict=True)]:
         for text in group(_paragraphs(section)):
-            yield Passage(_clean(heading), text)
+            yield ReferencePassage(_clean(heading), text)
 
 
 def group(paragraphs: Iterable[str]) -> list[str]:
-    """Join neighbouring paragraphs into texts of ``MIN_WORDS`` to ``MAX_WORDS`` words.
+    """Join neighboring paragraphs into texts of ``MIN_WORDS`` to ``MAX_WORDS`` words.
 
     A text is shorter than ``MIN_WORDS`` only where it is alone, or where the next paragraph would
     make it longer than ``MAX_WORDS``. A longer paragraph is split between its sentences.
@@ -92,7 +92,7 @@ def group(paragraphs: Iterable[str]) -> list[str]:
 
 
 def _paragraphs(section: str) -> Iterator[str]:
-    """Cleaned paragraphs; a short one, or one that ends with a colon, leads into the next."""
+    """Clean the paragraphs; join a short one, or one that ends with a colon, to the next."""
     lead: list[str] = []
     for block in _BLANK_LINES.split(section):
         # productions of the grammar answer no question asked in words
@@ -107,7 +107,7 @@ def _paragraphs(section: str) -> Iterator[str]:
 
 
 def _clean(block: str) -> str:
-    """Take the markup off a block and put it on one line: the models' tokenizers do so anyway."""
+    """Remove the markup of a block and join its lines: the tokenizers ignore line breaks."""
     if _BORDER.search(block):
         block = _COLUMN.sub(" ", _BORDER.sub("", block))
     line = " ".join(_BULLET.sub("", block).replace("`", "").split())

@@ -89,10 +89,10 @@ def rerank(
 ) -> None:
     """Rank the passages of files by relevance to QUERY.
 
-    Written to a pipe: one passage a line, with tabs between score, file:line and text.
+    A pipe gets one passage per line: score, file:line and text, with tabs between them.
     """
     _check_use(bool(files), bulk, output)
-    # here: torch takes seconds to import, and --help needs none
+    # imported here: torch takes seconds, and --help does not need it
     from bge_rerank_integrations import RerankEngine
 
     config = EngineConfig(
@@ -186,6 +186,6 @@ def _show(passages: Sequence[FilePassage], ranking: Ranking) -> None:
         return
     table = Table("rank", "score", "where", "passage", box=None)
     for rank, (score, place, content) in enumerate(rows, start=1):
-        # Text: brackets in a passage are no markup
+        # Text: rich would read brackets in a passage as markup
         table.add_row(str(rank), score, Text(place, style="dim"), Text(content))
     console.print(table)

@@ -30,40 +30,40 @@ def serve(
         str | None,
         typer.Option(
             envvar=API_KEY_VARIABLE,
-            help="Ask every request for this key. Better given in the environment: a command "
-            "line is seen by all users of a machine.",
+            help="Require this API key of every request. Prefer the environment variable: all "
+            "users of a machine can see a command line.",
             show_default="none",
         ),
     ] = None,
     model_name: Annotated[
         str | None,
-        typer.Option(help="Name of the model in answers.", show_default="the model's"),
+        typer.Option(help="Name of the model in responses.", show_default="the model's"),
     ] = None,
     max_length: MaxLength = EngineConfig.max_length,
     device: Device = "auto",
     dtype: Dtype = EngineConfig.dtype,
     max_queued_pairs: Annotated[
-        int, typer.Option(help="Pairs that may wait; more are answered with 429.")
+        int, typer.Option(help="Pairs that may wait; more get 429.")
     ] = EngineConfig.max_queued_pairs,
     max_documents: Annotated[
-        int, typer.Option(help="Documents in one request, at most.")
+        int, typer.Option(help="Maximum number of documents in one request.")
     ] = ServerSettings.max_documents,
     max_characters: Annotated[
-        int, typer.Option(help="Characters in one text, at most.")
+        int, typer.Option(help="Maximum number of characters in one text.")
     ] = ServerSettings.max_characters,
     max_body_bytes: Annotated[
-        int, typer.Option(help="Bytes in one request, at most.")
+        int, typer.Option(help="Maximum size of a request in bytes.")
     ] = ServerSettings.max_body_bytes,
     timeout_s: Annotated[
-        float, typer.Option(help="Seconds after which a request is answered with 504.")
+        float, typer.Option(help="Seconds after which a request gets 504.")
     ] = ServerSettings.timeout_s,
     log_level: Annotated[str, typer.Option(help="critical, error, warning, info or debug.")] = (
         "info"
     ),
 ) -> None:
-    """Serve a reranker over HTTP, in the words of Cohere, Jina, TEI, vLLM and others.
+    """Serve a reranker over HTTP, with the APIs of Cohere, Jina, TEI, vLLM and others.
 
-    SIGTERM lets the requests that are being answered finish first.
+    After SIGTERM, requests in progress finish first.
     """
     try:
         import uvicorn
@@ -115,7 +115,7 @@ def serve(
 
 
 def _load(config: EngineConfig) -> RerankEngine:
-    # here: torch takes seconds to import, and the server can say meanwhile that it is loading
+    # imported here: torch takes seconds, and meanwhile the server reports that it is loading
     from bge_rerank_integrations import RerankEngine
 
     return RerankEngine.shared(config)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-# first: it names the extra where LangChain is missing
+# first: it raises MissingExtraError if LangChain is not installed
 from bge_rerank_integrations.langchain import BGERerank  # isort: skip
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 
-from bge_rerank_integrations.cli.demo.two_stage import FirstStage, Run, timed
+from bge_rerank_integrations.cli.demo.two_stage import DemoRun, FirstStage, timed
 from bge_rerank_integrations.ranking import RankedDocument
 
 
@@ -30,13 +30,13 @@ class BM25Retriever(BaseRetriever):
         ]
 
 
-def ask(question: str, first_stage: FirstStage, model: str, top_n: int) -> Run:
+def ask(question: str, first_stage: FirstStage, model: str, top_n: int) -> DemoRun:
     """Do what a ``ContextualCompressionRetriever`` does: retrieve, then compress."""
     retriever = BM25Retriever(first_stage=first_stage)
     reranker = BGERerank(model=model, top_n=top_n)
     documents, retrieve_s = timed(lambda: retriever.invoke(question))
     kept, rerank_s = timed(lambda: reranker.compress_documents(documents, question))
-    return Run(
+    return DemoRun(
         framework="LangChain",
         component="BGERerank(BaseDocumentCompressor)",
         found=tuple(_number(document) for document in documents),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-# first: it names the extra where LlamaIndex is missing
+# first: it raises MissingExtraError if LlamaIndex is not installed
 from bge_rerank_integrations.llama_index import BGERerank  # isort: skip
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from bge_rerank_integrations.cli.demo.two_stage import FirstStage, Run, timed
+from bge_rerank_integrations.cli.demo.two_stage import DemoRun, FirstStage, timed
 from bge_rerank_integrations.ranking import RankedDocument
 
 
@@ -31,13 +31,13 @@ class BM25Retriever(BaseRetriever):
         ]
 
 
-def ask(question: str, first_stage: FirstStage, model: str, top_n: int) -> Run:
-    """Do what a ``RetrieverQueryEngine`` does before its LLM speaks: retrieve, then postprocess."""
+def ask(question: str, first_stage: FirstStage, model: str, top_n: int) -> DemoRun:
+    """Do what a ``RetrieverQueryEngine`` does before it calls its LLM: retrieve, postprocess."""
     retriever = BM25Retriever(first_stage)
     reranker = BGERerank(model=model, top_n=top_n)
     nodes, retrieve_s = timed(lambda: retriever.retrieve(question))
     kept, rerank_s = timed(lambda: reranker.postprocess_nodes(nodes, query_str=question))
-    return Run(
+    return DemoRun(
         framework="LlamaIndex",
         component="BGERerank(BaseNodePostprocessor)",
         found=tuple(int(node.node_id) for node in nodes),

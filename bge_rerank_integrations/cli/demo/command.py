@@ -28,13 +28,13 @@ def demo(
         str, typer.Argument(metavar="QUESTION", help="Anything about the Python language.")
     ] = DEFAULT_QUESTION,
     candidates: Annotated[
-        int, typer.Option(min=1, help="Passages that BM25 brings to the reranker.")
+        int, typer.Option(min=1, help="Passages that BM25 retrieves for the reranker.")
     ] = 50,
     top_n: Annotated[int, typer.Option(min=1, help="Passages that the reranker keeps.")] = 5,
     model: Model = BUILT_IN_MODEL,
 ) -> None:
     """Search Python's own reference: BM25 finds candidates, the reranker puts the best first."""
-    # here: torch takes seconds to import, and --help needs none
+    # imported here: torch takes seconds, and --help does not need it
     from bge_rerank_integrations import RerankEngine
 
     frameworks, missing = installed_frameworks()
@@ -46,7 +46,7 @@ def demo(
     if not first_stage.search(question):
         raise InputError("no passage of Python's reference shares a word with this question")
     engine, load_s = timed(lambda: RerankEngine.shared(model))
-    # the first pass sets kernels up, and no framework's time should hold that
+    # warm-up: the first pass compiles kernels, which is not part of a framework's time
     _, first_pass_s = timed(lambda: engine.rerank(question, [question]))
     runs = [framework.ask(question, first_stage, model, top_n) for framework in frameworks]
 

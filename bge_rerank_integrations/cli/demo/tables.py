@@ -1,4 +1,4 @@
-"""How the demo looks."""
+"""The demo's tables."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from textwrap import shorten
 from rich.table import Table
 from rich.text import Text
 
-from bge_rerank_integrations.cli.demo.two_stage import Run
-from bge_rerank_integrations.cli.passages import Passage
+from bge_rerank_integrations.cli.demo.two_stage import DemoRun
+from bge_rerank_integrations.cli.passages import ReferencePassage
 
 _LONG, _SHORT = 180, 64  # characters of an excerpt
 _TITLE = "bold cyan"
 
 
-def before_table(run: Run, passages: Sequence[Passage], top_n: int) -> Table:
-    """What the first stage alone would have shown, and where the reranker put it."""
+def before_table(run: DemoRun, passages: Sequence[ReferencePassage], top_n: int) -> Table:
+    """Show the first stage's best passages, and their ranks after reranking."""
     ranks = {kept.index: rank for rank, kept in enumerate(run.kept, start=1)}
     table = _table("BM25 alone", "BM25 rank", "rank after", "passage")
     for rank, number in enumerate(run.found[:top_n], start=1):
@@ -26,10 +26,10 @@ def before_table(run: Run, passages: Sequence[Passage], top_n: int) -> Table:
     return table
 
 
-def after_table(run: Run, passages: Sequence[Passage], *, brief: bool) -> Table:
-    """What the reranker kept, and where the first stage had it.
+def after_table(run: DemoRun, passages: Sequence[ReferencePassage], *, brief: bool) -> Table:
+    """Show the reranked passages, and their ranks in the first stage.
 
-    :param brief: show less of the passages, where they were shown before.
+    :param brief: shorten the excerpts.
     """
     ranks = {number: rank for rank, number in enumerate(run.found, start=1)}
     table = _table(f"{run.framework}: {run.component}", "rank", "BM25 rank", "score", "passage")
@@ -43,10 +43,10 @@ def after_table(run: Run, passages: Sequence[Passage], *, brief: bool) -> Table:
     return table
 
 
-def time_table(steps: Sequence[tuple[str, float, str]], runs: Sequence[Run]) -> Table:
-    """How long everything took.
+def time_table(steps: Sequence[tuple[str, float, str]], runs: Sequence[DemoRun]) -> Table:
+    """Show the time of every step.
 
-    :param steps: name, seconds and what was done, for what comes before the frameworks.
+    :param steps: name, seconds and description of each step before the frameworks.
     """
     table = Table("step", "what", title="Time", title_justify="left", title_style=_TITLE, box=None)
     table.add_column("time", justify="right")
@@ -60,8 +60,8 @@ def time_table(steps: Sequence[tuple[str, float, str]], runs: Sequence[Run]) -> 
     return table
 
 
-def closing_line(runs: Sequence[Run], *, one_engine: bool) -> Text:
-    """Whether the frameworks agree, and whether one engine served them."""
+def closing_line(runs: Sequence[DemoRun], *, one_engine: bool) -> Text:
+    """Say whether the frameworks agree and share one engine."""
     one_ranking = len({tuple(kept.index for kept in run.kept) for run in runs}) == 1
     names = " and ".join(run.framework for run in runs)
     ranking = "the same ranking" if one_ranking else "different rankings"
@@ -81,8 +81,8 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:,.1f} ms"
 
 
-def _excerpt(passage: Passage, characters: int) -> Text:
-    """The topic, and the start of the text below it."""
-    # Text: brackets in a passage are no markup
+def _excerpt(passage: ReferencePassage, characters: int) -> Text:
+    """The topic, and below it the start of the text."""
+    # Text: rich would read brackets in a passage as markup
     start = shorten(passage.text, characters, placeholder=" …")
     return Text.assemble((passage.topic, "bold"), "\n", start)

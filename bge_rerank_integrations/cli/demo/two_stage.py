@@ -1,4 +1,4 @@
-"""What the demo asks of each framework, and what it gets back."""
+"""The demo's first stage, and the protocol of its frameworks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, TypeVar
 
-from bge_rerank_integrations.cli.passages import Passage
+from bge_rerank_integrations.cli.passages import ReferencePassage
 from bge_rerank_integrations.errors import MissingExtraError
 from bge_rerank_integrations.first_stage import BM25Index, Hit
 from bge_rerank_integrations.ranking import RankedDocument
@@ -21,10 +21,10 @@ Result = TypeVar("Result")
 class FirstStage:
     """Passages and the index over them.
 
-    :param candidates: how many passages a search returns, at most.
+    :param candidates: maximum number of passages that a search returns.
     """
 
-    passages: Sequence[Passage]
+    passages: Sequence[ReferencePassage]
     index: BM25Index
     candidates: int
 
@@ -34,13 +34,13 @@ class FirstStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One question, through one framework.
+class DemoRun:
+    """Results of one question in one framework.
 
     :param framework: the framework's name.
     :param component: the class that reranked.
-    :param found: numbers of the passages that the first stage returned, best first.
-    :param kept: numbers and scores of the passages that the reranker kept, best first.
+    :param found: indices of the passages that the first stage returned, best first.
+    :param kept: indices and scores of the passages that the reranker kept, best first.
     :param retrieve_s: seconds in the framework's retriever.
     :param rerank_s: seconds in the framework's reranking component.
     :param engine_config: settings of the engine behind the component.
@@ -58,13 +58,13 @@ class Run:
 class Framework(Protocol):
     """A module that asks one question through one framework."""
 
-    def ask(self, question: str, first_stage: FirstStage, model: str, top_n: int) -> Run:
+    def ask(self, question: str, first_stage: FirstStage, model: str, top_n: int) -> DemoRun:
         """Retrieve with ``first_stage``, keep the ``top_n`` best by ``model``."""
         ...
 
 
 def installed_frameworks() -> tuple[list[Framework], list[MissingExtraError]]:
-    """The frameworks that can be imported, and what is missing for the others."""
+    """The installed frameworks, and an error for each missing one."""
     installed: list[Framework] = []
     missing: list[MissingExtraError] = []
     for name in ("ask_llama_index", "ask_langchain"):
@@ -76,6 +76,6 @@ def installed_frameworks() -> tuple[list[Framework], list[MissingExtraError]]:
 
 
 def timed(call: Callable[[], Result]) -> tuple[Result, float]:
-    """The result of a call, and the seconds that it took."""
+    """Call a function; return its result and the seconds it took."""
     start = time.perf_counter()
     return call(), time.perf_counter() - start

@@ -4,22 +4,22 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from bge_rerank_integrations.catalogue import CATALOGUE, HEADERS, markdown
+from bge_rerank_integrations.catalog import CATALOG, HEADERS, markdown
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_readme_shows_the_catalogue() -> None:
+def test_the_readme_shows_the_catalog() -> None:
     assert markdown() in README.read_text(encoding="utf-8")
 
 
 def test_every_entry_is_a_model_that_can_be_asked_for() -> None:
-    names = [entry.model for entry in CATALOGUE]
+    names = [entry.model for entry in CATALOG]
     assert DEFAULT_MODEL in names
     assert len(set(names)) == len(names)
-    for entry in CATALOGUE:
+    for entry in CATALOG:
         assert EngineConfig(entry.model).model == entry.model
         assert entry.family in {"encoder", "decoder", "layerwise", "lightweight"}
 
@@ -29,5 +29,5 @@ def test_the_command_lists_every_model() -> None:
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[0].split("\t") == list(HEADERS)
-    assert [line.split("\t")[0] for line in lines[1:]] == [entry.model for entry in CATALOGUE]
+    assert [line.split("\t")[0] for line in lines[1:]] == [entry.model for entry in CATALOG]
     assert CliRunner().invoke(app, ["models", "--markdown"]).stdout.strip() == markdown()
