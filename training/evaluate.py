@@ -20,7 +20,7 @@ import numpy as np
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.evaluation import (
     Collection,
-    Passage,
+    CorpusPassage,
     Run,
     bm25,
     compare,
@@ -52,11 +52,11 @@ class Case:
     name: str
     folder: str
     corpus_file: str
-    form: Callable[[Passage], str]
+    form: Callable[[CorpusPassage], str]
     sample: int | None = None
 
 
-def half_titles(passage: Passage) -> str:
+def half_titles(passage: CorpusPassage) -> str:
     """The title alone for every second document, by a fixed hash of its id."""
     return passage.title if zlib.crc32(passage.id.encode()) % 2 else titled(passage)
 

@@ -1,4 +1,4 @@
-"""Files of rows that can be taken up again after a kill."""
+"""Files of rows; writing resumes after a kill."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from bge_rerank_integrations.jsonl import parse_object, read_lines
 
 
 class RowFiles(Protocol):
-    """A file of rows, and the one that they go to with their scores."""
+    """A source of rows, and the target for the rows with one more column."""
 
     @property
     def total(self) -> int | None:
-        """Rows to read, where that can be told beforehand."""
+        """Number of rows in the source; None if unknown."""
         ...
 
     def resume(self, added: str) -> int:
-        """Count the rows that are written already, and make the target ready for the next.
+        """Count the rows in the target, and prepare the target for the next row.
 
-        :param added: the column that the target has in addition.
-        :raises ConfigurationError: if they are not the first rows of the source.
+        :param added: the additional column of the target.
+        :raises ConfigurationError: if the target does not hold the first rows of the source.
         """
         ...
 
     def read(self, skip: int, count: int) -> Iterator[Any]:
-        """Read the rows after the first ``skip``, at most ``count`` at a time.
+        """Read the rows after the first ``skip``, in chunks of at most ``count``.
 
-        :returns: chunks, for the other two methods.
+        :returns: chunks for :meth:`column` and :meth:`write`.
         """
         ...
 
     def column(self, chunk: Any, name: str) -> list[Any]:
-        """One column of a chunk; None where a row has none."""
+        """One column of a chunk; None for a row without it."""
         ...
 
     def write(self, chunk: Any, name: str, values: Sequence[float]) -> None:
-        """Write a chunk and one more column behind what is there.
+        """Append a chunk with one more column.
 
-        When this returns, the rows survive a kill.
+        After this returns, the rows survive a kill.
         """
         ...
 
 
 class JsonLines:
-    """One JSON object a line, in UTF-8; blank lines are no rows."""
+    """JSON Lines in UTF-8; blank lines are skipped."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self._source = source
@@ -101,7 +101,7 @@ class JsonLines:
 
 
 class Parquet:
-    """A Parquet file, and a folder of parts: a Parquet file cannot be appended to."""
+    """A Parquet file, and a folder of parts: Parquet files cannot grow."""
 
     def __init__(self, source: Path, target: Path) -> None:
         try:
@@ -148,7 +148,7 @@ class Parquet:
         unfinished = part.with_suffix(".unfinished")
         scored = chunk.append_column(name, self._arrow.array(values, self._arrow.float64()))
         self._arrow.parquet.write_table(scored, unfinished)
-        # at once whole or not at all
+        # atomic: the part exists completely or not at all
         unfinished.replace(part)
         self._parts += 1
 

@@ -14,12 +14,12 @@ from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.errors import ConfigurationError, InputError
 from bge_rerank_integrations.settings import EngineConfig
 
-# large enough for full batches, small enough that a kill costs little
+# large enough for full batches, small enough to lose little work on a kill
 CHUNK_ROWS = 1_024
 
 
 class PairScorer(Protocol):
-    """The part of :class:`RerankEngine` that scores pairs."""
+    """An object that scores pairs, such as :class:`RerankEngine`."""
 
     def score_pairs(self, pairs: Sequence[Sequence[str]]) -> list[float]:
         """Score (query, document) pairs."""
@@ -27,7 +27,7 @@ class PairScorer(Protocol):
 
 
 class RerankBatch:
-    """Scores batches of a ``ray.data.Dataset``, one engine in each actor::
+    """Scores batches of a ``ray.data.Dataset``, with one engine per actor::
 
         dataset.map_batches(
             RerankBatch,
@@ -37,12 +37,12 @@ class RerankBatch:
             batch_size=2_048,
         )
 
-    Ray Data does not keep the order of rows: give them ids.
+    Ray Data does not keep the order of rows: add an id column.
 
     :param config: the engine's settings.
-    :param query: name of the column with queries.
-    :param document: name of the column with documents.
-    :param score: name of the column that is added.
+    :param query: name of the query column.
+    :param document: name of the document column.
+    :param score: name of the new score column.
     :raises ModelLoadError: if the model cannot be loaded.
     """
 
@@ -59,7 +59,7 @@ class RerankBatch:
     def __call__(self, batch: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Add the scores to a batch of columns.
 
-        :raises InputError: naming a row of the batch whose texts cannot be scored.
+        :raises InputError: for a row that cannot be scored; the message names it.
         """
         query, document, score = self._columns
         pairs = list(zip(batch[query], batch[document], strict=True))
@@ -77,20 +77,19 @@ def score_file(
     score: str = "score",
     show_progress: bool = False,
 ) -> int:
-    """Score the rows of a file; what an earlier call has written already is not scored again.
+    """Score the rows of a file; rows that an earlier call has written are skipped.
 
-    Rows are written in their order, some at a time, so the call may be killed at any moment and
-    made again.
+    Rows are written in order and in chunks: a killed call can be repeated.
 
     :param source: JSON Lines (``.jsonl``) or Parquet (``.parquet``).
-    :param target: a JSON Lines file; for Parquet, a folder of ``part-….parquet`` files.
-    :param query: name of the column with queries.
-    :param document: name of the column with documents.
-    :param score: name of the column that is added.
+    :param target: a JSON Lines file, or a folder for ``part-….parquet`` files.
+    :param query: name of the query column.
+    :param document: name of the document column.
+    :param score: name of the new score column.
     :param show_progress: show a progress bar on standard error.
     :returns: the number of rows that this call scored.
     :raises ConfigurationError: if ``target`` does not hold the beginning of ``source``.
-    :raises InputError: naming the row whose texts cannot be scored, or that cannot be read.
+    :raises InputError: for a row that cannot be read or scored; the message names it.
     """
     files = _files(source, target)
     done = files.resume(score)

@@ -1,4 +1,4 @@
-"""How good a reranker is, and what it costs: before and after, on queries with judged documents.
+"""Measure the quality and the cost of rerankers on queries with judged documents.
 
 ::
 
@@ -11,10 +11,10 @@
     reranked = rerank("tiny", RerankEngine.shared("tiny"), collection, first_stage)
     report = summarize(collection, [first_stage, reranked], top_n=[3, 10])
 
-Needs the extra ``eval``, which names itself where it is missing.
+Functions raise ``MissingExtraError`` without the extra ``eval``.
 """
 
-from bge_rerank_integrations.evaluation.beir import Passage, read_beir, text_only, titled
+from bge_rerank_integrations.evaluation.beir import CorpusPassage, read_beir, text_only, titled
 from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.comparison import Comparison, compare
@@ -27,7 +27,7 @@ from bge_rerank_integrations.evaluation.trec import read_run
 __all__ = [
     "Collection",
     "Comparison",
-    "Passage",
+    "CorpusPassage",
     "Report",
     "Run",
     "System",

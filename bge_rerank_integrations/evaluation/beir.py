@@ -1,4 +1,4 @@
-"""Collections in BEIR's layout (github.com/beir-cellar/beir): a corpus, queries and judgements."""
+"""Collections in BEIR's layout (github.com/beir-cellar/beir): a corpus, queries and judgments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _QRELS = ("qrels/test.tsv", "qrels.tsv")
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class CorpusPassage:
     """One line of the corpus.
 
     :param title: empty where there is none.
@@ -25,22 +25,22 @@ class Passage:
     text: str
 
 
-def titled(passage: Passage) -> str:
+def titled(passage: CorpusPassage) -> str:
     """Title and text, as BEIR joins them."""
     return f"{passage.title} {passage.text}".strip()
 
 
-def text_only(passage: Passage) -> str:
+def text_only(passage: CorpusPassage) -> str:
     """The text without its title."""
     return passage.text
 
 
 def read_beir(
-    folder: Path, corpus: str = "corpus.jsonl", form: Callable[[Passage], str] = titled
+    folder: Path, corpus: str = "corpus.jsonl", form: Callable[[CorpusPassage], str] = titled
 ) -> Collection:
     """Read a folder with ``queries.jsonl``, ``qrels/test.tsv`` or ``qrels.tsv``, and a corpus.
 
-    Queries without a relevant document are left out: nothing can be found for them.
+    Queries without a relevant document are left out: no measure is defined for them.
 
     :param corpus: name of the corpus file in the folder.
     :param form: the text of a passage that is searched and reranked.
@@ -81,7 +81,7 @@ def _qrels_path(folder: Path) -> Path:
 
 
 def _read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, Place]]:
-    """Grades, and for each query the place where it comes first."""
+    """Grades, and the place where each query comes first."""
     grades: dict[str, dict[str, int]] = {}
     places: dict[str, Place] = {}
     for number, (place, text) in enumerate(read_lines(path)):
@@ -113,11 +113,11 @@ def _read_queries(path: Path) -> dict[str, str]:
     return texts
 
 
-def _read_corpus(path: Path, form: Callable[[Passage], str]) -> dict[str, str]:
+def _read_corpus(path: Path, form: Callable[[CorpusPassage], str]) -> dict[str, str]:
     documents: dict[str, str] = {}
     for place, given in json_objects(path):
         title = string(given, "title", place, default="")
-        passage = Passage(string(given, "_id", place), title, string(given, "text", place))
+        passage = CorpusPassage(string(given, "_id", place), title, string(given, "text", place))
         _add(documents, passage.id, form(passage), place)
     return documents
 

@@ -1,4 +1,4 @@
-"""Collections that bring a list of candidates with every query."""
+"""Collections with a list of candidates per query."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _judged(given: dict[str, Any], place: Place) -> tuple[list[str], list[int]]:
 
 
 def _shuffled(names: Iterable[str], query: str) -> list[str]:
-    # such files are often sorted by label, and candidates that a system finds equal keep the order
+    # such files are often sorted by label, and ties keep the input order
     shuffled = list(names)
     random.Random(query).shuffle(shuffled)
     return shuffled

@@ -1,4 +1,4 @@
-"""What an evaluation is made from: queries, documents, and who is relevant to whom."""
+"""Queries, documents and relevance judgments."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Relevance = Mapping[str, Mapping[str, int]]
 class Collection:
     """Queries with judged documents.
 
-    :param name: what reports call it.
+    :param name: its name in reports.
     :param queries: query id → text; every one has a relevant document.
     :param documents: document id → text that is searched and reranked.
     :param relevance: grades of the queries' documents, and of no other query's.
-    :param lists: query id → ids of its candidates in an order that tells nothing, where the
-        collection brings a list with each query; None for a corpus that is searched.
+    :param lists: query id → ids of its candidates in random order, for a collection with a list
+        per query; None for a corpus that is searched.
     :param notes: what was left out in reading, for the report.
     """
 
@@ -33,7 +33,7 @@ class Collection:
     notes: tuple[str, ...] = ()
 
     def sample(self, max_queries: int) -> Collection:
-        """At most ``max_queries`` queries, drawn at random, the same ones every time.
+        """Draw at most ``max_queries`` queries at random, with a fixed seed.
 
         :raises ConfigurationError: for fewer than 1.
         """
@@ -47,7 +47,7 @@ class Collection:
         return replace(self.only(drawn), notes=(*self.notes, note))
 
     def only(self, queries: Container[str]) -> Collection:
-        """The same documents, with these queries alone, in the order they have here."""
+        """Keep these queries, in their order, and all documents."""
         return replace(
             self,
             queries={query: text for query, text in self.queries.items() if query in queries},

@@ -1,4 +1,4 @@
-"""Two systems on the same queries: who wins where, and whether it could be chance."""
+"""Compare two systems on the same queries: wins, losses and significance."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from bge_rerank_integrations.errors import MissingExtraError
 
 RESAMPLES = 9999
-# the same ranking of the same documents can differ by rounding
+# values of equal rankings can differ by rounding
 _EQUAL = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a system stands to another one.
+    """A system compared with a baseline.
 
-    :param baseline: name of the system compared with.
+    :param baseline: name of the baseline.
     :param system: name of the system.
-    :param difference: the system's mean less the baseline's.
+    :param difference: the system's mean minus the baseline's.
     :param wins: queries on which the system is better.
     :param losses: queries on which the baseline is better.
     :param ties: queries on which they are equal.
-    :param p_value: how often chance alone would make as large a difference, two-sided.
+    :param p_value: two-sided p-value of the difference.
     """
 
     baseline: str
@@ -68,7 +68,7 @@ def _p_value(differences: np.ndarray) -> float:
     except ImportError as error:
         raise MissingExtraError("eval") from error
     if len(differences) == 1:
-        # SciPy refuses one; its two signs make differences of the same size
+        # SciPy needs two; one difference has the same size with either sign
         return 1.0
     result = permutation_test(
         (differences,),

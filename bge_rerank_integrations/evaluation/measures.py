@@ -1,4 +1,4 @@
-"""Quality of a ranking, by ir-measures (which asks trec_eval)."""
+"""Quality of a ranking, measured by ir-measures (which uses trec_eval)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def measure(
 ) -> Values:
     """nDCG@10, MRR@10, recall at each ``top_n``, and MAP, for every judged query.
 
-    nDCG is trec_eval's, with the grades as gains. A query without an answer gets 0.
+    nDCG is trec_eval's, with the grades as gains. A query without results gets 0.
 
     :param order: query id → document ids, best first; any documents of one query.
     :param top_n: numbers of documents at which recall is measured.
@@ -42,7 +42,7 @@ def means(values: Values) -> dict[str, float]:
 
 
 def _measures(top_n: Sequence[int]) -> dict[Any, str]:
-    """The measures of ir-measures, and what they are called here."""
+    """Measure of ir-measures → its name in reports."""
     if any(count < 1 for count in top_n):
         raise ConfigurationError(f"top_n must be numbers of at least 1, got {list(top_n)}")
     try:
@@ -54,7 +54,7 @@ def _measures(top_n: Sequence[int]) -> dict[Any, str]:
 
 
 def _as_scores(order: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-    # ranks, not the system's scores: trec_eval would order equal ones by their ids
+    # ranks, not the system's scores: trec_eval breaks ties by id
     return {
         query: {document: -float(rank) for rank, document in enumerate(documents)}
         for query, documents in order.items()

@@ -1,4 +1,4 @@
-"""Quality against time, as a picture."""
+"""Plot quality against time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def draw(report: Report, axes: Axes) -> None:
-    """Draw nDCG@10 against milliseconds a query, into axes of your own.
+    """Draw nDCG@10 against milliseconds per query into ``axes``.
 
-    A first stage is a line, at the height from which the rerankers start.
+    The first stage is a horizontal line.
     """
     before, *rerankers = report.systems
     height = before.means[PRIMARY]
@@ -34,7 +34,7 @@ def draw(report: Report, axes: Axes) -> None:
     for number, (system, ms) in enumerate(zip(rerankers, times, strict=True)):
         point = (ms, system.means[PRIMARY])
         axes.scatter(*point, s=45, color=f"C{number}", zorder=3)
-        # towards the middle, so that a long name stays inside
+        # toward the middle, so that a long name fits
         side = "right" if ms > max(times) / 2 else "left"
         axes.annotate(
             f"{system.name} {point[1]:.3f}",
@@ -51,13 +51,13 @@ def draw(report: Report, axes: Axes) -> None:
 
 
 def save_plot(report: Report, path: Path) -> None:
-    """Write the picture; the name's ending says which format.
+    """Save the plot; the suffix of ``path`` selects the format.
 
     :raises MissingExtraError: if Matplotlib is not installed.
-    :raises ConfigurationError: if the file cannot be written, or not in this format.
+    :raises ConfigurationError: if the file cannot be written, or its format is unknown.
     """
     try:
-        # not pyplot: it would look for a display
+        # not pyplot: it needs a display
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("eval") from error

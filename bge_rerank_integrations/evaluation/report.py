@@ -1,4 +1,4 @@
-"""The figures of all systems on one collection."""
+"""Metrics of all systems on one collection."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bge_rerank_integrations.evaluation.runs import Run
 
 @dataclass(frozen=True)
 class System:
-    """One system's figures.
+    """Metrics of one system.
 
     :param means: measure → mean over the queries, from 0 to 1.
     :param values: measure → query id → value.
-    :param mean_ms: milliseconds a query; None where they were not measured.
-    :param p95_ms: milliseconds within which 95 % of the queries were answered.
+    :param mean_ms: mean milliseconds per query; None if not measured.
+    :param p95_ms: 95th percentile of the milliseconds per query.
     :param pairs: (query, document) pairs that a model scored.
     :param tokens: tokens that it read for them.
     """
@@ -38,7 +38,7 @@ class System:
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found.
+    """Results of an evaluation.
 
     :param collection: the collection's name.
     :param queries: number of queries.
@@ -56,7 +56,7 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """Headers, then one row of texts for each system."""
+        """Headers, then one row of strings per system."""
         names = list(self.systems[0].means)
         yield ("system", *names, "ms/query", "95 %", "pairs", "tokens")
         for system in self.systems:
@@ -69,7 +69,7 @@ class Report:
             )
 
     def comparison_rows(self) -> Iterator[tuple[str, ...]]:
-        """Headers, then one row of texts for each comparison."""
+        """Headers, then one row of strings per comparison."""
         yield ("compared", PRIMARY, "wins", "ties", "losses", "p")
         for pair in self.comparisons:
             yield (
@@ -82,12 +82,12 @@ class Report:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, with each query's values, as JSON takes it."""
+        """The report with each query's values, ready for JSON."""
         return asdict(self)
 
 
 def summarize(collection: Collection, runs: Sequence[Run], top_n: Sequence[int] = (10,)) -> Report:
-    """Measure the runs, and compare every two of them.
+    """Measure the runs, and compare each pair of them.
 
     :param runs: the first stage, then the rerankers.
     :param top_n: numbers of documents at which recall is measured.

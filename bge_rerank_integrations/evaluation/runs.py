@@ -1,4 +1,4 @@
-"""What a system answered to every query: BM25, or a reranker after it."""
+"""Rankings of every query by a system: BM25, or a reranker after it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from bge_rerank_integrations.first_stage import BM25Index
 from bge_rerank_integrations.ranking import Reranker
 
 DEPTH = 100
-# those of Anserini, with which BEIR's published baselines were computed
+# Anserini's, which BEIR's published baselines use
 K1, B = 0.9, 0.4
 
 
 @dataclass(frozen=True)
 class Run:
-    """A system's answers.
+    """A system's rankings.
 
-    :param name: what reports call the system.
+    :param name: its name in reports.
     :param order: query id → document ids, best first.
-    :param seconds: query id → time of its answer; empty where it was not measured.
+    :param seconds: query id → seconds of its ranking; empty if not measured.
     :param pairs: (query, document) pairs that a model scored.
     :param tokens: tokens that it read for them.
     :param scores: query id → scores of the documents in ``order``; a reranker's only.
@@ -41,10 +41,10 @@ class Run:
 def bm25(collection: Collection, depth: int = DEPTH, *, show_progress: bool = False) -> Run:
     """Search the collection's documents with BM25 (k1 = 0.9, b = 0.4, English stemmer).
 
-    Where the collection brings candidate lists, each list is put in BM25's order and kept whole:
-    candidates that share no word with the query come last.
+    Candidate lists are sorted by BM25 and kept whole: candidates that share no word with the
+    query come last.
 
-    :param depth: documents a query, at most; of a corpus.
+    :param depth: maximum number of documents per query; not applied to candidate lists.
     :param show_progress: show a progress bar on standard error.
     :raises ConfigurationError: for a depth below 1.
     :raises MissingExtraError: if bm25s or PyStemmer is not installed.
@@ -74,15 +74,15 @@ def rerank(
 ) -> Run:
     """Rerank every query's candidates, one query at a time, as an application would.
 
-    :param name: what reports call the reranker.
+    :param name: its name in reports.
     :param first_stage: the candidates.
     :param show_progress: show a progress bar on standard error.
     :raises InputError: naming the query or document that cannot be scored.
-    :raises RerankError: whatever else the reranker raises.
+    :raises RerankError: for any other error of the reranker.
     """
     order, scores, seconds = {}, {}, {}
     pairs = tokens = 0
-    # the first pass sets kernels up, and no query's time should hold that
+    # warm-up: the first pass compiles kernels, which is not part of a query's time
     reranker.rerank("query", ["document"])
     for query, text in _progress(collection, name, show_progress):
         candidates = first_stage.order[query]
@@ -101,7 +101,7 @@ def rerank(
 
 
 def check_depth(depth: int) -> None:
-    """Refuse a depth that has no meaning.
+    """Check a depth.
 
     :raises ConfigurationError: if it is below 1.
     """

@@ -15,16 +15,16 @@ def read_run(path: Path, collection: Collection, depth: int = DEPTH) -> Run:
     """Read lines of query, Q0, document, rank, score and tag.
 
     As in trec_eval the score decides, not the rank; equal scores keep the order of the file.
-    Queries that are not in the collection are passed over.
+    Queries that are not in the collection are skipped.
 
-    :param depth: documents a query, at most.
+    :param depth: maximum number of documents per query.
     :raises ConfigurationError: for a depth below 1.
     :raises InputError: naming the file, and the line where one is wrong.
     """
     check_depth(depth)
     scores: dict[str, dict[str, float]] = {query: {} for query in collection.queries}
     for place, text in read_lines(path):
-        query, document, score = _answer(text, place)
+        query, document, score = _parse(text, place)
         if query not in scores:
             continue
         if document not in collection.documents:
@@ -37,7 +37,7 @@ def read_run(path: Path, collection: Collection, depth: int = DEPTH) -> Run:
     return Run(path.name, {query: _best(found, depth) for query, found in scores.items()})
 
 
-def _answer(text: str, place: Place) -> tuple[str, str, float]:
+def _parse(text: str, place: Place) -> tuple[str, str, float]:
     fields = text.split()
     if len(fields) != 6:
         raise InputError(

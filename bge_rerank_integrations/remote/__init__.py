@@ -1,4 +1,4 @@
-"""A reranker that runs elsewhere: another process, another machine, a hosted service."""
+"""A reranker behind HTTP: a server of this package or a hosted service."""
 
 from bge_rerank_integrations.remote.dialects import DIALECTS
 from bge_rerank_integrations.remote.reranker import RemoteReranker

@@ -1,4 +1,4 @@
-"""How each service is asked, and where its answer holds what: a table."""
+"""The request and response format of each service, as a table."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from bge_rerank_integrations.environment import API_KEY_VARIABLE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteDialect:
-    """One service's words. All results are asked for, so that a missing one is noticed.
+    """The format of one service. Requests ask for all results: a missing one is an error.
 
-    :param path: below the base URL; ``{model}`` stands for the model's name.
-    :param key_variable: the environment variable that its key is read from.
-    :param documents: the request's field with the documents.
+    :param path: path below the base URL; ``{model}`` is replaced by the model's name.
+    :param key_variable: the environment variable with its API key.
+    :param documents: name of the request's field with the documents.
     :param wraps_query: whether the query is sent as ``{"text": …}``.
     :param wraps_documents: whether each document is sent as ``{"text": …}``.
     :param sends_model: whether the request has the field ``model``.
-    :param options: other fields of every request.
-    :param raw_options: the fields that ask for logits; None where the service has none.
+    :param options: constant fields of every request.
+    :param raw_options: fields that request logits; None if the service has none.
     :param answers_logits: whether the scores are always logits.
-    :param results: where the answer's list of results is.
-    :param index: a result's field with the position of its document.
-    :param score: a result's field with its score.
-    :param tokens: where the answer's count of tokens is.
-    :param max_documents: documents in one request, at most.
+    :param results: path to the response's list of results.
+    :param index: name of a result's field with the document's index.
+    :param score: name of a result's field with the score.
+    :param tokens: path to the response's number of tokens.
+    :param max_documents: maximum number of documents in one request; None has no limit.
     """
 
     path: str
@@ -45,9 +45,9 @@ class RemoteDialect:
     max_documents: int | None = None
 
     def body(self, query: str, documents: Sequence[str], model: str, *, raw: bool) -> Any:
-        """A request's body.
+        """Build a request body.
 
-        :param raw: ask for logits; only where there are ``raw_options``.
+        :param raw: request logits; needs ``raw_options``.
         """
         return {
             **({"model": model} if self.sends_model else {}),

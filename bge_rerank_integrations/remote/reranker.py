@@ -1,4 +1,4 @@
-"""RemoteReranker: a service behind the same protocol as an engine."""
+"""RemoteReranker: a rerank service with the interface of an engine."""
 
 from __future__ import annotations
 
@@ -30,36 +30,35 @@ from bge_rerank_integrations.settings import DEFAULT_MODEL
 
 
 class RemoteReranker:
-    """Asks a rerank service; give it to either integration as ``reranker=``.
+    """Calls a rerank service; both integrations take it as ``reranker=``.
 
-    Documents are told apart by their place in the caller's list, and an answer that has not
-    exactly one finite score for each of them is refused. 429, 502 to 504 and broken connections
-    are tried again, as ``Retry-After`` says, until ``timeout_s`` has passed for the whole call.
-    Redirects are not followed: the key is for this service.
+    Results are matched to documents by index; a response without exactly one finite score per
+    document is an error. 429, 502 to 504 and broken connections are retried, after the time in
+    ``Retry-After``, until ``timeout_s`` has passed for the whole call. Redirects are not
+    followed: the API key is for this service only.
 
     The ranking methods raise:
 
     * ``InputError`` for a query or document that is not a string or not valid Unicode;
     * ``OverloadedError`` if the service still answers 429 at the end;
     * ``DeadlineError`` if ``timeout_s`` passes;
-    * ``RemoteError`` for every other error of the service, and for an answer that makes no sense.
+    * ``RemoteError`` for every other error of the service, and for an invalid response.
 
-    A pickled reranker carries no key: where it is unpickled, the key is read from the dialect's
-    environment variable again.
+    A pickled reranker has no key: unpickling reads it from the dialect's environment variable.
 
-    :param base_url: of the service, e.g. ``http://127.0.0.1:8787``, ``https://api.cohere.com``,
+    :param base_url: the service's base URL, e.g. ``http://127.0.0.1:8787``, ``https://api.cohere.com``,
         ``https://api.cloudflare.com/client/v4/accounts/<id>/ai/run``.
     :param dialect: one of :data:`DIALECTS`.
     :param model: the model's name at the service.
     :param api_key: None reads the dialect's environment variable (``CO_API_KEY``,
-        ``JINA_API_KEY``, …; for servers of one's own ``BGE_RERANK_API_KEY``).
-    :param normalize: report scores from 0 to 1; False asks for logits.
-    :param timeout_s: seconds for one call, all its requests and attempts together.
-    :param max_attempts: how often one request is sent, at most.
-    :param max_documents: documents in one request, at most; None means what the dialect says.
+        ``JINA_API_KEY``, …; ``BGE_RERANK_API_KEY`` for self-hosted servers).
+    :param normalize: report scores from 0 to 1; False requests logits.
+    :param timeout_s: seconds for one call, with all its requests and attempts.
+    :param max_attempts: maximum number of attempts per request.
+    :param max_documents: maximum number of documents per request; None means the dialect's.
         Longer lists become several requests.
     :param transport: an httpx transport to use instead of the network, for tests.
-    :raises ConfigurationError: for a setting that cannot work.
+    :raises ConfigurationError: for an invalid setting.
     :raises MissingExtraError: if the extra ``remote`` is not installed.
     """
 
@@ -145,7 +144,7 @@ class RemoteReranker:
         self._transport.close()
 
     async def aclose(self) -> None:
-        """Close the connections, those of this event loop too."""
+        """Close the connections, including those of this event loop."""
         await self._transport.aclose()
 
     def __enter__(self) -> Self:
@@ -164,7 +163,7 @@ class RemoteReranker:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # frameworks copy components freely; the connections are shared
+        # frameworks copy components; copies share the connections
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -212,12 +211,11 @@ class RemoteReranker:
                 for result in read_results(self._dialect, answer, len(chunk))
             ]
         ranked = rank(
-            # in the service's order, which tells apart what the scores no longer do: it knows the
-            # logits, of which many become 1.0
+            # in the service's order: it ranks by logits, many of which become a score of 1.0
             [result.score for result in results],
             top_n=top_n,
             score_threshold=score_threshold,
-            # other services have applied it already, where it was wanted
+            # other dialects report normalized scores, or logits on request
             normalize=self._normalize and self._dialect.answers_logits,
         )
         kept = tuple(RankedDocument(results[place.index].index, place.score) for place in ranked)
@@ -233,9 +231,9 @@ def _check_settings(
     max_attempts: int,
     max_documents: int | None,
 ) -> None:
-    """Check what a remote reranker is made from.
+    """Check the settings.
 
-    :raises ConfigurationError: naming the setting, what was expected and what came.
+    :raises ConfigurationError: for an invalid setting; the message names it.
     """
     if dialect not in DIALECTS:
         raise ConfigurationError(
@@ -246,7 +244,7 @@ def _check_settings(
     except (httpx.InvalidURL, TypeError) as error:
         raise ConfigurationError(f"base_url must be a URL, got {base_url!r}") from error
     if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-        # a password in the URL would be in logs
+        # logs would show a password in the URL
         raise ConfigurationError(
             "base_url must be http:// or https:// with a host, without user, password and query"
         )
@@ -261,9 +259,9 @@ def _check_settings(
 
 
 def _check_key(key: str | None) -> None:
-    """Refuse a key that no header can carry.
+    """Check that a header can carry the key.
 
-    :raises ConfigurationError: without the key in its message.
+    :raises ConfigurationError: if it cannot; the message does not show the key.
     """
     if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
         raise ConfigurationError("api_key must be printable ASCII without spaces around it")

@@ -1,4 +1,4 @@
-"""What a service answered, believed only as far as it can be checked."""
+"""Parse and validate the responses of a service."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MAX_QUOTED = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back over HTTP.
+class HttpResponse:
+    """An HTTP response.
 
-    :param headers: names in lower case.
+    :param headers: header names in lower case.
     """
 
     status: int
@@ -29,33 +29,34 @@ class Reply:
 
     @property
     def content_type(self) -> str:
-        """What the service calls its content."""
+        """The header Content-Type."""
         return self.headers.get("content-type", "no type of content")
 
 
-def read_json(reply: Reply) -> Any:
-    """The body of an answer.
+def read_json(response: HttpResponse) -> Any:
+    """Parse the body of a response.
 
-    :raises RemoteError: if it is not JSON: truncated, or a proxy's page.
+    :raises RemoteError: if it is not JSON, e.g. truncated, or the page of a proxy.
     """
     try:
-        return json.loads(reply.content)
+        return json.loads(response.content)
     except (ValueError, RecursionError) as error:
         raise RemoteError(
-            f"the service answered {reply.status} with what is not JSON ({reply.content_type})",
-            reply.status,
+            f"the service answered {response.status}, and its body is not JSON "
+            f"({response.content_type})",
+            response.status,
         ) from error
 
 
-def read_results(dialect: RemoteDialect, answer: Any, count: int) -> list[RankedDocument]:
-    """The results for ``count`` documents, in the service's order.
+def read_results(dialect: RemoteDialect, body: Any, count: int) -> list[RankedDocument]:
+    """Read the results of ``count`` documents, in the service's order.
 
-    Texts in the answer are not looked at: the caller has its own.
+    Texts in the response are ignored: the caller has its own.
 
-    :raises RemoteError: if a result is missing, there twice, for a document that was not sent, or
-        has no finite score.
+    :raises RemoteError: if a result is missing or repeated, names a document that was not sent,
+        or has no finite score.
     """
-    results = _at(answer, dialect.results)
+    results = _at(body, dialect.results)
     if not isinstance(results, list):
         raise RemoteError(f"the answer has no list at {'.'.join(dialect.results) or 'its top'}")
     read = [_read_result(dialect, result, count) for result in results]
@@ -84,37 +85,37 @@ def _read_result(dialect: RemoteDialect, result: Any, count: int) -> RankedDocum
     return RankedDocument(index, float(score))
 
 
-def read_tokens(dialect: RemoteDialect, answer: Any) -> int:
-    """The tokens that the service counted; 0 where it does not say."""
-    tokens = _at(answer, dialect.tokens) if dialect.tokens else 0
+def read_tokens(dialect: RemoteDialect, body: Any) -> int:
+    """Read the service's number of tokens; 0 if it reports none."""
+    tokens = _at(body, dialect.tokens) if dialect.tokens else 0
     is_count = isinstance(tokens, (int, float)) and not isinstance(tokens, bool)
     return int(tokens) if is_count and math.isfinite(tokens) else 0
 
 
-def error_message(reply: Reply, secret: str | None) -> str:
-    """What the service says of its error, shortened, and without the key."""
+def error_message(response: HttpResponse, secret: str | None) -> str:
+    """The service's error message, shortened and without the API key."""
     try:
-        said = _said(json.loads(reply.content))
+        message = _message_in(json.loads(response.content))
     except (ValueError, RecursionError):
-        said = reply.content_type
+        message = response.content_type
     if secret is not None:
-        said = said.replace(secret, "[key]")
-    said = " ".join(said.split())[:_MAX_QUOTED]
-    return f"the service answered {reply.status}: {said}"
+        message = message.replace(secret, "[key]")
+    message = " ".join(message.split())[:_MAX_QUOTED]
+    return f"the service answered {response.status}: {message}"
 
 
-def _said(body: Any) -> str:
-    """The message, wherever the services put it."""
+def _message_in(body: Any) -> str:
+    """Find the message in the error formats of the services."""
     if isinstance(body, list) and body:
-        return _said(body[0])
+        return _message_in(body[0])
     if isinstance(body, Mapping):
         for key in ("message", "msg", "detail", "error", "errors"):
             if body.get(key):
-                return _said(body[key])
+                return _message_in(body[key])
     return body if isinstance(body, str) else json.dumps(body)
 
 
-def _at(answer: Any, path: Sequence[str]) -> Any:
+def _at(body: Any, path: Sequence[str]) -> Any:
     for key in path:
-        answer = answer.get(key) if isinstance(answer, Mapping) else None
-    return answer
+        body = body.get(key) if isinstance(body, Mapping) else None
+    return body

@@ -1,4 +1,4 @@
-"""Requests over HTTP: sent again while that may help, and never beyond the deadline."""
+"""HTTP requests with retries, within the deadline of a call."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from bge_rerank_integrations.errors import (
     RemoteError,
     RerankError,
 )
-from bge_rerank_integrations.remote.responses import Reply, error_message, read_json
+from bge_rerank_integrations.remote.responses import HttpResponse, error_message, read_json
 
-_PASSING_STATUSES = frozenset({429, 502, 503, 504})
-# jitter: clients that failed together should not come back together
+_TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
+# jitter: clients that failed together should not retry together
 _backoff = wait_exponential(multiplier=0.2, max=10.0) + wait_random(0.0, 0.2)
 
 
-class _PassingError(Exception):
-    """A failure that may be over soon.
+class _TransientError(Exception):
+    """A failure that a retry may fix.
 
-    :param error: what the caller gets if it is not.
-    :param retry_after_s: how long the service asked to be left alone.
+    :param error: raised to the caller after the last attempt.
+    :param retry_after_s: how long the service asked to wait.
     """
 
     def __init__(self, error: RerankError, retry_after_s: float = 0.0) -> None:
@@ -52,12 +52,12 @@ class _PassingError(Exception):
 class Transport:
     """Posts JSON to one service.
 
-    Connections are kept and used again, one pool for all threads and one for each event loop.
+    Connections are pooled: one pool for all threads, and one per event loop.
 
-    :param headers: of every request.
-    :param secret: never to be seen in an error.
-    :param max_attempts: how often a request is sent, at most.
-    :param handler: answers instead of the network, for tests.
+    :param headers: headers of every request.
+    :param secret: removed from error messages.
+    :param max_attempts: maximum number of attempts per request.
+    :param handler: an httpx transport to use instead of the network, for tests.
     """
 
     def __init__(
@@ -80,18 +80,18 @@ class Transport:
         ] = weakref.WeakKeyDictionary()
 
     def post(self, url: str, body: bytes, deadline: float) -> Any:
-        """Send one request, again where that may help.
+        """Send one request, with retries.
 
-        :param deadline: on ``time.monotonic()``'s clock.
-        :returns: the answer's JSON.
+        :param deadline: time of ``time.monotonic()``.
+        :returns: the parsed body of the response.
         :raises RerankError: see :class:`RemoteReranker`.
         """
         try:
             for attempt in Retrying(**self._policy(deadline)):
                 with attempt:
                     return self._post_once(url, body, deadline)
-        except _PassingError as passing:
-            raise passing.error from passing.__cause__
+        except _TransientError as transient:
+            raise transient.error from transient.__cause__
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def apost(self, url: str, body: bytes, deadline: float) -> Any:
@@ -100,19 +100,19 @@ class Transport:
             async for attempt in AsyncRetrying(**self._policy(deadline)):
                 with attempt:
                     return await self._apost_once(url, body, deadline)
-        except _PassingError as passing:
-            raise passing.error from passing.__cause__
+        except _TransientError as transient:
+            raise transient.error from transient.__cause__
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def close(self) -> None:
-        """Close the connections that no event loop owns."""
+        """Close the connections of the threads."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
             client.close()
 
     async def aclose(self) -> None:
-        """Close this event loop's connections, and those that no loop owns."""
+        """Close the connections of this event loop and of the threads."""
         client = self._async_clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
@@ -120,7 +120,7 @@ class Transport:
 
     def _policy(self, deadline: float) -> dict[str, Any]:
         return {
-            "retry": retry_if_exception_type(_PassingError),
+            "retry": retry_if_exception_type(_TransientError),
             "wait": _wait_s,
             "stop": stop_after_attempt(self._max_attempts) | stop_before_delay(_left_s(deadline)),
             "reraise": True,
@@ -134,11 +134,11 @@ class Transport:
                 chunks = []
                 for chunk in response.iter_bytes():
                     chunks.append(chunk)
-                    # httpx counts its timeout anew with every packet
+                    # httpx restarts its timeout with every packet
                     _left_s(deadline)
         except httpx.HTTPError as error:
             raise self._failure(error) from error
-        return self._read(Reply(response.status_code, response.headers, b"".join(chunks)))
+        return self._read(HttpResponse(response.status_code, response.headers, b"".join(chunks)))
 
     async def _apost_once(self, url: str, body: bytes, deadline: float) -> Any:
         left_s = _left_s(deadline)
@@ -149,17 +149,17 @@ class Transport:
             raise self._failure(error) from error
         except asyncio.TimeoutError as error:
             raise _late() from error
-        return self._read(Reply(response.status_code, response.headers, response.content))
+        return self._read(HttpResponse(response.status_code, response.headers, response.content))
 
-    def _read(self, reply: Reply) -> Any:
-        if reply.status == 200:
-            return read_json(reply)
-        message, status = error_message(reply, self._secret), reply.status
+    def _read(self, response: HttpResponse) -> Any:
+        if response.status == 200:
+            return read_json(response)
+        message, status = error_message(response, self._secret), response.status
         error: RerankError = RemoteError(message, status)
         if status == 429:
             error = OverloadedError(message)
-        if status in _PASSING_STATUSES:
-            raise _PassingError(error, _retry_after_s(reply))
+        if status in _TRANSIENT_STATUSES:
+            raise _TransientError(error, _retry_after_s(response))
         raise error
 
     def _failure(self, error: httpx.HTTPError) -> Exception:
@@ -167,13 +167,13 @@ class Transport:
             return _late()
         failure = RemoteError(f"the service cannot be reached: {type(error).__name__}: {error}")
         if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
-            return _PassingError(failure)
+            return _TransientError(failure)
         return failure
 
     def _sync_client(self) -> httpx.Client:
         with self._lock:
             if self._client is None or self._pid != os.getpid():
-                # a forked child must not answer on its parent's connections
+                # a forked child must not use its parent's connections
                 self._pid = os.getpid()
                 self._client = httpx.Client(headers=self._headers, transport=self._handler)
             return self._client
@@ -188,8 +188,8 @@ class Transport:
 
 
 def _wait_s(state: RetryCallState) -> float:
-    passing = state.outcome.exception() if state.outcome is not None else None
-    asked_s = passing.retry_after_s if isinstance(passing, _PassingError) else 0.0
+    transient = state.outcome.exception() if state.outcome is not None else None
+    asked_s = transient.retry_after_s if isinstance(transient, _TransientError) else 0.0
     return max(asked_s, _backoff(state))
 
 
@@ -204,9 +204,9 @@ def _late() -> DeadlineError:
     return DeadlineError("timeout_s passed before the service had answered")
 
 
-def _retry_after_s(reply: Reply) -> float:
-    """The seconds that ``Retry-After`` names, as a number or as a date."""
-    given = reply.headers.get("retry-after", "")
+def _retry_after_s(response: HttpResponse) -> float:
+    """The seconds of ``Retry-After``, which may be a number or a date."""
+    given = response.headers.get("retry-after", "")
     if given.isdecimal():
         return float(given)
     try:
