@@ -27,7 +27,9 @@ class PairScorer(Protocol):
 
 
 class RerankBatch:
-    """Scores batches of a ``ray.data.Dataset``, with one engine per actor::
+    """Scores batches of a ``ray.data.Dataset``, with one engine per actor.
+
+    ::
 
         dataset.map_batches(
             RerankBatch,

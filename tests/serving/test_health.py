@@ -1,4 +1,4 @@
-"""Health, readiness, figures and the description of a server."""
+"""Health, readiness, metrics and the description of a server."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_a_dead_engine_is_a_failed_server(serve: Serve) -> None:
         assert (await client.get("/ready")).status_code == 503
 
 
-async def test_the_figures_count_requests_and_show_the_engines(client: httpx.AsyncClient) -> None:
+async def test_the_metrics_count_requests_and_show_the_engines(client: httpx.AsyncClient) -> None:
     await client.post("/rerank", json=BODY)
     await client.post("/rerank", json={})
     await client.post("/made/up/path", json={})

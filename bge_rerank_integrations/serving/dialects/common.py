@@ -74,8 +74,10 @@ class ErrorDetail(BaseModel):
 
 
 class CommonError(BaseModel):
-    """One error for four clients: Cohere's reads ``message``, Jina's ``detail``, Nebul's and
-    Infinity's ``error``."""
+    """One error for four clients.
+
+    Cohere's reads ``message``, Jina's ``detail``, Nebul's and Infinity's ``error``.
+    """
 
     message: str
     detail: str
