@@ -32,7 +32,17 @@ from training.negatives import mine
 from training.packing import PairEncoder
 from training.python_docs import python_docs
 from training.records import Data, Passage, Question, load
-from training.seen import ALL, NONE, SOME, UNRELATED, difference, qed_counts, scifact_counts, split
+from training.seen import (
+    ALL,
+    NONE,
+    SOME,
+    UNRELATED,
+    difference,
+    qed_counts,
+    question_counts,
+    scifact_counts,
+    split,
+)
 from training.train import Settings, learning_rate, questions_of_steps, train
 
 FRUIT = ("apple", "pear", "plum", "fig", "lime", "kiwi", "date", "mango")
@@ -261,6 +271,13 @@ def test_a_question_with_one_forbidden_answer_among_others_is_left_out(collectio
 def test_abstracts_that_scifact_test_shares_are_trained_on_and_counted(collections: Path) -> None:
     """The filter lets them pass; the counts say how many, and the split tells the claims apart."""
     data = loaded(collections)
+    assert question_counts(data) == {
+        "all": 3,
+        "held out": 0,
+        "scifact-train": 1,
+        "xquad-en": 1,
+        "trecqa-train": 1,
+    }
     test = read_beir(collections / "scifact-test", form=text_only)
     assert scifact_counts(test, data) == {
         "relevant abstracts": 3,

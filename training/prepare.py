@@ -1,6 +1,7 @@
 """The training data with its negatives, split into a training and a held-out part."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +25,17 @@ class Prepared:
 def prepare(pairs: Path, collections: Path) -> Prepared:
     """Load, mine and split. Deterministic: the same files give the same parts."""
     data = load(pairs, collections)
-    mined = mine(data)
+    return Prepared(data, mine(data), *hold_out(data.questions))
+
+
+def hold_out(
+    questions: Sequence[Question],
+) -> tuple[list[tuple[int, Question]], list[tuple[int, Question]]]:
+    """Split into a training and a held-out part of (index, question) pairs."""
     rng = random.Random(SEED)
     training: list[tuple[int, Question]] = []
     held_out: list[tuple[int, Question]] = []
-    for index, question in enumerate(data.questions):
+    for index, question in enumerate(questions):
         part = held_out if rng.random() < HELD_OUT_SHARE else training
         part.append((index, question))
-    return Prepared(data, mined, training, held_out)
+    return training, held_out

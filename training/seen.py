@@ -10,6 +10,7 @@ python -m training.seen --pairs mix.jsonl --collections collections \
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from bge_rerank_integrations.evaluation import (
 )
 from bge_rerank_integrations.evaluation.measures import PRIMARY
 from training.evaluate import DTYPES, Figures, first_ranks, write
+from training.prepare import hold_out
 from training.records import Data, load, normalized
 
 ALL, SOME, NONE, UNRELATED = (
@@ -88,6 +90,17 @@ def difference(before: Mapping[str, float], after: Mapping[str, float]) -> Figur
     }
 
 
+def question_counts(data: Data) -> Figures:
+    """How many questions of each set are trained on; the held-out ones are counted apart."""
+    training, held_out = hold_out(data.questions)
+    counts = Counter(question.source for _, question in training)
+    return {
+        "all": float(len(training)),
+        "held out": float(len(held_out)),
+        **{source: float(count) for source, count in counts.most_common()},
+    }
+
+
 def scifact_counts(test: Collection, data: Data) -> Figures:
     """How many relevant abstracts and claims of scifact-test training has met."""
     seen = trained_positives(data)
@@ -127,7 +140,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--collections", type=Path, required=True)
     parser.add_argument("--model", required=True, help="folder, hub id or 'tiny'")
-    parser.add_argument("--depth", type=int, nargs="+", default=[20, 100])
+    parser.add_argument("--depth", type=int, nargs="+", default=[20])
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
@@ -137,6 +150,7 @@ def main() -> None:
     claims = [q.query for q in data.questions if q.source == "scifact-train"]
     groups = split(texts, trained_positives(data), claims)
     results: dict[str, Figures] = {
+        "training questions": question_counts(data),
         "scifact-test": scifact_counts(texts, data),
         "qed-nq-dev": qed_counts(arguments.collections, data),
     }
