@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from bge_rerank_integrations.catalogue import markdown
+from bge_rerank_integrations.catalog import markdown
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -73,7 +73,7 @@ class Figure:
 
 
 def plain(text: str) -> str:
-    """The text without what is no figure: code, links, versions, headings, the catalogue."""
+    """The text without what is no figure: code, links, versions, headings, the catalog."""
     text = text.replace(markdown(), "")
     for pattern in (_CODE, _LINK, _VERSION, _ORDINAL):
         text = pattern.sub(" · ", text)
