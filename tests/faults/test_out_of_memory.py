@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Event
 
 import pytest
 import torch
-from callers import assert_works, expected, wait_until
+from callers import PATIENCE_S, assert_works, expected, in_thread, wait_until
 from fakes import FakeScorer, Logits, MakeEngine, TokenizedPair, digests
 
 from bge_rerank_integrations import ScoringError
@@ -30,12 +31,15 @@ def full(
 
 
 @pytest.mark.parametrize("error", [CUDA, CPU, MemoryError()])
-def test_once(make_engine: MakeEngine, error: BaseException) -> None:
+def test_once(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
     errors = iter([True])
     scorer = FakeScorer(full(error, lambda _: next(errors, False)))
     engine = make_engine(scorer, max_batch_tokens=1_024)
     assert engine.score("q", DOCUMENTS) == expected("q", DOCUMENTS)
     assert engine.stats().retries == 1
+    assert caplog.text.count("out of memory: batches shrink to 512 tokens") == 1
     assert engine.stats().failures == 0
     assert_works(engine)
 
@@ -54,6 +58,48 @@ def test_above_a_size_batches_become_smaller_and_stay_so(
     # 5,000 tokens more, without one failure for every batch of them
     assert engine.stats().retries <= failed + 3
     assert_works(engine)
+
+
+def test_batches_grow_again_once_there_is_memory(make_engine: MakeEngine) -> None:
+    """Another process may have held it for a moment."""
+    errors = iter([True, True])
+    scorer = FakeScorer(full(CUDA, lambda _: next(errors, False)))
+    engine = make_engine(scorer, max_batch_tokens=1_024)
+    engine.score("q", DOCUMENTS)
+    shrunk = scorer.batches[2:]
+    assert max(map(sum, shrunk)) <= 512
+    for _ in range(150):
+        engine.score("q", DOCUMENTS)
+    # a call of 832 tokens is one batch, as before
+    assert scorer.batches[-1] == [13] * 64
+
+
+def test_the_batches_of_another_device_stay_as_they_are(make_engine: MakeEngine) -> None:
+    small, large = Event(), Event()
+
+    def out_of_memory(batch: Sequence[TokenizedPair]) -> Logits:
+        if not small.is_set():
+            small.set()
+            raise CUDA
+        assert large.wait(PATIENCE_S)
+        return digests(batch)
+
+    def enough(batch: Sequence[TokenizedPair]) -> Logits:
+        # until the other one has failed and begun again, with less
+        wait_until(lambda: len(first.batches) == 2)
+        return digests(batch)
+
+    first, second = FakeScorer(out_of_memory), FakeScorer(enough)
+    engine = make_engine(first, second, max_batch_tokens=504)
+    # five batches of 36 documents with 14 tokens each
+    documents = [f"document {number:04}"[-13:] for number in range(36 * 5)]
+    call = in_thread(engine.score, "q", documents)
+    # one is still in the first device's hands
+    wait_until(lambda: len(second.batches) == 4)
+    large.set()
+    assert call.result(PATIENCE_S) == expected("q", documents)
+    assert first.batches[:2] == [[14] * 36, [14] * 18]
+    assert second.batches == [[14] * 36] * 4
 
 
 def test_always_fails_the_call_and_not_the_engine(

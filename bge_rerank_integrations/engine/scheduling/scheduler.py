@@ -66,14 +66,15 @@ class Scheduler:
         self._pid = os.getpid()
         self._tokenize = tokenize
         self._queue = JobQueue(max_queued_pairs)
-        runner = BatchRunner(
-            self._queue, self.counters, max_batch_tokens=max_batch_tokens, layers=layers
-        )
         self._threads: list[threading.Thread] = []
         try:
             self._start("deadlines", self._queue.answer_late_jobs)
             self._start("tokenizer", self._run_tokenizer)
             for number, scorer in enumerate(scorers):
+                # one each: what a device's memory holds says nothing of the others
+                runner = BatchRunner(
+                    self._queue, self.counters, max_batch_tokens=max_batch_tokens, layers=layers
+                )
                 self._start(f"scorer-{number}", runner.run, scorer)
         except BaseException:
             # the system has no thread left: those that it had must not keep the model
