@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -76,6 +77,13 @@ async def until(holds: Callable[[], bool]) -> None:
 def engine_threads() -> set[Thread]:
     """The threads of all engines in this process, by their names."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("bge-rerank-")}
+
+
+def is_traced() -> bool:
+    """Whether a tracer runs, such as a debugger's or that of coverage."""
+    monitoring = getattr(sys, "monitoring", None)
+    tools = [] if monitoring is None else [monitoring.get_tool(number) for number in range(6)]
+    return sys.gettrace() is not None or any(tools)
 
 
 def locks_of(engine: RerankEngine) -> list[Any]:
