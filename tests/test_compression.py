@@ -22,6 +22,19 @@ def naive(states: torch.Tensor, span: Span, ratio: int) -> torch.Tensor:
     return torch.cat([states[: span.start], *means, states[span.end :]])
 
 
+@given(SPANS, st.sampled_from([2, 4, 8]), st.sampled_from([torch.bfloat16, torch.float16]))
+def test_means_in_half_precision_are_rounded_once(
+    spans: list[Span], ratio: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    # a large common part, as hidden states have it: a sum of them has few bits left for the rest
+    sequences = [(torch.randn(span.length, 3) + 7).to(dtype) for span in spans]
+    hidden, _ = compress(torch.cat(sequences), spans, ratio)
+    exact = [naive(s.double(), span, ratio) for s, span in zip(sequences, spans, strict=True)]
+    assert hidden.dtype == dtype
+    torch.testing.assert_close(hidden, torch.cat(exact).to(dtype), rtol=0, atol=0)
+
+
 @given(SPANS, st.sampled_from([2, 4, 8]))
 def test_passages_become_means_of_their_groups(spans: list[Span], ratio: int) -> None:
     torch.manual_seed(0)

@@ -223,6 +223,27 @@ def test_windows_of_a_decoder_begin_like_a_passage() -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["light", "qwen2"])
+def test_texts_are_cut_at_a_sliding_window(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond it, some layers would not see all of a pair: the engine has no such layers."""
+    whole = request.getfixturevalue("qwen2") if name == "qwen2" else str(GOLDEN / name)
+    folder = Path(shutil.copytree(whole, tmp_path / "model"))
+    settings: Any = {"device": "cpu", "dtype": "float32", "normalize": False}
+    edit_json(folder / "config.json", sliding_window=150, use_sliding_window=True)
+    with (
+        RerankEngine(EngineConfig(str(folder), **settings)) as engine,
+        RerankEngine(EngineConfig(whole, max_length=150, **settings)) as short,
+    ):
+        assert "max_length is 150" in caplog.text
+        assert engine.max_length == 150
+        assert engine.score_pairs([LONG]) == short.score_pairs([LONG])
+    edit_json(folder / "config.json", sliding_window=150, use_sliding_window=False)
+    with RerankEngine(EngineConfig(str(folder), max_length=200, device="cpu")) as engine:
+        assert engine.max_length == 200
+
+
 def test_a_prompt_must_leave_room() -> None:
     config = EngineConfig(str(GOLDEN / "gemma"), device="cpu", max_length=16, query_max_length=15)
     with RerankEngine(config) as engine:
@@ -269,13 +290,15 @@ def test_layers_above_the_deepest_cutoff_are_not_loaded() -> None:
     assert len(scorer._model.layers) == 5  # type: ignore[attr-defined]
 
 
-def test_scores_by_layer(reference: dict[str, Any]) -> None:
+async def test_scores_by_layer(reference: dict[str, Any]) -> None:
     config = EngineConfig(str(GOLDEN / "minicpm"), device="cpu", cutoff_layers=(6, 3))
     with RerankEngine(config) as engine:
         by_layer = engine.score_layers(reference["pairs"])
         assert list(by_layer) == [3, 6]
         assert by_layer[6] == pytest.approx(engine.score_pairs(reference["pairs"]), abs=1e-5)
         assert engine.score_layers([]) == {3: [], 6: []}
+        assert engine.score_layers(iter(reference["pairs"])) == by_layer  # type: ignore[arg-type]
+        assert await engine.ascore_layers(reference["pairs"]) == by_layer
 
 
 def test_scores_by_layer_need_a_layerwise_model(engine: RerankEngine) -> None:

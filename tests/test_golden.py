@@ -13,8 +13,14 @@ from bge_rerank_integrations import EngineConfig, RerankEngine
 GOLDEN = Path(__file__).parent / "golden"
 EXACT = 1e-5
 
-# half precision against float32, by how much the tiny models amplify rounding
-HALF = [("bfloat16", 0.1), ("float16", 0.01)]
+# half precision against float32, by how much each tiny model amplifies rounding: a third more than
+# what was measured, the most of all its settings
+HALF = {
+    "encoder": {"bfloat16": 0.021, "float16": 0.0045},
+    "decoder": {"bfloat16": 0.135, "float16": 0.0102},
+    "layerwise": {"bfloat16": 0.034, "float16": 0.0034},
+    "lightweight": {"bfloat16": 0.046, "float16": 0.0068},
+}
 
 
 def golden_engine(golden: dict[str, Any], **settings: Any) -> RerankEngine:
@@ -48,15 +54,13 @@ def test_scores_equal_the_reference(
 
 
 @pytest.mark.parametrize("setting", settings())
-@pytest.mark.parametrize(("dtype", "noise"), HALF)
-def test_half_precision_stays_close(
-    reference: dict[str, Any], setting: str, dtype: str, noise: float
-) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_close(reference: dict[str, Any], setting: str, dtype: str) -> None:
     golden = reference["scores"][setting]
     expected = np.atleast_2d(golden["scores"])[-1]
     with golden_engine(golden, dtype=dtype) as engine:
         scores = engine.score_pairs(reference["pairs"])
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=noise)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=HALF[setting.split("/")[0]][dtype])
 
 
 @pytest.mark.parametrize(

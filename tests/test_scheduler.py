@@ -143,6 +143,23 @@ def test_a_long_call_lets_short_ones_be_tokenized(make_engine: MakeEngine) -> No
     assert len(long.result(PATIENCE_S)) == 5_000
 
 
+def test_padding_counts_against_a_batch(make_engine: MakeEngine) -> None:
+    scorer = FakeScorer(padded=True)
+    engine = make_engine(scorer, max_batch_tokens=60)
+    engine.score("q", ["x" * 29, *(f"{number:04}" for number in range(50))])
+    assert scorer.batches[0] == [30, 5]
+    assert all(max(batch) * len(batch) <= 60 for batch in scorer.batches)
+
+
+def test_documents_of_like_lengths_share_a_batch(make_engine: MakeEngine) -> None:
+    """Whatever their order in the call: longest first."""
+    engine = make_engine(scorer := FakeScorer(), max_batch_tokens=64)
+    engine.score("q", [f"{number:0{1 + number * 7 % 20}}" for number in range(100)])
+    lengths = [length for batch in scorer.batches for length in batch]
+    assert len(scorer.batches) > 10
+    assert lengths == sorted(lengths, reverse=True)
+
+
 def test_replicas_share_one_queue(make_engine: MakeEngine) -> None:
     gate = threading.Event()
     scorers = [FakeScorer(gate=gate), FakeScorer(gate=gate)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -74,20 +74,51 @@ def test_a_short_passage_is_one_window(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [LONG * 20, "x" * 300_000, "語" * 300_000, " " * 300_000, "\n" + LONG]
+    "text",
+    [
+        LONG * 20,
+        "x" * 300_000,
+        "語" * 300_000,
+        " " * 300_000 + LONG,
+        " \n\t" * 900 + "end",
+        "\n" + LONG,
+    ],
 )
 def test_a_text_cut_before_tokenization_starts_the_same(tokenizer: Tokenizer, text: str) -> None:
     whole = tokenizer.encode(text, add_special_tokens=False).ids
     (head,) = CachedTokenizer(tokenizer).encode([text], 100)
+    assert len(whole) > 0
     assert head.tolist() == whole[:100]
 
 
-@given(st.lists(st.text(max_size=20), max_size=8), st.integers(1, 10))
-def test_remembered_texts_give_the_same_ids(texts: list[str], limit: int) -> None:
+def test_a_text_of_spaces_has_no_tokens(tokenizer: Tokenizer) -> None:
+    (head,) = CachedTokenizer(tokenizer).encode([" " * 300_000], 100)
+    assert head.tolist() == []
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 30))
+def test_a_word_is_not_cut_before_tokenization(max_tokens: int) -> None:
+    """A token may stand for more characters than were read for it."""
+    words = {"incomprehensibilities": 0, "a": 1, "[UNK]": 2}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    for short in range(40):
+        text = "a " * short + "incomprehensibilities " * 3_000
+        (head,) = CachedTokenizer(tokenizer).encode([text], max_tokens)
+        assert head.tolist() == [*[1] * short, *[0] * max_tokens][:max_tokens]
+
+
+@given(
+    st.lists(st.text(max_size=20), max_size=8),
+    st.lists(st.none() | st.integers(1, 10), min_size=1, max_size=4),
+)
+@example(["some words to cut"], [2, None, 3])
+def test_remembered_texts_give_the_same_ids(texts: list[str], limits: list[int | None]) -> None:
+    """Whatever length they were asked for before."""
     tokenizer = Tokenizer.from_file(str(Path(__file__).parent / "golden/xlmr/tokenizer.json"))
     cached = CachedTokenizer(tokenizer, max_cached_tokens=170)
     fresh = CachedTokenizer(tokenizer, max_cached_tokens=0)
-    for _ in range(2):
+    for limit in [*limits, *limits]:
         for ids, again in zip(cached.encode(texts, limit), fresh.encode(texts, limit), strict=True):
             np.testing.assert_array_equal(ids, again)
 
@@ -100,3 +131,15 @@ def test_the_cache_is_bounded_and_forgets_the_oldest(tokenizer: Tokenizer) -> No
     cached.encode([f"another text, number {number}" for number in range(10)], None)
     cached.encode(["first of all"], None)
     assert cached.hits == 1
+
+
+def test_the_cache_forgets_what_was_used_least_recently(tokenizer: Tokenizer) -> None:
+    # a text of one token takes about 400 bytes, and a token of the bound is 12
+    cached = CachedTokenizer(tokenizer, max_cached_tokens=3 * 36)
+    for text in ("a", "b", "c", "a", "d"):
+        cached.encode([text], None)
+    assert (cached.hits, cached.misses) == (1, 4)
+    cached.encode(["a"], None)
+    assert cached.hits == 2
+    cached.encode(["b"], None)
+    assert cached.hits == 2

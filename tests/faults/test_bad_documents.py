@@ -100,6 +100,23 @@ def test_only_the_caller_of_a_bad_document_fails(
     assert_works(engine)
 
 
+@pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
+def test_a_bad_document_after_repeated_ones_has_its_own_index(
+    make_engine: MakeEngine, stage: str
+) -> None:
+    """Repeated documents are scored once; the caller counts all of them."""
+    if stage == "tokenizer":
+        engine = make_engine(tokenize=broken_tokenizer(TypeError("not a text")))
+    else:
+        engine = make_engine(poisoned(raises))
+    with pytest.raises((InputError, ScoringError), match="document 4 ") as caught:
+        engine.score("q", ["a", "b", "a", "a", "poison", "poison"])
+    assert caught.value.index == 4
+    with pytest.raises((InputError, ScoringError), match="document 5 ") as caught:
+        engine.score_pairs([("q", document) for document in ["a", "b", "b", "b", "a", "poison"]])
+    assert caught.value.index == 5
+
+
 def test_the_cause_of_a_failure_is_chained(make_engine: MakeEngine) -> None:
     with pytest.raises(ScoringError) as caught:
         make_engine(poisoned(raises)).score("q", BAD)

@@ -11,7 +11,7 @@ from threading import Event
 from types import FrameType
 
 import pytest
-from callers import PATIENCE_S, assert_works, expected, in_thread, until, wait_until
+from callers import PATIENCE_S, assert_works, expected, in_thread, is_traced, until, wait_until
 from fakes import FakeScorer, MakeEngine, TokenizedPair, tokenize
 
 from bge_rerank_integrations import RerankEngine
@@ -134,6 +134,20 @@ async def test_a_task_cancelled_while_it_waits(make_engine: MakeEngine) -> None:
     assert engine.stats().in_flight == 0
 
 
+async def test_batches_of_a_cancelled_call_are_not_computed(make_engine: MakeEngine) -> None:
+    """Even if they were taken from the queue together with the one under way."""
+    gate = Event()
+    scorer = FakeScorer(padded=True, gate=gate)
+    engine = make_engine(scorer, max_batch_tokens=8)
+    task = asyncio.create_task(engine.ascore("q", [f"{number:03}" for number in range(40)]))
+    await until(scorer.entered.is_set)
+    task.cancel()
+    await asyncio.wait([task])
+    gate.set()
+    assert await engine.ascore("q", ["good"]) == expected("q", ["good"])
+    assert scorer.batches == [[4, 4], [5]]
+
+
 async def test_a_task_that_timed_out_by_itself(make_engine: MakeEngine) -> None:
     gate = Event()
     engine = make_engine(FakeScorer(gate=gate))
@@ -196,7 +210,7 @@ def test_ctrl_c_in_a_waiting_thread(make_engine: MakeEngine) -> None:
     assert_works(engine)
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="another tracer runs, e.g. coverage's")
+@pytest.mark.skipif(is_traced(), reason="the test is a tracer itself")
 def test_an_interrupt_anywhere_in_a_call_takes_no_place_for_ever(make_engine: MakeEngine) -> None:
     """As Ctrl-C may come: where any function of the package is entered."""
     engine = make_engine()

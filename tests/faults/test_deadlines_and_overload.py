@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
-from threading import Event
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from threading import Event, Semaphore, Timer
 from typing import Any
 
 import pytest
-from callers import GRACE_S, PATIENCE_S, assert_works, error_of, expected, in_thread, wait_until
-from fakes import FakeScorer, MakeEngine, TokenizedPair, tokenize
+from callers import (
+    GRACE_S,
+    PATIENCE_S,
+    assert_works,
+    error_of,
+    expected,
+    in_thread,
+    until,
+    wait_until,
+)
+from fakes import FakeScorer, Logits, MakeEngine, TokenizedPair, digests, tokenize
 
 from bge_rerank_integrations import ConfigurationError, DeadlineError, OverloadedError, RerankEngine
 
@@ -129,6 +140,86 @@ def test_the_call_that_waits_for_a_place_gets_it(make_engine: MakeEngine) -> Non
     gate.set()
     assert patient.result(PATIENCE_S) == expected("q", ["e"])
     assert_works(engine)
+
+
+def test_a_stream_that_has_begun_is_not_refused_later(make_engine: MakeEngine) -> None:
+    """Its first pairs may be refused; what was scored by then would be lost with the next ones."""
+    engine = make_engine(FakeScorer(gate=(gate := Event())), max_queued_pairs=8)
+    others: list[Future[list[float]]] = []
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for number in range(40):
+            queued = engine.stats().queued_pairs
+            if queued and not others:
+                # the stream has begun: somebody else takes what is left of the queue
+                others.append(in_thread(engine.score, "q", [f"{n}" for n in range(8 - queued)]))
+                wait_until(lambda: engine.stats().queued_pairs == 8)
+                Timer(0.2, gate.set).start()
+            yield "q", f"{number}"
+
+    assert engine.score_pairs(pairs()) == expected("q", [f"{number}" for number in range(40)])
+    assert others
+    assert_works(engine)
+
+
+def test_a_stream_has_one_deadline_and_not_one_a_chunk(make_engine: MakeEngine) -> None:
+    def slow(batch: Sequence[TokenizedPair]) -> Logits:
+        time.sleep(0.02)
+        return digests(batch)
+
+    engine = make_engine(FakeScorer(slow), max_batch_tokens=4, max_queued_pairs=4)
+    started = time.monotonic()
+    with pytest.raises(DeadlineError):
+        engine.score_pairs([("q", f"{number:03}") for number in range(200)], timeout_s=0.5)
+    assert 0.5 <= time.monotonic() - started < 0.5 + GRACE_S
+    assert_works(engine)
+
+
+async def test_all_that_have_a_place_now_enter(make_engine: MakeEngine) -> None:
+    """A call of many pairs leaves: several small ones take its place, not one."""
+    permits = Semaphore(0)
+
+    def stepwise(batch: Sequence[TokenizedPair]) -> Logits:
+        assert permits.acquire(timeout=20)
+        return digests(batch)
+
+    engine = make_engine(FakeScorer(stepwise), max_queued_pairs=4, queue_timeout_s=60)
+    large = asyncio.create_task(engine.ascore("q", ["a", "b", "c", "d"]))
+    await until(lambda: engine.stats().in_flight == 4)
+    small = [asyncio.create_task(engine.ascore("q", [f"{number}"])) for number in range(3)]
+    await asyncio.sleep(0)
+    assert engine.stats().queued_pairs == 4
+    permits.release()
+    assert await large == expected("q", ["a", "b", "c", "d"])
+    assert engine.stats().queued_pairs == 3
+    permits.release(10)
+    assert await asyncio.gather(*small) == [expected("q", [f"{number}"]) for number in range(3)]
+
+
+async def test_refusals_are_logged_again_after_the_queue_was_half_empty(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = make_engine(FakeScorer(gate=(gate := Event())), max_queued_pairs=5)
+
+    async def refused() -> int:
+        with pytest.raises(OverloadedError):
+            await engine.ascore("q", ["a", "b", "c", "d"])
+        return caplog.text.count("calls are refused")
+
+    two = asyncio.create_task(engine.ascore("q", ["a", "b"]))
+    three = asyncio.create_task(engine.ascore("q", ["c", "d", "e"]))
+    await asyncio.sleep(0)
+    assert await refused() == 1
+    two.cancel()
+    await until(lambda: engine.stats().queued_pairs == 3)
+    assert await refused() == 1
+    three.cancel()
+    await until(lambda: engine.stats().queued_pairs == 0)
+    three = asyncio.create_task(engine.ascore("q", ["c", "d", "e"]))
+    await asyncio.sleep(0)
+    assert await refused() == 2
+    gate.set()
+    await three
 
 
 def test_a_flood_of_calls_makes_no_flood_of_log_lines(
