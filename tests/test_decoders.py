@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import edit_json
-from fakes import load, recorded_engine
+from fakes import recorded_engine
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -284,10 +284,26 @@ def test_cutoff_layers_are_sorted_and_different() -> None:
     assert EngineConfig(cutoff_layers=4).cutoff_layers == (4,)  # type: ignore[arg-type]
 
 
-def test_layers_above_the_deepest_cutoff_are_not_loaded() -> None:
-    config = EngineConfig(str(GOLDEN / "minicpm"), device="cpu", cutoff_layers=(3, 5))
-    (scorer,) = load(config).scorers
-    assert len(scorer._model.layers) == 5  # type: ignore[attr-defined]
+def test_layers_above_the_deepest_cutoff_are_not_loaded(
+    tmp_path: Path, reference: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "minicpm", tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    above = tuple(f"model.layers.{number}." for number in range(5, 8))
+    # an engine that loaded these would say that they are missing
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(above)}
+    assert len(weights) - len(kept) >= 3
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    settings: Any = {"device": "cpu", "dtype": "float32", "cutoff_layers": (3, 5)}
+    with (
+        RerankEngine(EngineConfig(str(folder), **settings)) as engine,
+        RerankEngine(EngineConfig(str(GOLDEN / "minicpm"), **settings)) as whole,
+    ):
+        expected = whole.score_layers(reference["pairs"])
+        for layer, scores in engine.score_layers(reference["pairs"]).items():
+            assert scores == pytest.approx(expected[layer], abs=1e-5)
+    with pytest.raises(ModelLoadError, match=r"weights are missing .*layers\.5\."):
+        RerankEngine(EngineConfig(str(folder), device="cpu"))
 
 
 async def test_scores_by_layer(reference: dict[str, Any]) -> None:
@@ -297,8 +313,11 @@ async def test_scores_by_layer(reference: dict[str, Any]) -> None:
         assert list(by_layer) == [3, 6]
         assert by_layer[6] == pytest.approx(engine.score_pairs(reference["pairs"]), abs=1e-5)
         assert engine.score_layers([]) == {3: [], 6: []}
-        assert engine.score_layers(iter(reference["pairs"])) == by_layer  # type: ignore[arg-type]
-        assert await engine.ascore_layers(reference["pairs"]) == by_layer
+        from_iterator = engine.score_layers(iter(reference["pairs"]))  # type: ignore[arg-type]
+        for again in (from_iterator, await engine.ascore_layers(reference["pairs"])):
+            assert list(again) == [3, 6]
+            assert again[3] == pytest.approx(by_layer[3], abs=1e-5)
+            assert again[6] == pytest.approx(by_layer[6], abs=1e-5)
 
 
 def test_scores_by_layer_need_a_layerwise_model(engine: RerankEngine) -> None:

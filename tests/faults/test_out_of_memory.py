@@ -49,7 +49,7 @@ def test_above_a_size_batches_become_smaller_and_stay_so(
 ) -> None:
     scorer = FakeScorer(full(CUDA, lambda tokens: tokens > 520))
     engine = make_engine(scorer, max_batch_tokens=2_048)
-    assert engine.score("q", DOCUMENTS * 1) == expected("q", DOCUMENTS)
+    assert engine.score("q", DOCUMENTS) == expected("q", DOCUMENTS)
     failed = engine.stats().retries
     assert 1 <= failed <= 3
     assert "out of memory: batches shrink to 1024 tokens" in caplog.text
