@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import describe_machine
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import bm25, read_beir
 from bge_rerank_integrations.settings import Dtype
 
@@ -69,7 +69,7 @@ def _scores(
     model: str, dtype: Dtype, lists: list[tuple[str, list[str]]]
 ) -> tuple[list[Scores], str]:
     """Logits of each list, and the precision that was computed in."""
-    with RerankEngine(EngineConfig(model, dtype=dtype, normalize=False)) as engine:
+    with RerankEngine(model, dtype=dtype, normalize=False) as engine:
         logits = [np.array(engine.score(query, documents)) for query, documents in lists]
         return logits, engine.dtype
 

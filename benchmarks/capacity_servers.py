@@ -8,27 +8,20 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-import numpy as np
 
 from benchmarks.capacity import Replica
 from benchmarks.machine import memory_mib
-from benchmarks.sleeping import SleepingScorer
-from bge_rerank_integrations import EngineConfig, Ranking
-from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
-from bge_rerank_integrations.engine.scheduling.stats import EngineStats
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
-from bge_rerank_integrations.ranking import rank
+from benchmarks.sleeping import SleepingScorer, sleeping_engine
 
 PACED = Replica(pass_s=0.04, pair_s=0.001, pass_pairs=64)
 _START_S = 120.0
@@ -99,52 +92,6 @@ def _free_port() -> int:
         return port
 
 
-class _PacedEngine:
-    """What a server needs of an engine, round a real scheduler."""
-
-    model = "paced"
-    max_length = 512
-    is_alive = True
-
-    def __init__(self, max_queued_pairs: int) -> None:
-        self.config = EngineConfig("tiny", normalize=False)
-        self._scheduler = Scheduler(
-            _one_token_each,
-            [SleepingScorer(PACED.seconds)],
-            max_batch_tokens=PACED.pass_pairs,
-            max_queued_pairs=max_queued_pairs,
-        )
-
-    def stats(self) -> EngineStats:
-        counts = ("queued_pairs", "in_flight", "pairs", "tokens", "batches", "retries", "failures")
-        zeros = dict.fromkeys((*counts, "cache_hits", "cache_misses"), 0)
-        return EngineStats(state="ready", model=self.model, device="none", dtype="none", **zeros)
-
-    async def arerank(
-        self,
-        query: str,
-        documents: Sequence[str],
-        top_n: int | None = None,  # noqa: ARG002  # a server keeps all and selects itself
-        score_threshold: float | None = None,  # noqa: ARG002
-        *,
-        timeout_s: float | None = None,
-    ) -> Ranking:
-        pairs = [(query, document) for document in documents]
-        future = self._scheduler.submit(
-            pairs, range(len(pairs)), timeout_s=timeout_s, queue_timeout_s=0.0
-        )
-        scored = await asyncio.wrap_future(future)
-        logits = scored.logits[:, -1].tolist()
-        return Ranking(rank(logits, normalize=False), scored.tokens, self.model)
-
-    def close(self) -> None:
-        self._scheduler.close()
-
-
-def _one_token_each(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
-    return [[TokenizedPair(np.zeros(1, dtype=np.int32), 0, 1)] for _ in pairs]
-
-
 def main() -> None:
     """Serve without a model until SIGTERM."""
     import uvicorn
@@ -157,7 +104,12 @@ def main() -> None:
     parser.add_argument("--max-queued-pairs", type=int, default=100_000)
     parser.add_argument("--timeout-s", type=float, default=60.0)
     arguments = parser.parse_args()
-    engine = _PacedEngine(arguments.max_queued_pairs)
+    engine = sleeping_engine(
+        SleepingScorer(PACED.seconds),
+        tokens=1,
+        max_batch_tokens=PACED.pass_pairs,
+        max_queued_pairs=arguments.max_queued_pairs,
+    )
     app = create_app(engine, ServerSettings(timeout_s=arguments.timeout_s))
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="error")
     engine.close()

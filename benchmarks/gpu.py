@@ -19,7 +19,7 @@ from transformers import AutoConfig
 
 from benchmarks.checkpoints import with_weights
 from benchmarks.texts import Pair, read_pairs
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 
 
 def driver_version() -> str:
@@ -62,10 +62,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         model = with_weights(arguments.model, Path(temporary))
         half, exact = (
-            RerankEngine(EngineConfig(str(model), device="cuda", dtype=dtype, normalize=False))
+            RerankEngine(str(model), device="cuda", dtype=dtype, normalize=False)
             for dtype in ("bfloat16", "float32")
         )
-        lengths = [len(s) for windows in half._running.tokenizer(pairs) for s in windows]
+        tokenizer = half._running.tokenizer
+        windows = tokenizer(pairs, tokenizer.layout(half.options))
+        lengths = [len(sequence) for of_pair in windows for sequence in of_pair]
         bulk_s, short_s = seconds_of(half, pairs, 5), seconds_of(half, short, 50)
         difference = np.abs(np.subtract(half.score_pairs(short), exact.score_pairs(short))).max()
         share = flops(model, lengths) / bulk_s / (arguments.peak_tflops * 1e12)

@@ -22,10 +22,11 @@ _MAX_LENGTH = 512
 
 
 def _engine(model: str, dtype: Any) -> Score:
-    from bge_rerank_integrations import EngineConfig, RerankEngine
+    from bge_rerank_integrations import RerankEngine
 
-    config = EngineConfig(model, dtype=dtype, device="cpu", normalize=False, max_length=_MAX_LENGTH)
-    return RerankEngine(config).score_pairs
+    return RerankEngine(
+        model, dtype=dtype, device="cpu", normalize=False, max_length=_MAX_LENGTH
+    ).score_pairs
 
 
 def _cross_encoder(model: str, **settings: Any) -> Score:

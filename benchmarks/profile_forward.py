@@ -16,7 +16,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.texts import read_pairs
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.engine.loading.model import load
-from bge_rerank_integrations.engine.scheduling.batching import plan_batches
+from bge_rerank_integrations.engine.scheduling.worker import plan_batches
 
 # start of an operator's name → row of the table; GELU and residual sums are fused into products
 # where the operators are there

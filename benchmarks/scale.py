@@ -21,17 +21,12 @@ from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
-
-import numpy as np
 
 from benchmarks.machine import describe_machine, memory_mib
-from benchmarks.sleeping import SleepingScorer
+from benchmarks.sleeping import SleepingScorer, sleeping_engine
 from benchmarks.texts import Pair, read_pairs
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.loading.model import load
-from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
 
 CALLERS, DOCUMENTS = 32, 20
 SIZES = (200, 2_000, 20_000)
@@ -53,7 +48,7 @@ def main() -> None:
         for number, (query, passage) in enumerate(cycle(found))
     )
     machine = describe_machine()
-    with RerankEngine(EngineConfig(arguments.model)) as engine:
+    with RerankEngine(arguments.model) as engine:
         engine.score_pairs(list(islice(numbered, 200)))
         figures: dict[str, object] = {
             "model": Path(arguments.model).name,
@@ -135,6 +130,9 @@ class Timed:
         self.seconds += time.perf_counter() - started
         return result
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
 
 def idle_overhead_ms(model: str, pairs: Sequence[Pair]) -> float:
     """What a call to an idle engine takes beyond tokenization and forward pass, median.
@@ -147,8 +145,7 @@ def idle_overhead_ms(model: str, pairs: Sequence[Pair]) -> float:
         loaded, tokenizer=tokenize, scorers=(SimpleNamespace(padded=False, score=score),)
     )
     over = []
-    with patch("bge_rerank_integrations.engine.running_model.load", lambda _: timed):
-        engine = RerankEngine(EngineConfig(model))
+    engine = RerankEngine.on(timed, EngineConfig(model))
     for number in range(300):
         query, passage = pairs[number % len(pairs)]
         bare = tokenize.seconds + score.seconds
@@ -167,15 +164,16 @@ def cache_speedup(model: str, pairs: Sequence[Pair], rounds: int) -> dict[str, f
     documents = [document for _, document in pairs]
     tokenize: dict[str, list[float]] = {"known": [], "new": []}
     calls: dict[str, list[float]] = {"known": [], "new": []}
-    with RerankEngine(EngineConfig(model)) as engine:
-        loaded.tokenizer(pairs)
+    with RerankEngine(model) as engine:
+        layout = loaded.tokenizer.layout(engine.options)
+        loaded.tokenizer(pairs, layout)
         engine.score("warm up", documents)
         for number in range(rounds):
             texts = {"known": documents, "new": [f"{number} {text}" for text in documents]}
             for kind, of_kind in texts.items():
                 query = f"query {number} {kind}"
                 started = time.perf_counter()
-                loaded.tokenizer([(query, document) for document in of_kind])
+                loaded.tokenizer([(query, document) for document in of_kind], layout)
                 tokenize[kind].append(time.perf_counter() - started)
                 started = time.perf_counter()
                 engine.score(query, of_kind)
@@ -191,44 +189,32 @@ def cache_speedup(model: str, pairs: Sequence[Pair], rounds: int) -> dict[str, f
 
 def host_throughput(model: str, pairs: Iterator[Pair], rounds: int) -> dict[str, float]:
     """Pairs a second that tokenizer and queue hand to a device that takes no time."""
-    scheduler = Scheduler(
-        load(EngineConfig(model)).tokenizer,
-        [SleepingScorer(lambda _: 0.0)],
-        max_batch_tokens=16_384,
-        max_queued_pairs=100_000,
+    config = EngineConfig(model)
+    loaded = replace(
+        load(config), scorers=(SleepingScorer(lambda _: 0.0),), max_batch_tokens=16_384
     )
     seconds: dict[str, list[float]] = {"new": [], "known": []}
-    for _ in range(rounds):
-        texts = list(islice(pairs, SIZES[1]))
-        for kind in seconds:
-            started = time.perf_counter()
-            scheduler.submit(
-                texts, range(len(texts)), timeout_s=None, queue_timeout_s=None
-            ).result()
-            seconds[kind].append(time.perf_counter() - started)
-    scheduler.close()
+    with RerankEngine.on(loaded, config) as engine:
+        for _ in range(rounds):
+            texts = list(islice(pairs, SIZES[1]))
+            for kind in seconds:
+                started = time.perf_counter()
+                engine.score_pairs(texts)
+                seconds[kind].append(time.perf_counter() - started)
     return {kind: SIZES[1] / median(spent) for kind, spent in seconds.items()}
 
 
 def replica_scaling(count: int) -> float:
     """Throughput of several replicas behind one queue, over as many times that of one."""
-    ids = np.zeros(64, dtype=np.int32)
-    sequence = TokenizedPair(ids, 1, 63)
 
     def seconds(replicas: int) -> float:
-        scheduler = Scheduler(
-            lambda pairs: [[sequence] for _ in pairs],
-            [SleepingScorer(lambda _: 0.01) for _ in range(replicas)],
-            max_batch_tokens=640,
-            max_queued_pairs=100_000,
-        )
+        scorers = [SleepingScorer(lambda _: 0.01) for _ in range(replicas)]
         # ten pairs a batch: two seconds of sleep for one replica
-        pairs = [("query", "document")] * 2_000 * replicas
-        started = time.perf_counter()
-        scheduler.submit(pairs, range(len(pairs)), timeout_s=None, queue_timeout_s=None).result()
-        spent = time.perf_counter() - started
-        scheduler.close()
-        return spent
+        documents = [f"document {number}" for number in range(2_000 * replicas)]
+        with sleeping_engine(*scorers, tokens=64, max_batch_tokens=640) as engine:
+            started = time.perf_counter()
+            engine.score("query", documents)
+            return time.perf_counter() - started
 
     return median(seconds(1) / seconds(count) for _ in range(3))
 
@@ -237,10 +223,10 @@ def start_seconds(model: str) -> dict[str, float]:
     """A fresh process: importing the package, and a first score with everything before it."""
     clock = "import time; t = time.perf_counter(); "
     says = "; print(time.perf_counter() - t)"
-    engine = f"RerankEngine(EngineConfig({model!r}))"
+    engine = f"RerankEngine({model!r})"
     programs = {
         "import_s": "import bge_rerank_integrations",
-        "first_score_s": "from bge_rerank_integrations import EngineConfig, RerankEngine; "
+        "first_score_s": "from bge_rerank_integrations import RerankEngine; "
         f"{engine}.rerank('query', ['a document'])",
     }
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

@@ -26,7 +26,7 @@ import torch
 
 import bge_rerank_integrations
 from benchmarks.machine import memory_mib
-from bge_rerank_integrations import DeadlineError, EngineConfig, InputError, RerankEngine
+from bge_rerank_integrations import DeadlineError, InputError, RerankEngine
 
 ROOT = Path(__file__).parents[1]
 THREADS = 4
@@ -37,8 +37,7 @@ MAX_SLOPE_MB = 1.0
 def main() -> int:
     """Run, write the figures, and say whether they are within bounds."""
     options = _options()
-    config = EngineConfig(options.model, device=options.device, max_queued_pairs=2_000)
-    with RerankEngine(config) as engine:
+    with RerankEngine(options.model, device=options.device, max_queued_pairs=2_000) as engine:
         _fill_the_cache(engine)
         _run(engine, options.warm_up, "warm-up", lambda _: None)
         before = _usage()
@@ -82,7 +81,9 @@ def _fill_the_cache(engine: RerankEngine) -> None:
     for number in range(20_000):
         _, query, documents = _texts(f"cached-{number}")
         # no public way fills the cache without a forward pass; the engine is idle meanwhile
-        engine._running.tokenizer([(query, document) for document in documents])
+        tokenizer = engine._running.tokenizer
+        pairs = [(query, document) for document in documents]
+        tokenizer(pairs, tokenizer.layout(engine.options))
 
 
 def _run(

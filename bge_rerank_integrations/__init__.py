@@ -25,8 +25,8 @@ from bge_rerank_integrations.errors import (
     ScoringError,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.ranking import RankedDocument, Ranking, Reranker
-from bge_rerank_integrations.settings import EngineConfig
+from bge_rerank_integrations.ranking import RankedDocument, Ranking, Reranker, Scores
+from bge_rerank_integrations.settings import CallOptions, EngineConfig
 
 if TYPE_CHECKING:
     from bge_rerank_integrations.engine.engine import RerankEngine
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallOptions",
     "ConfigurationError",
     "DeadlineError",
     "EngineClosedError",
@@ -53,6 +54,7 @@ __all__ = [
     "RerankEngine",
     "RerankError",
     "Reranker",
+    "Scores",
     "ScoringError",
     "UnsupportedModelError",
     "__version__",

@@ -19,14 +19,20 @@ from typing_extensions import Self
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.ranking import Reranker, check_selection
 from bge_rerank_integrations.settings import (
-    DEFAULT_MODEL,
+    SETTINGS,
+    CallOptions,
     Dtype,
     EngineConfig,
     LongDocuments,
-    layer_numbers,
+    checked,
+    default_of,
+    description_of,
 )
 
-_ENGINE_SETTINGS = tuple(field.name for field in fields(EngineConfig))
+
+def _setting(name: str) -> Any:
+    """A declared setting as a field: frozen once the engine is made."""
+    return Field(default=default_of(name), frozen=True, description=description_of(name))
 
 
 class EngineSettings(BaseModel):
@@ -46,63 +52,26 @@ class EngineSettings(BaseModel):
         arbitrary_types_allowed=True, extra="forbid", validate_assignment=True
     )
 
-    model: str = Field(
-        default=DEFAULT_MODEL,
-        frozen=True,
-        description="Hub id, folder, or 'tiny' for the built-in English model.",
-    )
-    revision: str | None = Field(
-        default=None, frozen=True, description="Branch, tag or commit of a hub model."
-    )
-    device: str | tuple[str, ...] = Field(
-        default="auto", frozen=True, description="'auto', one device, or several."
-    )
-    dtype: Dtype = Field(default="auto", frozen=True, description="Precision of the model.")
-    max_length: int = Field(
-        default=512, frozen=True, strict=True, description="Tokens of query and passage together."
-    )
-    query_max_length: int | None = Field(
-        default=None, frozen=True, strict=True, description="Tokens of the query, at most."
-    )
-    max_batch_tokens: int | None = Field(
-        default=None, frozen=True, strict=True, description="Tokens in one forward pass."
-    )
-    normalize: bool = Field(
-        default=True, frozen=True, strict=True, description="Report sigmoid(logit), 0 to 1."
-    )
-    long_documents: LongDocuments = Field(
-        default="truncate", frozen=True, description="'truncate', or 'window' to read all of it."
-    )
-    prompt: str | None = Field(
-        default=None, frozen=True, description="Instruction to a decoder model."
-    )
-    cutoff_layers: tuple[int, ...] | None = Field(
-        default=None, frozen=True, description="Score after this number of layers (layerwise)."
-    )
-    compress_ratio: int | None = Field(
-        default=None, frozen=True, strict=True, description="Tokens that become one (lightweight)."
-    )
-    compress_layers: tuple[int, ...] | None = Field(
-        default=None, frozen=True, description="Before which layers tokens become one."
-    )
-    cache_folder: str | None = Field(
-        default=None, frozen=True, description="Where hub downloads are kept."
-    )
-    local_files_only: bool = Field(
-        default=False, frozen=True, strict=True, description="Never reach for the network."
-    )
-    max_cached_tokens: int = Field(
-        default=5_000_000,
-        frozen=True,
-        strict=True,
-        description="Token ids to remember for texts that come again.",
-    )
-    max_queued_pairs: int = Field(
-        default=100_000, frozen=True, strict=True, description="Pairs that may wait at one time."
-    )
-    queue_timeout_s: float = Field(
-        default=0.0, frozen=True, description="Wait for a place in a full queue, in seconds."
-    )
+    model: str = _setting("model")
+    revision: str | None = _setting("revision")
+    device: str | tuple[str, ...] = _setting("device")
+    dtype: Dtype = _setting("dtype")
+    cutoff_layers: tuple[int, ...] | None = _setting("cutoff_layers")
+    compress_ratio: int | None = _setting("compress_ratio")
+    compress_layers: tuple[int, ...] | None = _setting("compress_layers")
+    cache_folder: str | None = _setting("cache_folder")
+    local_files_only: bool = _setting("local_files_only")
+    max_batch_tokens: int | None = _setting("max_batch_tokens")
+    max_cached_tokens: int = _setting("max_cached_tokens")
+    max_queued_pairs: int = _setting("max_queued_pairs")
+    max_length: int = _setting("max_length")
+    query_max_length: int | None = _setting("query_max_length")
+    max_document_tokens: int | None = _setting("max_document_tokens")
+    long_documents: LongDocuments = _setting("long_documents")
+    instruction: str | None = _setting("instruction")
+    normalize: bool = _setting("normalize")
+    timeout_s: float | None = _setting("timeout_s")
+    queue_timeout_s: float = _setting("queue_timeout_s")
     reranker: Any = Field(
         default=None,
         frozen=True,
@@ -113,10 +82,10 @@ class EngineSettings(BaseModel):
 
     _reranker: Reranker = PrivateAttr()
 
-    @field_validator("cutoff_layers", "compress_layers", mode="before")
+    @field_validator(*SETTINGS, mode="before")
     @classmethod
-    def _as_layer_numbers(cls, value: Any, info: ValidationInfo) -> tuple[int, ...] | None:
-        return layer_numbers(str(info.field_name), value)
+    def _check_setting(cls, value: Any, info: ValidationInfo) -> Any:
+        return checked(str(info.field_name), value)
 
     def model_post_init(self, context: Any, /) -> None:
         """Find the engine, once: assigning to a field later does not come here."""
@@ -125,32 +94,39 @@ class EngineSettings(BaseModel):
             # not at the top: a component with a remote reranker must not load torch
             from bge_rerank_integrations.engine.engine import RerankEngine
 
-            self._reranker = RerankEngine.shared(self.engine_config)
+            self._reranker = RerankEngine.shared(self.engine_config, **self._call_options)
         else:
             self._adopt(self.reranker)
 
+    @property
+    def engine_config(self) -> EngineConfig:
+        """What is loaded, and where, among the fields."""
+        return EngineConfig(
+            **{each.name: getattr(self, each.name) for each in fields(EngineConfig)}
+        )
+
+    @property
+    def _call_options(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(CallOptions)}
+
     def _adopt(self, reranker: Any) -> None:
+        """Take a ready reranker, and show its settings in the fields."""
         if not isinstance(reranker, Reranker):
             raise ConfigurationError(
                 f"reranker must have model, rerank() and arerank(), got {type(reranker).__name__}"
             )
-        config = getattr(reranker, "config", None)
-        if isinstance(config, EngineConfig):
-            shown = asdict(config)
-        else:
-            shown = {**asdict(EngineConfig()), "model": reranker.model}
+        shown = {name: default_of(name) for name in SETTINGS} | {"model": reranker.model}
+        for settings in (getattr(reranker, "config", None), getattr(reranker, "options", None)):
+            if isinstance(settings, (EngineConfig, CallOptions)):
+                shown |= asdict(settings)
         for name in self.model_fields_set & shown.keys():
             if getattr(self, name) != shown[name]:
                 raise ConfigurationError(
                     f"give either reranker= or engine settings, got both reranker= and {name}="
                 )
+        # past the frozen fields: what is shown here is the reranker's own
         self.__dict__.update(shown)
         self._reranker = reranker
-
-    @property
-    def engine_config(self) -> EngineConfig:
-        """The engine settings among the fields."""
-        return EngineConfig(**{name: getattr(self, name) for name in _ENGINE_SETTINGS})
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         # the copy asks the same reranker: copying it means more weights, or fails on its locks

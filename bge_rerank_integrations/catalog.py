@@ -84,7 +84,7 @@ CATALOG = (
     CatalogEntry(
         "Qwen/Qwen3-Reranker-0.6B", "decoder", 596, "100+", 32768, "Apache-2.0",
         "–",
-        "follows an instruction (prompt=), long texts",
+        "follows an instruction, long texts",
     ),
     CatalogEntry(
         "Qwen/Qwen3-Reranker-4B", "decoder", 4022, "100+", 32768, "Apache-2.0",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bge_rerank_integrations.errors import InputError
 
@@ -32,6 +32,23 @@ def check_documents(documents: Iterable[str]) -> list[str]:
     checked = list(documents)
     for index, document in enumerate(checked):
         check_text(document, f"document {index}", index)
+    return checked
+
+
+def check_pairs(pairs: Iterable[Sequence[str]], first_index: int = 0) -> list[tuple[str, str]]:
+    """Read (query, document) pairs once, and refuse those that cannot be scored.
+
+    :param first_index: the caller's index of the first pair.
+    :raises InputError: naming the pair that is not two strings, or not valid Unicode.
+    """
+    checked: list[tuple[str, str]] = []
+    for index, pair in enumerate(pairs, first_index):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputError(f"pair {index} must be (query, document), got {pair!r:.80}", index)
+        query, document = pair
+        check_text(query, f"the query of pair {index}", index)
+        check_text(document, f"the document of pair {index}", index)
+        checked.append((query, document))
     return checked
 
 

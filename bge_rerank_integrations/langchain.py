@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bge_rerank_integrations.errors import MissingExtraError
+from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 
 try:
     from langchain_core.callbacks import (
@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 from pydantic import ConfigDict
 
 from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
-from bge_rerank_integrations.ranking import Ranking
+from bge_rerank_integrations.ranking import PairScorer, Ranking
 
 RELEVANCE_SCORE = "relevance_score"
 
@@ -143,17 +143,14 @@ class BGECrossEncoder(EngineSettings, BaseCrossEncoder):
         """Score (query, text) pairs.
 
         :returns: one score a pair, in input order.
-        :raises RerankError: if a pair cannot be scored; an ``index`` in it counts the texts of
-            that pair's query.
+        :raises RerankError: if a pair cannot be scored; its ``index`` counts the pairs.
+        :raises ConfigurationError: if the reranker given has no ``score_pairs()``.
         """
-        places: dict[str, list[int]] = {}
-        for place, (query, _) in enumerate(text_pairs):
-            places.setdefault(query, []).append(place)
-        scores = [0.0] * len(text_pairs)
-        for query, asked in places.items():
-            for document in self._reranker.rerank(query, [text_pairs[it][1] for it in asked]):
-                scores[asked[document.index]] = float(document.score)
-        return scores
+        if not isinstance(self._reranker, PairScorer):
+            raise ConfigurationError(
+                f"reranker must have score_pairs(), got {type(self._reranker).__name__}"
+            )
+        return list(map(float, self._reranker.score_pairs(text_pairs)))
 
 
 def _given(documents: Sequence[Document], query: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
 
     @contextmanager
     def _reported(self, query: str, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:
-        """Tell instrumentation and callbacks that reranking starts and, come what may, ends.
+        """Tell instrumentation and callbacks that reranking starts and, whatever happens, ends.
 
         :returns: the list to put the kept nodes in; what it holds at the end is reported.
         """

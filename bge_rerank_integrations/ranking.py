@@ -3,11 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, overload, runtime_checkable
 
-from bge_rerank_integrations.errors import ConfigurationError, NonFiniteScoreError
+from bge_rerank_integrations.checks import is_finite, is_int, require
+from bge_rerank_integrations.errors import NonFiniteScoreError
+
+
+class Scores(list[float]):
+    """Scores of a call's documents (or pairs) in input order, on the scale that was asked for.
+
+    :param scores: one a document.
+    :param logits: what the model said of each document, before its activation: scores of 1.0 may
+        hide different logits, so rankings are made from these.
+    :param total_tokens: tokens that the model read for this call, special tokens included.
+    :param model: the model that scored them.
+    """
+
+    def __init__(
+        self,
+        scores: Iterable[float] = (),
+        logits: Sequence[float] = (),
+        total_tokens: int = 0,
+        model: str = "",
+    ) -> None:
+        super().__init__(scores)
+        self.logits = logits
+        self.total_tokens = total_tokens
+        self.model = model
+
+    @classmethod
+    def from_logits(
+        cls, logits: Sequence[float], *, normalize: bool, total_tokens: int = 0, model: str = ""
+    ) -> Scores:
+        """Report logits, or their sigmoids.
+
+        :raises NonFiniteScoreError: naming the first document whose logit is NaN or infinite.
+        """
+        for index, logit in enumerate(logits):
+            if not math.isfinite(logit):
+                raise NonFiniteScoreError(index, float(logit))
+        scores = [sigmoid(logit) if normalize else float(logit) for logit in logits]
+        return cls(scores, logits, total_tokens, model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +117,51 @@ class Reranker(Protocol):
         ...
 
 
+@runtime_checkable
+class PairScorer(Protocol):
+    """What a LangChain cross-encoder needs: an engine, a remote client or a test's fake."""
+
+    def score_pairs(self, pairs: Iterable[Sequence[str]]) -> Sequence[float]:
+        """Score (query, document) pairs, in input order."""
+        ...
+
+
 def check_selection(top_n: int | None, score_threshold: float | None) -> None:
-    """Refuse a ``top_n`` or ``score_threshold`` that has no meaning.
+    """Check what a caller wants to keep.
 
     :raises ConfigurationError: if ``top_n`` is not None or an int of at least 1, or
         ``score_threshold`` is not None or a finite number.
     """
-    if top_n is not None and (not _is_int(top_n) or top_n < 1):
-        raise ConfigurationError(f"top_n must be None or an int of at least 1, got {top_n!r}")
-    if score_threshold is not None and not _is_finite_number(score_threshold):
-        raise ConfigurationError(
-            f"score_threshold must be None or a finite number, got {score_threshold!r}"
-        )
+    require(top_n is None or is_int(top_n, 1), "top_n", "None or an int of at least 1", top_n)
+    is_threshold = score_threshold is None or is_finite(score_threshold)
+    require(is_threshold, "score_threshold", "None or a finite number", score_threshold)
+
+
+def rank(
+    scores: Scores,
+    *,
+    top_n: int | None = None,
+    score_threshold: float | None = None,
+    ties: Sequence[int] | None = None,
+) -> Ranking:
+    """Order documents by logit, best first.
+
+    :param scores: one per document, in input order.
+    :param top_n: how many to keep; None keeps all.
+    :param score_threshold: keep ``score >= score_threshold``, on the scale reported.
+    :param ties: the order of documents with equal logits, as indices; None keeps the input order.
+    :raises ConfigurationError: see :func:`check_selection`.
+    """
+    check_selection(top_n, score_threshold)
+    order = sorted(
+        range(len(scores)) if ties is None else ties, key=lambda index: -scores.logits[index]
+    )
+    kept = tuple(
+        RankedDocument(index, scores[index])
+        for index in order[:top_n]
+        if score_threshold is None or scores[index] >= score_threshold
+    )
+    return Ranking(kept, scores.total_tokens, scores.model)
 
 
 def sigmoid(logit: float) -> float:
@@ -99,48 +170,3 @@ def sigmoid(logit: float) -> float:
         return 1.0 / (1.0 + math.exp(-logit))
     odds = math.exp(logit)
     return odds / (1.0 + odds)
-
-
-def to_scores(logits: Sequence[float], *, normalize: bool) -> list[float]:
-    """Turn logits into scores, in input order.
-
-    :param normalize: apply the sigmoid.
-    :raises NonFiniteScoreError: naming the first document whose logit is NaN or infinite.
-    """
-    for index, logit in enumerate(logits):
-        if not math.isfinite(logit):
-            raise NonFiniteScoreError(index, float(logit))
-    return [sigmoid(logit) if normalize else float(logit) for logit in logits]
-
-
-def rank(
-    logits: Sequence[float],
-    *,
-    top_n: int | None = None,
-    score_threshold: float | None = None,
-    normalize: bool = True,
-) -> tuple[RankedDocument, ...]:
-    """Order documents by logit, best first; ties keep the input order.
-
-    :param logits: one per document, in input order.
-    :param top_n: how many to keep; None keeps all.
-    :param score_threshold: keep ``score >= score_threshold``, on the scale reported.
-    :param normalize: report sigmoid(logit) instead of the logit; the order is the logits'.
-    :raises ConfigurationError: see :func:`check_selection`.
-    :raises NonFiniteScoreError: if a logit is NaN or infinite.
-    """
-    check_selection(top_n, score_threshold)
-    scores = to_scores(logits, normalize=normalize)
-    order = sorted(range(len(logits)), key=lambda index: -logits[index])
-    ranked = (RankedDocument(index, scores[index]) for index in order[:top_n])
-    if score_threshold is None:
-        return tuple(ranked)
-    return tuple(document for document in ranked if document.score >= score_threshold)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

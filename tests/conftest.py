@@ -19,7 +19,7 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -68,7 +68,7 @@ def distilbert(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def engine(xlmr: str) -> Iterator[RerankEngine]:
     """An engine on the tiny encoder, in float32, with logits for scores."""
-    with RerankEngine(EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")) as engine:
+    with RerankEngine(xlmr, dtype="float32", normalize=False, device="cpu") as engine:
         yield engine
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bge_rerank_integrations.engine.scorers import transfer
+from bge_rerank_integrations.engine.scorers import packing
 
 CUDA = torch.device("cuda:0")
 
@@ -25,7 +25,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # these ask for a driver before they ask what kind of tensor it is
     monkeypatch.setattr(torch.Tensor, "__getitem__", _index)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr(transfer, "_PendingArray", lambda logits: logits)
+    monkeypatch.setattr(packing, "_PendingArray", lambda logits: logits)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from bge_rerank_integrations.ranking import Ranking, rank
+import pytest
+
+import bge_rerank_integrations
+from bge_rerank_integrations.ranking import Ranking, Scores, rank
+from bge_rerank_integrations.settings import CallOptions, EngineConfig, split_settings
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class FakeReranker:
         self.model = model
         self.error = error
         self.calls: list[Call] = []
+        self.pair_calls: list[tuple[tuple[str, ...], ...]] = []
 
     def rerank(
         self,
@@ -57,6 +63,11 @@ class FakeReranker:
         await asyncio.sleep(0)
         return self._answer("arerank", query, documents, top_n, score_threshold)
 
+    def score_pairs(self, pairs: Iterable[Sequence[str]]) -> Scores:
+        given = tuple(tuple(pair) for pair in pairs)
+        self.pair_calls.append(given)
+        return self._scores(given)
+
     def _answer(
         self,
         method: str,
@@ -67,12 +78,33 @@ class FakeReranker:
     ) -> Ranking:
         thread = threading.get_ident()
         self.calls.append(Call(method, query, tuple(documents), top_n, score_threshold, thread))
+        scores = self._scores([(query, document) for document in documents])
+        return rank(scores, top_n=top_n, score_threshold=score_threshold)
+
+    def _scores(self, pairs: Sequence[Sequence[str]]) -> Scores:
         if self.error is not None:
             raise self.error
-        asked = _words(query)
-        logits = [float(len(asked & _words(document)) - 2) for document in documents]
-        ranked = rank(logits, top_n=top_n, score_threshold=score_threshold)
-        return Ranking(ranked, total_tokens=len(documents), model=self.model)
+        logits = [float(len(_words(query) & _words(document)) - 2) for query, document in pairs]
+        return Scores.from_logits(logits, normalize=True, total_tokens=len(pairs), model=self.model)
+
+
+class FakeEngines:
+    """Stands where the engine class is, and remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.reranker = FakeReranker()
+        self.asked: tuple[EngineConfig, CallOptions] | None = None
+
+    def shared(self, model: str, **settings: Any) -> FakeReranker:
+        self.asked = split_settings(model, settings)
+        return self.reranker
+
+    @classmethod
+    def installed(cls, monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
+        """Put one where commands find the engine class."""
+        engines = cls()
+        monkeypatch.setattr(bge_rerank_integrations, "RerankEngine", engines, raising=False)
+        return engines
 
 
 def _words(text: str) -> set[str]:

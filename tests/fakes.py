@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,20 +17,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.loading.model import LoadedModel, load
-from bge_rerank_integrations.engine.scheduling.scheduler import Tokenize
 from bge_rerank_integrations.engine.scorers import Logits, Scorer
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.settings import CallOptions, split_settings
 
 _ENGINE = "bge_rerank_integrations.engine"
 # what tests patch: EngineConfig → LoadedModel, as an engine calls it
-LOAD = f"{_ENGINE}.running_model.load"
+LOAD = f"{_ENGINE}.registry.load"
 # the hub's download, as the loading of a checkpoint calls it
-DOWNLOAD = f"{_ENGINE}.loading.hub.snapshot_download"
+DOWNLOAD = "huggingface_hub.snapshot_download"
 # pairs that the tokenizer takes at one time, and seconds that close() waits for a forward pass
 TOKENIZE_PAIRS = f"{_ENGINE}.scheduling.scheduler._TOKENIZE_PAIRS"
 CLOSE_TIMEOUT_S = f"{_ENGINE}.scheduling.scheduler._CLOSE_TIMEOUT_S"
+
+Tokenize = Callable[[Sequence[tuple[str, str]]], list[list[TokenSequence]]]
 
 # a fixture: fake_engine, closed after the test
 MakeEngine = Callable[..., RerankEngine]
@@ -41,21 +43,21 @@ def digest(query: str, document: str) -> float:
     return float(zlib.crc32(f"{query}\0{document}".encode()) % 2**24)
 
 
-def tokenize(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+def tokenize(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
     """One sequence a pair: its digest, then one token a character."""
     sequences = []
     for query, document in pairs:
         ids = np.array([int(digest(query, document)), *map(ord, document)], dtype=np.int32)
-        sequences.append([TokenizedPair(ids, 1, len(ids))])
+        sequences.append([TokenSequence(ids, 1, len(ids))])
     return sequences
 
 
-def digests(batch: Sequence[TokenizedPair]) -> Logits:
+def digests(batch: Sequence[TokenSequence]) -> Logits:
     """The digests that :func:`tokenize` put first, as logits `(n, 1)`."""
     return np.array([[pair.ids[0]] for pair in batch], dtype=np.float32)
 
 
-def text_of(pair: TokenizedPair) -> str:
+def text_of(pair: TokenSequence) -> str:
     """The document that :func:`tokenize` read."""
     return "".join(map(chr, pair.ids[1:]))
 
@@ -63,7 +65,7 @@ def text_of(pair: TokenizedPair) -> str:
 class Deferred:
     """Logits that a device is still computing, as a scorer on CUDA answers."""
 
-    def __init__(self, events: list[str], batch: Sequence[TokenizedPair]) -> None:
+    def __init__(self, events: list[str], batch: Sequence[TokenSequence]) -> None:
         self._events, self._batch = events, batch
         self._note("start")
 
@@ -85,7 +87,7 @@ class FakeScorer:
 
     def __init__(
         self,
-        answer: Callable[[Sequence[TokenizedPair]], npt.ArrayLike] = digests,
+        answer: Callable[[Sequence[TokenSequence]], npt.ArrayLike] = digests,
         *,
         padded: bool = False,
         gate: threading.Event | None = None,
@@ -96,7 +98,7 @@ class FakeScorer:
         self.gate = gate
         self._answer = answer
 
-    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
+    def score(self, batch: Sequence[TokenSequence]) -> npt.ArrayLike:
         self.batches.append([len(pair) for pair in batch])
         self.entered.set()
         if self.gate is not None:
@@ -114,7 +116,7 @@ class HeldTokenizer:
         self.is_held = threading.Event()
         self.release = threading.Event()
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         if any(document == "hold" for _, document in pairs):
             self.is_held.set()
             assert self.release.wait(20)
@@ -122,14 +124,22 @@ class HeldTokenizer:
 
 
 class FakeTokenizer:
-    """What an engine needs of a tokenizer, round a function."""
+    """What an engine needs of a tokenizer, around a function."""
 
-    texts = SimpleNamespace(hits=0, misses=0)
+    cache = SimpleNamespace(hits=0, misses=0)
 
     def __init__(self, tokenize: Tokenize = tokenize) -> None:
         self._tokenize = tokenize
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def max_length(self, options: CallOptions) -> int:
+        return options.max_length
+
+    def layout(self, options: CallOptions) -> CallOptions:
+        return options
+
+    def __call__(
+        self, pairs: Sequence[tuple[str, str]], layout: CallOptions
+    ) -> list[list[TokenSequence]]:
         return self._tokenize(pairs)
 
 
@@ -144,7 +154,6 @@ def fake_model(
         is_layerwise=False,
         devices=(torch.device("cpu"),),
         dtype=torch.float32,
-        max_length=512,
         max_batch_tokens=max_batch_tokens,
     )
 
@@ -157,7 +166,8 @@ def fake_engine(
 ) -> RerankEngine:
     """An engine over fake scorers, one a replica; its scores are the fakes' logits."""
     model = fake_model(*scorers, tokenize=tokenize, max_batch_tokens=max_batch_tokens)
-    return RerankEngine.on(model, EngineConfig("fake", normalize=False, **settings))
+    config, options = split_settings("fake", {"normalize": False, **settings})
+    return RerankEngine.on(model, config, **asdict(options))
 
 
 class RecordingScorer:
@@ -165,21 +175,22 @@ class RecordingScorer:
 
     def __init__(self, scorer: Scorer) -> None:
         self.padded = scorer.padded
-        self.batches: list[list[TokenizedPair]] = []
+        self.batches: list[list[TokenSequence]] = []
         self._scorer = scorer
 
-    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
+    def score(self, batch: Sequence[TokenSequence]) -> npt.ArrayLike:
         self.batches.append(list(batch))
         return self._scorer.score(batch)
 
     @property
-    def sequences(self) -> list[TokenizedPair]:
+    def sequences(self) -> list[TokenSequence]:
         """The sequences of all batches."""
         return [sequence for batch in self.batches for sequence in batch]
 
 
-def recorded_engine(config: EngineConfig) -> tuple[RerankEngine, RecordingScorer]:
+def recorded_engine(model: str, **settings: Any) -> tuple[RerankEngine, RecordingScorer]:
     """An engine on a real model, and what its scorer is given."""
-    model = load(config)
-    scorer = RecordingScorer(model.scorers[0])
-    return RerankEngine.on(replace(model, scorers=(scorer,)), config), scorer
+    config, options = split_settings(model, settings)
+    loaded = load(config)
+    scorer = RecordingScorer(loaded.scorers[0])
+    return RerankEngine.on(replace(loaded, scorers=(scorer,)), config, **asdict(options)), scorer

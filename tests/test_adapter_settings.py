@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from fake_reranker import FakeReranker
@@ -20,7 +20,13 @@ from pydantic import ValidationError
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
 from bge_rerank_integrations.errors import ModelLoadError
-from bge_rerank_integrations.settings import EngineConfig
+from bge_rerank_integrations.settings import (
+    SETTINGS,
+    CallOptions,
+    EngineConfig,
+    default_of,
+    description_of,
+)
 
 
 class Component(RerankSettings):
@@ -45,21 +51,33 @@ def shared(xlmr: str) -> Iterator[RerankEngine]:
         yield engine
 
 
-def test_every_engine_setting_is_a_field_with_the_engines_default() -> None:
+def test_every_setting_is_a_field_as_it_is_declared() -> None:
     shown = {
-        name: field.default
+        name: (field.default, field.description)
         for name, field in EngineSettings.model_fields.items()
         if name != "reranker"
     }
 
-    assert shown == asdict(EngineConfig())
+    assert shown == {name: (default_of(name), description_of(name)) for name in SETTINGS}
+    types = get_type_hints(EngineConfig) | get_type_hints(CallOptions)
+    shown_types = get_type_hints(EngineSettings)
+    assert {name: shown_types[name] for name in SETTINGS} == types
 
 
 def test_equal_settings_share_one_engine(shared: RerankEngine, xlmr: str) -> None:
     first = Component(model=xlmr, max_length=64, top_n=1)
     second = Component(model=xlmr, max_length=64, score_threshold=0.5)
 
-    assert first.engine is second.engine is shared
+    assert first.engine == second.engine == shared
+
+
+def test_components_with_other_options_share_the_model(shared: RerankEngine, xlmr: str) -> None:
+    other = Component(model=xlmr, max_length=32, normalize=False, timeout_s=20.0)
+
+    assert other.engine != shared
+    assert other.engine == shared.with_options(max_length=32, normalize=False, timeout_s=20.0)
+    [score] = [kept.score for kept in other.engine.rerank("query", ["document"])]
+    assert score == shared.score("query", ["document"], max_length=32, normalize=False)[0]
 
 
 def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
@@ -90,6 +108,11 @@ def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
         ("long_documents", "summarise"),
         ("max_queued_pairs", 0),
         ("queue_timeout_s", -1.0),
+        ("instruction", ""),
+        ("max_document_tokens", 0),
+        ("timeout_s", "soon"),
+        ("compress_ratio", 3),
+        ("cutoff_layers", [0]),
         ("batch_size", 32),
     ],
 )
@@ -132,6 +155,8 @@ def test_a_ready_engine_shows_its_settings(shared: RerankEngine, xlmr: str) -> N
     assert component.engine is shared
     assert component.engine_config == shared.config
     assert (component.model, component.max_length) == (xlmr, 64)
+    settings = asdict(shared.config) | asdict(shared.options)
+    assert {name: getattr(component, name) for name in SETTINGS} == settings
 
 
 def test_any_other_reranker_shows_its_model() -> None:
@@ -152,13 +177,16 @@ def test_a_ready_reranker_needs_no_torch() -> None:
 
 
 def test_settings_that_agree_with_the_reranker_are_accepted(shared: RerankEngine) -> None:
-    settings = asdict(shared.config)
+    settings = asdict(shared.config) | asdict(shared.options)
 
     assert Component(reranker=shared, **settings).engine is shared
     assert Component(reranker=FakeReranker(model="remote"), model="remote").model == "remote"
 
 
-@pytest.mark.parametrize(("setting", "value"), [("model", "other"), ("dtype", "float32")])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("model", "other"), ("dtype", "float32"), ("instruction", "Which is best?")],
+)
 def test_settings_that_contradict_the_reranker_are_refused(setting: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=f"got both reranker= and {setting}="):
         Component(reranker=FakeReranker(), **{setting: value})
@@ -207,9 +235,19 @@ def test_a_copy_with_another_setting_finds_its_own_engine(shared: RerankEngine, 
 
     changed = component.model_copy(update={"max_length": 32})
 
-    assert component.engine is shared
-    assert changed.engine.config.max_length == 32
-    changed.engine.close()
+    assert component.engine == shared
+    assert changed.engine == shared.with_options(max_length=32)
+    assert changed.engine.max_length == changed.max_length == 32
+
+
+def test_a_copy_of_another_config_finds_its_own_model(shared: RerankEngine, xlmr: str) -> None:
+    component = Component(model=xlmr, max_length=64)
+
+    changed = component.model_copy(update={"max_queued_pairs": 7})
+
+    with changed.engine as engine:
+        assert engine.config.max_queued_pairs == changed.max_queued_pairs == 7
+    assert component.engine.is_alive
 
 
 def test_a_copy_with_another_reranker_shows_its_model() -> None:
@@ -226,4 +264,4 @@ def test_pickle_finds_the_same_engine(shared: RerankEngine, xlmr: str) -> None:
     restored = pickle.loads(pickle.dumps(component))
 
     assert restored == component
-    assert restored.engine is shared
+    assert restored.engine == shared

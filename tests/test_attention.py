@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scorers import attention, flash_attention
 from bge_rerank_integrations.engine.scorers.attention import packed_attention
 from bge_rerank_integrations.engine.scorers.packing import Packing
@@ -34,7 +34,7 @@ def naive(
 def test_each_sequence_attends_to_itself_only(causal: bool, key_heads: int) -> None:
     torch.manual_seed(0)
     lengths = [5, 5, 1, 7, 5]
-    packing = Packing.of(lengths, CPU)
+    packing = Packing.from_lengths(lengths, CPU)
     query = torch.randn(sum(lengths), 4, 8)
     key, value = torch.randn(2, sum(lengths), key_heads, 8)
     packed = packed_attention(query, key, value, packing, packing, scale=0.3, causal=causal)
@@ -45,7 +45,7 @@ def test_each_sequence_attends_to_itself_only(causal: bool, key_heads: int) -> N
 
 def test_queries_may_be_fewer_than_keys() -> None:
     torch.manual_seed(0)
-    keys, firsts = Packing.of([4, 4, 2], CPU), Packing.of([1, 1, 1], CPU)
+    keys, firsts = Packing.from_lengths([4, 4, 2], CPU), Packing.from_lengths([1, 1, 1], CPU)
     query = torch.randn(10, 2, 8)
     key, value = torch.randn(2, 10, 2, 8)
     whole = packed_attention(query, key, value, keys, keys, scale=1.0)
@@ -59,7 +59,7 @@ def test_bfloat16_products_agree_with_the_formula(size: float) -> None:
     """Also where attention scores are so large that their exponentials overflow."""
     torch.manual_seed(0)
     lengths = [70, 70, 130, 5, 48]
-    packing = Packing.of(lengths, CPU)
+    packing = Packing.from_lengths(lengths, CPU)
     query, key, value = torch.randn(3, sum(lengths), 4, 64).bfloat16()
     query = query * size
     packed = packed_attention(query, key, value, packing, packing, scale=0.125)
@@ -84,7 +84,7 @@ def test_few_different_shapes_reach_the_products(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(torch, "baddbmm", counting)
     for length in range(48, 176):
-        packing = Packing.of([length] * (length % 3 + 1), CPU)
+        packing = Packing.from_lengths([length] * (length % 3 + 1), CPU)
         states = torch.randn(3, packing.starts[-1], 2, 64).bfloat16()
         packed_attention(*states, packing, packing, scale=0.125)
     assert shapes == {torch.Size([2, length, 64]) for length in range(48, 177, 16)}
@@ -141,10 +141,10 @@ def test_scores_by_the_flash_kernels_path(model: str, monkeypatch: pytest.Monkey
     """An encoder, a decoder with grouped heads, and one whose sequences get shorter."""
     folder = str(Path(__file__).parent / "golden" / model)
     documents = ["short", "a passage of some more words than the other", "one " * 60]
-    with RerankEngine(EngineConfig(folder, device="cpu", dtype="float32")) as engine:
+    with RerankEngine(folder, device="cpu", dtype="float32") as engine:
         scores = engine.score("a query", documents)
     monkeypatch.undo()
-    with RerankEngine(EngineConfig(folder, device="cpu", dtype="float32")) as engine:
+    with RerankEngine(folder, device="cpu", dtype="float32") as engine:
         np.testing.assert_allclose(scores, engine.score("a query", documents), rtol=0, atol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_scores_by_the_flash_kernels_path(model: str, monkeypatch: pytest.Monkey
 def test_the_flash_kernel_agrees(causal: bool, key_heads: int) -> None:
     torch.manual_seed(0)
     lengths = [130, 5, 64, 1]
-    packing = Packing.of(lengths, torch.device("cuda"))
+    packing = Packing.from_lengths(lengths, torch.device("cuda"))
     query = torch.randn(sum(lengths), 4, 64)
     key, value = torch.randn(2, sum(lengths), key_heads, 64)
     half = [t.to("cuda", torch.bfloat16) for t in (query, key, value)]

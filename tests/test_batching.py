@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bge_rerank_integrations.engine.scheduling.batching import plan_batches
+from bge_rerank_integrations.engine.scheduling.worker import plan_batches
 
 LENGTHS = st.lists(st.integers(1, 200), max_size=60)
 BUDGETS = st.integers(1, 500)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ class Scorer:
         self.seen: list[Sequence[str]] = []
         self._stop_after = stop_after
 
-    def score_pairs(self, pairs: Sequence[Sequence[str]]) -> list[float]:
-        if len(self.seen) + len(pairs) > self._stop_after:
+    def score_pairs(self, pairs: Iterable[Sequence[str]]) -> list[float]:
+        given = list(pairs)
+        if len(self.seen) + len(given) > self._stop_after:
             raise KeyboardInterrupt
-        self.seen += pairs
-        return [float(document.split()[-1]) for _, document in pairs]
+        self.seen += given
+        return [float(document.split()[-1]) for _, document in given]
 
 
 @pytest.fixture(autouse=True)
@@ -185,13 +186,18 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_batches_of_a_dataset_are_scored(xlmr: str, engine: RerankEngine) -> None:
-    config = EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")
-    batch = {
-        "query": np.array(["q", "q"], dtype=object),
-        "passage": np.array(["a", "b"], dtype=object),
-    }
-    scored = RerankBatch(config, document="passage", score="s")(batch)
-    assert scored["s"].tolist() == pytest.approx(engine.score("q", ["a", "b"]), abs=1e-6)
+    settings: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+    documents = ["a", "panda " * 40]
+    options: dict[str, Any] = {"normalize": False, "max_length": 32}
+    for model, given in ((xlmr, settings | options), (EngineConfig(xlmr, **settings), options)):
+        batch = {
+            "query": np.array(["q", "q"], dtype=object),
+            "passage": np.array(documents, dtype=object),
+        }
+        scored = RerankBatch(model, document="passage", score="s", **given)(batch)
+        expected = engine.score("q", documents, **options)
+        assert scored["s"].tolist() == pytest.approx(expected, abs=1e-6)
+    assert engine.score("q", documents)[1] != pytest.approx(expected[1], abs=1e-6)
 
 
 def test_the_command_survives_a_kill(tmp_path: Path, xlmr: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.cli.app import app
+from bge_rerank_integrations.settings import SETTINGS, default_of, description_of
 
 XLMR = str(Path(__file__).parent / "golden" / "xlmr")
 MAIN = "from bge_rerank_integrations.cli import main; main()"
@@ -75,10 +77,63 @@ def test_a_model_out_of_reach_is_one_line_that_names_the_built_in_one(tmp_path: 
     assert done.stderr.count("\n") == 1
 
 
-def test_a_setting_that_cannot_work_is_a_usage_error(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["rerank", "q", "a.txt", "--dtype", "int8"])
+@pytest.mark.parametrize(
+    ("command", "others"),
+    [
+        # others: told by another option, chosen by the command, or named by each request
+        ("rerank", {"normalize"}),
+        ("bench", {"dtype", "max_batch_tokens"}),
+        ("serve", {"normalize", "timeout_s"}),
+    ],
+)
+def test_every_setting_is_an_option_as_it_is_declared(
+    monkeypatch: pytest.MonkeyPatch, command: str, others: set[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    lines = CliRunner().invoke(app, [command, "--help"]).output.splitlines()
+    options = {found[1]: line for line in lines if (found := re.match(r"\W*--([a-z-]+)", line))}
+    for setting in SETTINGS:
+        shown = options.get(setting.replace("_", "-"), "")
+        assert (description_of(setting) in shown) == (setting not in others)
+        if setting not in {"model", *others}:
+            assert f"[default: ({str(default_of(setting)).lower()})]" in shown
+
+
+COMMANDS = [["rerank", "q", "a.txt"], ["serve"], ["bench"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_length", "two"),
+        ("max_length", "8"),
+        ("query_max_length", "512"),
+        ("device", "gpu"),
+        ("cutoff_layers", "8,"),
+        ("compress_ratio", "3"),
+        ("long_documents", "summarize"),
+        ("local_files_only", "yes"),
+        ("instruction", " "),
+        ("queue_timeout_s", "-1"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_a_usage_error(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    setting: str,
+    value: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("one", encoding="utf-8")
+    result = CliRunner().invoke(app, [*command, f"--{setting.replace('_', '-')}={value}"])
     assert result.exit_code == 2
-    assert "error: dtype must be one of" in result.stderr
+    assert result.stderr.startswith(f"error: {setting} must be ")
+    assert f"{value}" in result.stderr
+    assert result.stderr.count("\n") == 1
     assert result.stdout == ""
 
 

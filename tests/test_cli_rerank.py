@@ -8,34 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_reranker import FakeReranker
+from fake_reranker import FakeEngines
 from typer.testing import CliRunner, Result
 
-import bge_rerank_integrations
 from bge_rerank_integrations import EngineConfig, InputError, RerankEngine
 from bge_rerank_integrations.cli.app import app
+from bge_rerank_integrations.settings import CallOptions
 
 PASSAGES = "Bananas are yellow.\n\nBerlin is in Germany.\nThe capital of Germany [is] Berlin.\n"
 QUERY = "the capital of Germany"
 
 
-class FakeEngines:
-    """Stands where the engine class is, and remembers what was asked for."""
-
-    def __init__(self) -> None:
-        self.reranker = FakeReranker()
-        self.config: EngineConfig | None = None
-
-    def shared(self, config: EngineConfig) -> FakeReranker:
-        self.config = config
-        return self.reranker
-
-
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
-    engines = FakeEngines()
-    monkeypatch.setattr(bge_rerank_integrations, "RerankEngine", engines, raising=False)
-    return engines
+    return FakeEngines.installed(monkeypatch)
 
 
 @pytest.fixture
@@ -108,9 +94,17 @@ def test_json_shows_the_ids_and_titles_that_lines_have(engines: FakeEngines, rer
 
 def test_the_settings_reach_the_engine(engines: FakeEngines, rerank) -> None:
     options = ["--model", "m/n", "--max-length", "64", "--device", "cuda:1", "--dtype", "float16"]
+    options += ["--cutoff-layers", "16,8", "--instruction", "Is it so?", "--local-files-only=true"]
     rerank("q", "a.txt", *options, "--raw", "--top-n", "2", "--score-threshold", "0.5")
-    assert engines.config == EngineConfig(
-        "m/n", max_length=64, device="cuda:1", dtype="float16", normalize=False
+    assert engines.asked == (
+        EngineConfig(
+            "m/n",
+            device="cuda:1",
+            dtype="float16",
+            cutoff_layers=(8, 16),
+            local_files_only=True,
+        ),
+        CallOptions(max_length=64, instruction="Is it so?", normalize=False),
     )
     call = engines.reranker.calls[0]
     assert (call.query, call.top_n, call.score_threshold) == ("q", 2, 0.5)
@@ -118,7 +112,7 @@ def test_the_settings_reach_the_engine(engines: FakeEngines, rerank) -> None:
 
 def test_the_built_in_model_is_the_default(engines: FakeEngines, rerank) -> None:
     rerank("q", "a.txt")
-    assert engines.config == EngineConfig("tiny")
+    assert engines.asked == (EngineConfig("tiny"), CallOptions())
 
 
 def test_no_passages_is_no_output(engines: FakeEngines, rerank) -> None:
@@ -131,7 +125,7 @@ def test_files_are_read_before_the_model_is_loaded(engines: FakeEngines, rerank)
     result = rerank("q", "a.txt", "missing.txt")
     assert result.exit_code == 1
     assert result.stderr == "error: missing.txt: No such file or directory\n"
-    assert engines.config is None
+    assert engines.asked is None
 
 
 @pytest.mark.parametrize(("index", "place"), [(None, "QUERY"), (1, "a.txt:3")])
@@ -152,6 +146,7 @@ def test_arguments_that_cannot_work_are_usage_errors(
 ) -> None:
     result = rerank(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
+    assert engines.asked is None
 
 
 def test_scores_are_the_engine_s_own(rerank, xlmr: str, engine: RerankEngine) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 import uvicorn
+from fake_reranker import FakeEngines
 from typer.testing import CliRunner, Result
 
+from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.cli.app import app
+from bge_rerank_integrations.settings import CallOptions
 
 WARNING = "may be reached by others, and no key is asked for"
 
@@ -27,6 +31,48 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[uvicorn.Config]:
 def serve(started: list[uvicorn.Config], monkeypatch: pytest.MonkeyPatch) -> Serve:
     monkeypatch.delenv("BGE_RERANK_API_KEY", raising=False)
     return lambda *arguments, **given: CliRunner().invoke(app, ["serve", *arguments], **given)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
+    return FakeEngines.installed(monkeypatch)
+
+
+def asked_by(config: uvicorn.Config, engines: FakeEngines) -> tuple[EngineConfig, CallOptions]:
+    """What the application of a server asks of its engine when it starts."""
+
+    async def start() -> None:
+        async with config.app.router.lifespan_context(config.app):  # type: ignore[union-attr]
+            while engines.asked is None:
+                await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(start(), 20))
+    assert engines.asked is not None
+    return engines.asked
+
+
+def test_the_settings_reach_the_engine(
+    serve: Serve, started: list[uvicorn.Config], engines: FakeEngines
+) -> None:
+    options = ["--model", "m/n", "--cutoff-layers", "8,16", "--compress-ratio", "2"]
+    options += ["--instruction", "Is it so?", "--long-documents", "window", "--device", "cpu,cpu"]
+    assert serve(*options, "--max-document-tokens", "100").exit_code == 0
+    assert asked_by(started[0], engines) == (
+        EngineConfig("m/n", device=("cpu", "cpu"), cutoff_layers=(8, 16), compress_ratio=2),
+        CallOptions(long_documents="window", instruction="Is it so?", max_document_tokens=100),
+    )
+
+
+def test_the_environment_has_what_the_command_line_leaves_out(
+    serve: Serve, started: list[uvicorn.Config], engines: FakeEngines
+) -> None:
+    environment = {"BGE_RERANK_MAX_LENGTH": "64", "BGE_RERANK_DTYPE": "float16"}
+    assert serve("--dtype", "float32", env=environment).exit_code == 0
+    expected = (EngineConfig("tiny", dtype="float32"), CallOptions(max_length=64))
+    assert asked_by(started[0], engines) == expected
+    result = serve(env={"BGE_RERANK_MAX_LENGTH": "two"})
+    assert (result.exit_code, len(started)) == (2, 1)
+    assert result.stderr.startswith("error: max_length must be an int of at least 16, got 'two'")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "2001:db8::1", "example.org"])

@@ -20,12 +20,12 @@ from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.engine.scorers import attention, flash_attention
 from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer
 from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
-from bge_rerank_integrations.engine.scorers.encoder_shape import EncoderShape
-from bge_rerank_integrations.engine.scorers.parameters import Parameters
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+from bge_rerank_integrations.engine.scorers.encoder_config import EncoderConfig
+from bge_rerank_integrations.engine.scorers.weights import Weights
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
 GOLDEN = Path(__file__).parent / "golden"
-BATCH = [TokenizedPair(np.arange(5, 5 + n, dtype=np.int32), 4, n - 2) for n in (12, 30, 7)]
+BATCH = [TokenSequence(np.arange(5, 5 + n, dtype=np.int32), 4, n - 2) for n in (12, 30, 7)]
 
 pytestmark = pytest.mark.skipif(
     not flash_attention.IS_COMPLETE, reason="an older torch: no kernel for packed sequences"
@@ -54,11 +54,11 @@ def answer_of(scorer: Any) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_an_encoder(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(str(files("bge_rerank_integrations") / "models" / "tiny"))
-    shape = EncoderShape.of(json.loads((folder / "config.json").read_text()))
+    shape = EncoderConfig.from_config(json.loads((folder / "config.json").read_text()))
     stored = OnlyShapes(folder)
     assert shape.hidden_size == 32 * shape.num_attention_heads  # the flash kernel takes these
     with fake_cuda(monkeypatch):
-        logits = answer_of(EncoderScorer(Parameters(stored, CUDA, dtype), shape, 0))
+        logits = answer_of(EncoderScorer(Weights(stored, CUDA, dtype), shape, 0))
     assert (logits.device, logits.dtype, logits.shape) == (CUDA, torch.float32, (3, 1))
 
 

@@ -111,9 +111,9 @@ def last_logits(folder: str, ids: list[list[int]], answer: str, counter: str) ->
     return [(row[yes] - row[no]).item() for row in rows]
 
 
-@pytest.mark.parametrize("prompt", [None, "Find the passage about bears"])
+@pytest.mark.parametrize("instruction", [None, "Find the passage about bears"])
 @pytest.mark.parametrize("max_length", [512, 160])
-def test_qwen3_reranker(qwen3: str, prompt: str | None, max_length: int) -> None:
+def test_qwen3_reranker(qwen3: str, instruction: str | None, max_length: int) -> None:
     """The model card's recipe: one text between a fixed prefix and suffix, cut at max_length."""
     encode = Tokenizer.from_file(f"{qwen3}/tokenizer.json").encode
     prefix = encode(
@@ -122,25 +122,31 @@ def test_qwen3_reranker(qwen3: str, prompt: str | None, max_length: int) -> None
         "<|im_start|>user\n"
     ).ids
     suffix = encode("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n").ids
-    task = prompt or "Given a web search query, retrieve relevant passages that answer the query"
+    task = (
+        instruction or "Given a web search query, retrieve relevant passages that answer the query"
+    )
     room = max_length - len(prefix) - len(suffix)
     pairs = [*PAIRS, LONG]
     ids = [
         [*prefix, *encode(f"<Instruct>: {task}\n<Query>: {q}\n<Document>: {p}").ids[:room], *suffix]
         for q, p in pairs
     ]
-    config = EngineConfig(
-        qwen3, prompt=prompt, dtype="float32", device="cpu", normalize=False,
-        max_length=max_length, query_max_length=20,
-    )  # fmt: skip
-    with RerankEngine(config) as engine:
+    with RerankEngine(
+        qwen3,
+        instruction=instruction,
+        dtype="float32",
+        device="cpu",
+        normalize=False,
+        max_length=max_length,
+        query_max_length=20,
+    ) as engine:
         scores = engine.score_pairs(pairs)
     np.testing.assert_allclose(scores, last_logits(qwen3, ids, "yes", "no"), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("prompt", [None, "Find the passage about bears"])
+@pytest.mark.parametrize("instruction", [None, "Find the passage about bears"])
 @pytest.mark.parametrize("max_length", [512, 64])
-def test_mxbai_rerank_v2(qwen2: str, prompt: str | None, max_length: int) -> None:
+def test_mxbai_rerank_v2(qwen2: str, instruction: str | None, max_length: int) -> None:
     """mxbai-rerank's recipe: query and passage by themselves, the pair cut at max_length."""
     tokenizer = Tokenizer.from_file(f"{qwen2}/tokenizer.json")
 
@@ -160,14 +166,18 @@ def test_mxbai_rerank_v2(qwen2: str, prompt: str | None, max_length: int) -> Non
     pairs = [*PAIRS, LONG]
     ids = []
     for query, passage in pairs:
-        asked = f"instruction: {prompt}\nquery: {query}" if prompt else f"query: {query}"
+        asked = f"instruction: {instruction}\nquery: {query}" if instruction else f"query: {query}"
         head = encode(asked)[: max_length * 3 // 4]
         tail = [*encode("\n"), *encode(f"document: {passage}")[:max_length]]
         ids.append([*before, *head, *tail[: max_length - len(head)], *after])
-    config = EngineConfig(
-        qwen2, prompt=prompt, dtype="float32", device="cpu", normalize=False, max_length=max_length
-    )
-    with RerankEngine(config) as engine:
+    with RerankEngine(
+        qwen2,
+        instruction=instruction,
+        dtype="float32",
+        device="cpu",
+        normalize=False,
+        max_length=max_length,
+    ) as engine:
         scores = engine.score_pairs(pairs)
     np.testing.assert_allclose(scores, last_logits(qwen2, ids, "1", "0"), rtol=0, atol=1e-5)
 
@@ -180,7 +190,7 @@ def test_half_precision_equals_the_whole_model_in_half_precision(
     folder = str(GOLDEN / "gemma")
     pairs = [tuple(pair) for pair in reference["pairs"]]
     settings: Any = {"dtype": dtype, "device": "cpu", "normalize": False}
-    engine, scorer = recorded_engine(EngineConfig(folder, **settings))
+    engine, scorer = recorded_engine(folder, **settings)
     with engine:
         # one after the other: the sequences are recorded in the pairs' order
         scores = [engine.score_pairs([pair])[0] for pair in pairs]
@@ -194,21 +204,20 @@ def test_half_precision_equals_the_whole_model_in_half_precision(
     np.testing.assert_allclose(scores, whole, rtol=0, atol=noise + ulp)
 
 
-def test_a_prompt_changes_the_scores() -> None:
+def test_an_instruction_changes_the_scores() -> None:
     folder = str(GOLDEN / "gemma")
     plain, asked = (
-        RerankEngine(EngineConfig(folder, device="cpu", prompt=prompt))
-        for prompt in (None, "Is the passage about pandas?")
+        RerankEngine(folder, device="cpu", instruction=instruction)
+        for instruction in (None, "Is the passage about pandas?")
     )
     with plain, asked:
         assert plain.score("q", ["a"]) != asked.score("q", ["a"])
 
 
 def test_windows_of_a_decoder_begin_like_a_passage() -> None:
-    config = EngineConfig(
+    engine, scorer = recorded_engine(
         str(GOLDEN / "gemma"), device="cpu", max_length=64, long_documents="window"
     )
-    engine, scorer = recorded_engine(config)
     with engine:
         engine.score("who?", ["the panda"])
         engine.score("who?", ["the panda eats " * 100])
@@ -233,32 +242,35 @@ def test_texts_are_cut_at_a_sliding_window(
     settings: Any = {"device": "cpu", "dtype": "float32", "normalize": False}
     edit_json(folder / "config.json", sliding_window=150, use_sliding_window=True)
     with (
-        RerankEngine(EngineConfig(str(folder), **settings)) as engine,
-        RerankEngine(EngineConfig(whole, max_length=150, **settings)) as short,
+        RerankEngine(str(folder), **settings) as engine,
+        RerankEngine(whole, max_length=150, **settings) as short,
     ):
         assert "max_length is 150" in caplog.text
         assert engine.max_length == 150
         assert engine.score_pairs([LONG]) == short.score_pairs([LONG])
     edit_json(folder / "config.json", sliding_window=150, use_sliding_window=False)
-    with RerankEngine(EngineConfig(str(folder), max_length=200, device="cpu")) as engine:
+    with RerankEngine(str(folder), max_length=200, device="cpu") as engine:
         assert engine.max_length == 200
 
 
-def test_a_prompt_must_leave_room() -> None:
-    config = EngineConfig(str(GOLDEN / "gemma"), device="cpu", max_length=16, query_max_length=15)
-    with RerankEngine(config) as engine:
+def test_a_query_must_leave_room() -> None:
+    with RerankEngine(
+        str(GOLDEN / "gemma"), device="cpu", max_length=16, query_max_length=15
+    ) as engine:
         assert len(engine.score("a query " * 50, ["text"])) == 1
 
 
 def test_qwen3_with_too_short_a_length(qwen3: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"max_length must be at least \d+ with a prompt"):
-        RerankEngine(EngineConfig(qwen3, device="cpu", max_length=32))
+    with pytest.raises(
+        ConfigurationError, match=r"max_length must be at least \d+ with \d+ tokens around"
+    ):
+        RerankEngine(qwen3, device="cpu", max_length=32)
 
 
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        ("xlmr", {"prompt": "Find it"}, "prompt must be None .* encoder family"),
+        ("xlmr", {"instruction": "Find it"}, "instruction must be None for a model that reads"),
         ("xlmr", {"cutoff_layers": 2}, r"cutoff_layers must be None .*layerwise, lightweight"),
         ("gemma", {"cutoff_layers": (2,)}, "cutoff_layers must be None .* decoder family"),
         (
@@ -276,7 +288,7 @@ def test_settings_without_a_use_are_refused(
     model: str, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        RerankEngine(EngineConfig(str(GOLDEN / model), device="cpu", **settings))
+        RerankEngine(str(GOLDEN / model), device="cpu", **settings)
 
 
 def test_cutoff_layers_are_sorted_and_different() -> None:
@@ -296,28 +308,26 @@ def test_layers_above_the_deepest_cutoff_are_not_loaded(
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     settings: Any = {"device": "cpu", "dtype": "float32", "cutoff_layers": (3, 5)}
     with (
-        RerankEngine(EngineConfig(str(folder), **settings)) as engine,
-        RerankEngine(EngineConfig(str(GOLDEN / "minicpm"), **settings)) as whole,
+        RerankEngine(str(folder), **settings) as engine,
+        RerankEngine(str(GOLDEN / "minicpm"), **settings) as whole,
     ):
         expected = whole.score_layers(reference["pairs"])
         for layer, scores in engine.score_layers(reference["pairs"]).items():
             assert scores == pytest.approx(expected[layer], abs=1e-5)
     with pytest.raises(ModelLoadError, match=r"weights are missing .*layers\.5\."):
-        RerankEngine(EngineConfig(str(folder), device="cpu"))
+        RerankEngine(str(folder), device="cpu")
 
 
-async def test_scores_by_layer(reference: dict[str, Any]) -> None:
-    config = EngineConfig(str(GOLDEN / "minicpm"), device="cpu", cutoff_layers=(6, 3))
-    with RerankEngine(config) as engine:
+def test_scores_by_layer(reference: dict[str, Any]) -> None:
+    with RerankEngine(str(GOLDEN / "minicpm"), device="cpu", cutoff_layers=(6, 3)) as engine:
         by_layer = engine.score_layers(reference["pairs"])
         assert list(by_layer) == [3, 6]
         assert by_layer[6] == pytest.approx(engine.score_pairs(reference["pairs"]), abs=1e-5)
         assert engine.score_layers([]) == {3: [], 6: []}
-        from_iterator = engine.score_layers(iter(reference["pairs"]))  # type: ignore[arg-type]
-        for again in (from_iterator, await engine.ascore_layers(reference["pairs"])):
-            assert list(again) == [3, 6]
-            assert again[3] == pytest.approx(by_layer[3], abs=1e-5)
-            assert again[6] == pytest.approx(by_layer[6], abs=1e-5)
+        again = engine.score_layers(iter(reference["pairs"]))
+        assert list(again) == [3, 6]
+        assert again[3] == pytest.approx(by_layer[3], abs=1e-5)
+        assert again[6] == pytest.approx(by_layer[6], abs=1e-5)
 
 
 def test_scores_by_layer_need_a_layerwise_model(engine: RerankEngine) -> None:
@@ -332,14 +342,14 @@ def test_missing_heads_are_not_made_up(tmp_path: Path, model: str) -> None:
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith("lm_head")}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelLoadError, match=r"has no weights lm_head\.\d\.linear_head\.weight"):
-        RerankEngine(EngineConfig(str(folder), device="cpu"))
+        RerankEngine(str(folder), device="cpu")
 
 
 def test_an_unknown_architecture_names_the_supported(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN / "gemma", tmp_path / "model"))
     edit_json(folder / "config.json", architectures=["MambaForCausalLM"])
     with pytest.raises(UnsupportedModelError, match=r"MambaForCausalLM.*supported are .*Gemma"):
-        RerankEngine(EngineConfig(str(folder), device="cpu"))
+        RerankEngine(str(folder), device="cpu")
 
 
 def test_a_checkpoint_in_several_files(tmp_path: Path, reference: dict[str, Any]) -> None:
@@ -353,8 +363,7 @@ def test_a_checkpoint_in_several_files(tmp_path: Path, reference: dict[str, Any]
     (folder / "model.safetensors").unlink()
     index = {"metadata": {"total_size": 0}, "weight_map": files}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    config = EngineConfig(str(folder), dtype="float32", device="cpu", normalize=False)
-    with RerankEngine(config) as engine:
+    with RerankEngine(str(folder), dtype="float32", device="cpu", normalize=False) as engine:
         scores = engine.score_pairs(reference["pairs"])
     expected = reference["scores"]["layerwise/default"]["scores"]
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)

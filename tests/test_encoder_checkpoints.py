@@ -48,8 +48,7 @@ def make_bert(folder: Path, **changes: Any) -> str:
 
 
 def engine_scores(folder: str | Path) -> list[float]:
-    config = EngineConfig(str(folder), dtype="float32", device="cpu", normalize=False)
-    with RerankEngine(config) as engine:
+    with RerankEngine(str(folder), dtype="float32", device="cpu", normalize=False) as engine:
         return engine.score_pairs(PAIRS)
 
 

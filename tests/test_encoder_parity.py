@@ -17,6 +17,8 @@ from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
 from bge_rerank_integrations.engine.scorers.linear import Linear, PlainLinear, PrepackedLinear
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
+from bge_rerank_integrations.engine.tokenization.templates import PairTemplate
+from bge_rerank_integrations.settings import CallOptions
 
 EXACT = 1e-5
 TEXTS = [
@@ -38,29 +40,30 @@ def test_scores_equal_sentence_transformers(
 ) -> None:
     folder = request.getfixturevalue(checkpoint)
     # the longest pair fits: sentence-transformers trims both texts, the reference the passage
-    config = EngineConfig(
+    pairs = [(query[:40], passage[:60]) for query, passage in PAIRS]
+    peer = CrossEncoder(folder, activation_fn=torch.nn.Identity(), device="cpu")
+    expected = peer.predict(pairs, convert_to_numpy=True)
+    with RerankEngine(
         folder,
         dtype="float32",
         device="cpu",
         normalize=False,
         query_max_length=100,
         max_batch_tokens=max_batch_tokens,
-    )
-    pairs = [(query[:40], passage[:60]) for query, passage in PAIRS]
-    peer = CrossEncoder(folder, activation_fn=torch.nn.Identity(), device="cpu")
-    expected = peer.predict(pairs, convert_to_numpy=True)
-    with RerankEngine(config) as engine:
+    ) as engine:
         np.testing.assert_allclose(engine.score_pairs(pairs), expected, rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("checkpoint", ["xlmr", "bert"])
 def test_packed_equals_padded(request: pytest.FixtureRequest, checkpoint: str) -> None:
     folder = request.getfixturevalue(checkpoint)
-    tokenizer = PairTokenizer(Tokenizer.from_file(f"{folder}/tokenizer.json"), max_length=100)
-    batch = [sequence for (sequence,) in tokenizer(PAIRS)]
-    passage_type = tokenizer.template.passage_type
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    template = PairTemplate.from_tokenizer(tokenizer)
+    tokenize = PairTokenizer(tokenizer, template)
+    layout = tokenize.layout(CallOptions(max_length=100))
+    batch = [sequence for (sequence,) in tokenize(PAIRS, layout)]
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    padded = PaddedScorer(model, passage_type).score(batch)
+    padded = PaddedScorer(model, template.passage_type).score(batch)
     (scorer,) = load(EngineConfig(folder, device="cpu", dtype="float32")).scorers
     assert isinstance(scorer, EncoderScorer)
     packed = np.asarray(scorer.score(batch))
@@ -75,9 +78,8 @@ def test_a_score_does_not_depend_on_its_batch(engine: RerankEngine) -> None:
 
 
 def test_bfloat16_is_within_its_noise(xlmr: str, reference: dict[str, Any]) -> None:
-    config = EngineConfig(xlmr, dtype="bfloat16", device="cpu", normalize=False)
     golden = reference["scores"]["encoder/default"]["scores"]
-    with RerankEngine(config) as engine:
+    with RerankEngine(xlmr, dtype="bfloat16", device="cpu", normalize=False) as engine:
         scores = engine.score_pairs(reference["pairs"])
     np.testing.assert_allclose(scores, golden, rtol=0, atol=0.02)
 
@@ -86,9 +88,8 @@ def test_bfloat16_is_within_its_noise(xlmr: str, reference: dict[str, Any]) -> N
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "noise"), [("float32", 1e-4), ("bfloat16", 0.05)])
 def test_scores_on_a_gpu(xlmr: str, reference: dict[str, Any], dtype: Any, noise: float) -> None:
-    config = EngineConfig(xlmr, dtype=dtype, device="cuda", normalize=False)
     golden = reference["scores"]["encoder/default"]["scores"]
-    with RerankEngine(config) as engine:
+    with RerankEngine(xlmr, dtype=dtype, device="cuda", normalize=False) as engine:
         scores = engine.score_pairs(reference["pairs"])
     np.testing.assert_allclose(scores, golden, rtol=0, atol=noise)
 

@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from callers import engine_threads
@@ -24,7 +25,6 @@ from bge_rerank_integrations import (
     ConfigurationError,
     DeadlineError,
     EngineClosedError,
-    EngineConfig,
     ForkedProcessError,
     InputError,
     Ranking,
@@ -52,7 +52,7 @@ def test_an_engine_is_a_reranker(engine: RerankEngine) -> None:
 
 
 def test_score_threshold_is_on_the_scale_reported(xlmr: str) -> None:
-    with RerankEngine(EngineConfig(xlmr, device="cpu", dtype="float32")) as normalized:
+    with RerankEngine(xlmr, device="cpu", dtype="float32") as normalized:
         scores = normalized.score(QUERY, DOCUMENTS)
         threshold = sorted(scores)[4]
         kept = normalized.rerank(QUERY, DOCUMENTS, score_threshold=threshold)
@@ -119,7 +119,6 @@ async def test_a_cancelled_task_leaves_the_queue(engine: RerankEngine) -> None:
 
 
 def test_a_stream_of_pairs_is_read_as_it_is_needed(xlmr: str) -> None:
-    config = EngineConfig(xlmr, device="cpu", dtype="float32", max_queued_pairs=8)
     read = 0
 
     def pairs() -> Iterator[tuple[str, str]]:
@@ -130,7 +129,7 @@ def test_a_stream_of_pairs_is_read_as_it_is_needed(xlmr: str) -> None:
             read += 1
             yield QUERY, f"document {number}"
 
-    with RerankEngine(config) as engine:
+    with RerankEngine(xlmr, device="cpu", dtype="float32", max_queued_pairs=8) as engine:
 
         def answered() -> int:
             return engine.stats().pairs
@@ -142,8 +141,7 @@ def test_a_stream_of_pairs_is_read_as_it_is_needed(xlmr: str) -> None:
 
 
 def test_a_wrong_pair_late_in_a_stream_is_named(xlmr: str) -> None:
-    config = EngineConfig(xlmr, device="cpu", max_queued_pairs=4)
-    with RerankEngine(config) as engine:
+    with RerankEngine(xlmr, device="cpu", max_queued_pairs=4) as engine:
         with pytest.raises(InputError, match="the document of pair 11 must be a string"):
             engine.score_pairs([(QUERY, "a")] * 11 + [(QUERY, 5)])  # type: ignore[list-item]
         assert engine.stats().queued_pairs == 0
@@ -181,51 +179,58 @@ def test_many_threads_get_their_own_answers(engine: RerankEngine) -> None:
 def test_documents_too_long_are_truncated_or_read_in_windows(xlmr: str) -> None:
     needle = "the giant panda eats bamboo"
     haystack = "nothing of interest here. " * 200
-    head_only, whole = (
-        RerankEngine(
-            EngineConfig(xlmr, device="cpu", dtype="float32", normalize=False, max_length=64,
-                         long_documents=how)
-        )
-        for how in ("truncate", "window")
-    )  # fmt: skip
-    with head_only, whole:
+    with RerankEngine(xlmr, device="cpu", dtype="float32", max_length=64) as head_only:
+        whole = head_only.with_options(long_documents="window")
         without, hidden = head_only.score(QUERY, [haystack, haystack + needle])
         assert without == pytest.approx(hidden, abs=1e-6)
         without, hidden = whole.score(QUERY, [haystack, haystack + needle])
         assert without != pytest.approx(hidden, abs=1e-6)
         assert whole.score(QUERY, [needle]) == pytest.approx(head_only.score(QUERY, [needle]))
+        with pytest.raises(InputError, match=r"document 1: .* reads 64: shorten") as caught:
+            head_only.score(QUERY, [needle, haystack], long_documents="refuse")
+        assert caught.value.index == 1
+        assert head_only.stats().pairs == 6
 
 
 def test_several_devices_serve_one_queue(xlmr: str, engine: RerankEngine) -> None:
-    config = EngineConfig(xlmr, device=("cpu", "cpu"), dtype="float32", normalize=False)
-    with RerankEngine(config) as pair:
+    with RerankEngine(xlmr, device=("cpu", "cpu"), dtype="float32", normalize=False) as pair:
         assert pair.device == "cpu,cpu"
         assert pair.score(QUERY, DOCUMENTS) == pytest.approx(
             engine.score(QUERY, DOCUMENTS), abs=1e-5
         )
 
 
-def test_equal_settings_share_an_engine_from_any_thread(xlmr: str) -> None:
+def test_equal_settings_share_a_model_from_any_thread(xlmr: str) -> None:
+    before = engine_threads()
     with ThreadPoolExecutor(8) as threads:
-        engines = set(threads.map(lambda _: RerankEngine.shared(xlmr, max_length=99), range(16)))
-    assert len(engines) == 1
-    (shared,) = engines
-    assert RerankEngine.shared(EngineConfig(xlmr, max_length=99)) is shared
-    assert RerankEngine.shared(xlmr, max_length=98) is not shared
+        engines = list(threads.map(lambda _: RerankEngine.shared(xlmr, max_length=99), range(16)))
+    shared = engines[0]
+    assert set(engines) == {shared}
+    assert len(engine_threads() - before) == 3
+    others = [
+        RerankEngine.shared(xlmr, max_length=98, queue_timeout_s=1),
+        RerankEngine.shared(xlmr, normalize=False),
+        shared.with_options(normalize=False),
+    ]
+    assert len(engine_threads() - before) == 3
+    assert shared not in others
     shared.close()
-    assert RerankEngine.shared(xlmr, max_length=99) is not shared
+    assert not any(engine.is_alive for engine in others)
+    with RerankEngine.shared(xlmr, max_length=99) as fresh:
+        assert fresh != shared
 
 
-def test_engines_that_report_other_scores_share_the_model(xlmr: str) -> None:
+def test_engines_with_other_options_share_the_model(xlmr: str) -> None:
     probabilities = RerankEngine.shared(xlmr, max_length=97)
     logits = RerankEngine.shared(xlmr, max_length=97, normalize=False)
-    assert logits is not probabilities
-    assert logits is RerankEngine.shared(xlmr, max_length=97, normalize=False)
-    assert (logits.config.normalize, probabilities.config.normalize) == (False, True)
+    assert logits != probabilities
+    assert logits == RerankEngine.shared(xlmr, max_length=97, normalize=False)
+    assert (logits.options.normalize, probabilities.options.normalize) == (False, True)
+    done = probabilities.stats().pairs
     sigmoid = [1 / (1 + math.exp(-logit)) for logit in logits.score(QUERY, DOCUMENTS)]
     assert probabilities.score(QUERY, DOCUMENTS) == pytest.approx(sigmoid, abs=1e-12)
-    assert logits.stats().pairs == probabilities.stats().pairs == 2 * len(DOCUMENTS)
-    assert pickle.loads(pickle.dumps(logits)) is logits
+    assert logits.stats().pairs == probabilities.stats().pairs == done + 2 * len(DOCUMENTS)
+    assert pickle.loads(pickle.dumps(logits)) == logits
     logits.close()
     assert not probabilities.is_alive
     with pytest.raises(EngineClosedError):
@@ -234,9 +239,34 @@ def test_engines_that_report_other_scores_share_the_model(xlmr: str) -> None:
         assert fresh.is_alive
 
 
-def test_the_model_lives_as_long_as_an_engine_that_reports_its_scores(xlmr: str) -> None:
+async def test_a_call_may_override_every_option(engine: RerankEngine) -> None:
+    short: Any = {"max_length": 16, "normalize": True}
+    handle = engine.with_options(**short)
+    pairs = [(QUERY, document) for document in DOCUMENTS]
+    expected = handle.score(QUERY, DOCUMENTS)
+    assert expected != engine.score(QUERY, DOCUMENTS)
+    assert all(0 < score < 1 for score in expected)
+    ranked = {kept.index: kept.score for kept in handle.rerank(QUERY, DOCUMENTS)}
+    assert ranked == dict(enumerate(expected))
+    assert engine.score(QUERY, DOCUMENTS, **short) == expected
+    assert await engine.ascore(QUERY, DOCUMENTS, **short) == expected
+    assert engine.score_pairs(pairs, **short) == expected
+    assert await engine.ascore_pairs(pairs, **short) == expected
+    assert engine.rerank(QUERY, DOCUMENTS, **short) == handle.rerank(QUERY, DOCUMENTS)
+    assert await engine.arerank(QUERY, DOCUMENTS, **short) == handle.rerank(QUERY, DOCUMENTS)
+    assert engine.options.max_length == 512
+
+
+def test_an_option_that_does_not_fit_is_refused_when_the_engine_is_made(xlmr: str) -> None:
+    with pytest.raises(ConfigurationError, match="query_max_length must be at most 59"):
+        RerankEngine.shared(xlmr, max_length=64, query_max_length=60)
+    with pytest.raises(ConfigurationError, match="instruction must be None"):
+        RerankEngine.shared(xlmr, instruction="Find it")
+
+
+def test_the_model_lives_as_long_as_any_engine_on_it(xlmr: str) -> None:
     before = engine_threads()
-    logits = RerankEngine(EngineConfig(xlmr, device="cpu")).reporting(normalize=False)
+    logits = RerankEngine(xlmr, device="cpu").with_options(normalize=False)
     gc.collect()
     assert logits.is_alive
     assert len(logits.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
@@ -262,7 +292,7 @@ def test_a_pickle_carries_the_settings(xlmr: str) -> None:
     shared = RerankEngine.shared(xlmr, max_length=64)
     sent = pickle.dumps(shared)
     assert len(sent) < 1_000
-    assert pickle.loads(sent) is shared
+    assert pickle.loads(sent) == shared
 
 
 def test_an_engine_can_be_sent_to_a_new_process(xlmr: str) -> None:
@@ -276,7 +306,7 @@ def test_an_engine_can_be_sent_to_a_new_process(xlmr: str) -> None:
 
 
 def test_closing_ends_an_engine_for_good(xlmr: str) -> None:
-    engine = RerankEngine(EngineConfig(xlmr, device="cpu"))
+    engine = RerankEngine(xlmr, device="cpu")
     threads = threading.active_count()
     with engine:
         assert engine.stats().state == "ready"
@@ -290,7 +320,7 @@ def test_closing_ends_an_engine_for_good(xlmr: str) -> None:
 
 def test_an_engine_let_go_gives_its_memory_back(xlmr: str) -> None:
     before = engine_threads()
-    engine, scorer = recorded_engine(EngineConfig(xlmr, device="cpu"))
+    engine, scorer = recorded_engine(xlmr, device="cpu")
     engine.score(QUERY, DOCUMENTS)
     gone = [weakref.ref(engine), weakref.ref(scorer)]
     assert engine_threads() > before
@@ -301,7 +331,7 @@ def test_an_engine_let_go_gives_its_memory_back(xlmr: str) -> None:
 
 
 def test_closing_frees_the_model(xlmr: str) -> None:
-    engine, scorer = recorded_engine(EngineConfig(xlmr, device="cpu"))
+    engine, scorer = recorded_engine(xlmr, device="cpu")
     engine.score(QUERY, DOCUMENTS)
     gone = weakref.ref(scorer)
     del scorer
@@ -343,7 +373,7 @@ threading.Thread(target=lambda: engine.rerank("q", documents), daemon=True).star
 
 
 def test_stats_tell_what_was_done(xlmr: str) -> None:
-    with RerankEngine(EngineConfig(xlmr, device="cpu", dtype="float32")) as engine:
+    with RerankEngine(xlmr, device="cpu", dtype="float32") as engine:
         total = engine.rerank(QUERY, DOCUMENTS).total_tokens
         engine.rerank(QUERY, DOCUMENTS)
         stats = engine.stats()

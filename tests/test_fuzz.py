@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bge_rerank_integrations import EngineConfig, InputError, RerankEngine
+from bge_rerank_integrations import InputError, RerankEngine
 
 GOLDEN = Path(__file__).parent / "golden"
 FAMILIES = ("xlmr", "gemma", "minicpm", "light")
@@ -91,8 +91,7 @@ def is_valid(text: object) -> bool:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> Iterator[RerankEngine]:
-    config = EngineConfig(str(GOLDEN / request.param), device="cpu", dtype="float32")
-    with RerankEngine(config) as engine:
+    with RerankEngine(str(GOLDEN / request.param), device="cpu", dtype="float32") as engine:
         yield engine
 
 
@@ -137,8 +136,7 @@ def test_a_text_of_a_million_characters_takes_no_time(family: RerankEngine, name
 @pytest.mark.parametrize("name", ["spaces", "one unknown word", "marks out of order"])
 def test_windows_over_few_tokens_take_no_time(name: str) -> None:
     """Reading in windows takes all of a text; a million characters may still be one window."""
-    config = EngineConfig(str(GOLDEN / "xlmr"), device="cpu", long_documents="window")
-    with RerankEngine(config) as engine:
+    with RerankEngine(str(GOLDEN / "xlmr"), device="cpu", long_documents="window") as engine:
         started, used = time.perf_counter(), time.process_time()
         (score,) = engine.score("a query", [GIANTS[name]], timeout_s=60)
         assert min(time.perf_counter() - started, time.process_time() - used) < MAX_PAIR_S

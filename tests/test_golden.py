@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 
 GOLDEN = Path(__file__).parent / "golden"
 EXACT = 1e-5
@@ -26,7 +26,7 @@ HALF = {
 def golden_engine(golden: dict[str, Any], **settings: Any) -> RerankEngine:
     """An engine with the settings that the reference was run with."""
     given = {"normalize": False, **golden["constructor"], **golden["call"], **settings}
-    return RerankEngine(EngineConfig(str(GOLDEN / golden["model"]), device="cpu", **given))
+    return RerankEngine(str(GOLDEN / golden["model"]), device="cpu", **given)
 
 
 def settings() -> list[str]:

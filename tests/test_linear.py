@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scorers import linear
 from bge_rerank_integrations.engine.scorers.linear import PlainLinear, PrepackedLinear, make_linear
 
@@ -57,7 +57,6 @@ def test_scores_are_the_same_without_the_operators(
 ) -> None:
     monkeypatch.setattr(linear, "_has_prepacked", lambda _: False)
     golden = reference["scores"]["encoder/default"]["scores"]
-    config = EngineConfig(xlmr, dtype=dtype, device="cpu", normalize=False)
-    with RerankEngine(config) as engine:
+    with RerankEngine(xlmr, dtype=dtype, device="cpu", normalize=False) as engine:
         scores = engine.score_pairs(reference["pairs"])
     np.testing.assert_allclose(scores, golden, rtol=0, atol=noise)

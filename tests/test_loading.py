@@ -40,14 +40,17 @@ def load_folder(folder: Path | str, **settings: str) -> None:
 def test_the_models_own_limit_is_the_ceiling(
     bert: str, xlmr: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert load(EngineConfig(bert, device="cpu")).max_length == 128
+    with RerankEngine(bert, device="cpu") as engine:
+        assert engine.max_length == 128
     assert "max_length is 128" in caplog.text
     # fairseq's positions start at padding_idx + 1
-    assert load(EngineConfig(xlmr, device="cpu", max_length=1000)).max_length == 512
+    with RerankEngine(xlmr, device="cpu", max_length=1000) as engine:
+        assert engine.max_length == 512
+        assert engine.with_options(max_length=99).max_length == 99
 
 
 def test_a_text_of_the_whole_length_can_be_scored(xlmr: str) -> None:
-    with RerankEngine(EngineConfig(xlmr, device="cpu", max_length=1000)) as engine:
+    with RerankEngine(xlmr, device="cpu", max_length=1000) as engine:
         assert engine.rerank("q", ["word " * 5000]).total_tokens == 512
 
 
@@ -79,7 +82,7 @@ def test_a_download_asks_for_what_the_settings_say(
 
     monkeypatch.setattr(DOWNLOAD, download)
     config = EngineConfig("owner/name", revision="abc", cache_folder="cache", device="cpu")
-    assert load(config).max_length == 512
+    assert load(config).layers == (4,)
     assert (asked["model"], asked["revision"], asked["cache_dir"]) == ("owner/name", "abc", "cache")
     assert not any("bin" in pattern for pattern in asked["allow_patterns"])  # type: ignore[attr-defined]
 

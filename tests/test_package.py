@@ -54,6 +54,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_the_public_names_change_only_on_purpose() -> None:
     assert set(bge_rerank_integrations.__all__) == {
+        "CallOptions",
         "ConfigurationError",
         "DeadlineError",
         "EngineClosedError",
@@ -72,6 +73,7 @@ def test_the_public_names_change_only_on_purpose() -> None:
         "RerankEngine",
         "RerankError",
         "Reranker",
+        "Scores",
         "ScoringError",
         "UnsupportedModelError",
         "__version__",

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from fakes import FakeScorer, Logits, TokenizedPair, digest, fake_engine
+from fakes import FakeScorer, Logits, TokenSequence, digest, fake_engine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 
 # float32: what another batch may change
 BATCH = 1e-5
@@ -35,8 +35,7 @@ every = settings(
 def any_engine(request: pytest.FixtureRequest) -> Iterator[RerankEngine]:
     """A packed encoder, one with token types, and a padded one; batches of a few documents."""
     path = request.getfixturevalue(request.param)
-    config = EngineConfig(path, device="cpu", dtype="float32", max_batch_tokens=100)
-    with RerankEngine(config) as engine:
+    with RerankEngine(path, device="cpu", dtype="float32", max_batch_tokens=100) as engine:
         yield engine
 
 
@@ -47,7 +46,7 @@ def tied_engine() -> Iterator[RerankEngine]:
         yield engine
 
 
-def _lengths(batch: Sequence[TokenizedPair]) -> Logits:
+def _lengths(batch: Sequence[TokenSequence]) -> Logits:
     return np.array([[len(pair) % 5] for pair in batch], np.float32)
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -14,48 +16,67 @@ from bge_rerank_integrations import (
     RankedDocument,
     Ranking,
 )
-from bge_rerank_integrations.ranking import rank, sigmoid, to_scores
+from bge_rerank_integrations.ranking import Scores, rank, sigmoid
 
 LOGITS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False))
 
 
+def ranked(logits: list[float], *, normalize: bool = True, **selection: Any) -> Ranking:
+    return rank(Scores.from_logits(logits, normalize=normalize), **selection)
+
+
 def test_best_first_and_on_the_scale_asked_for() -> None:
-    assert rank([0.0, 2.0, -1.0], normalize=False) == (
+    assert ranked([0.0, 2.0, -1.0], normalize=False).documents == (
         RankedDocument(1, 2.0),
         RankedDocument(0, 0.0),
         RankedDocument(2, -1.0),
     )
-    assert rank([0.0, 2.0], normalize=True)[1] == RankedDocument(0, 0.5)
+    assert ranked([0.0, 2.0], normalize=True)[1] == RankedDocument(0, 0.5)
 
 
 def test_high_logits_stay_apart_after_normalization() -> None:
-    first, second = rank([25.4, 26.2])
+    first, second = ranked([25.4, 26.2])
     assert first.index == 1
     assert first.score > second.score
 
 
 def test_threshold_keeps_scores_that_equal_it() -> None:
-    assert [d.index for d in rank([0.0, -1.0, 1.0], score_threshold=0.5)] == [2, 0]
-    assert rank([-5.0], score_threshold=0.5) == ()
+    assert [d.index for d in ranked([0.0, -1.0, 1.0], score_threshold=0.5)] == [2, 0]
+    assert not ranked([-5.0], score_threshold=0.5)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_logit_that_is_not_finite_names_its_document(bad: float) -> None:
     with pytest.raises(NonFiniteScoreError, match="document 1") as caught:
-        rank([0.0, bad, 1.0])
+        ranked([0.0, bad, 1.0])
     assert caught.value.index == 1
 
 
 @pytest.mark.parametrize("top_n", [0, -1, True, 1.0, "3"])
 def test_top_n_must_be_a_positive_int(top_n: Any) -> None:
     with pytest.raises(ConfigurationError, match="top_n must be None or an int of at least 1"):
-        rank([1.0], top_n=top_n)
+        ranked([1.0], top_n=top_n)
 
 
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, "high", True])
 def test_threshold_must_be_a_finite_number(threshold: Any) -> None:
     with pytest.raises(ConfigurationError, match="score_threshold must be"):
-        rank([1.0], score_threshold=threshold)
+        ranked([1.0], score_threshold=threshold)
+
+
+def test_scores_are_a_list_that_knows_its_logits() -> None:
+    scores = Scores.from_logits([0.0, 2.0], normalize=True, total_tokens=9, model="m")
+    assert scores == [0.5, sigmoid(2.0)]
+    for same in (scores, pickle.loads(pickle.dumps(scores)), copy.deepcopy(scores)):
+        assert same == scores
+        assert (same.logits, same.total_tokens, same.model) == ([0.0, 2.0], 9, "m")
+    ranking = rank(scores)
+    assert (ranking.total_tokens, ranking.model) == (9, "m")
+
+
+def test_equal_logits_may_have_an_order_of_their_own() -> None:
+    scores = Scores.from_logits([1.0, 1.0, 3.0], normalize=True)
+    assert [document.index for document in rank(scores, ties=[1, 2, 0])] == [2, 1, 0]
 
 
 def test_a_ranking_is_a_sequence() -> None:
@@ -69,26 +90,26 @@ def test_a_ranking_is_a_sequence() -> None:
 
 @given(LOGITS)
 def test_every_document_once_in_falling_order(logits: list[float]) -> None:
-    ranked = rank(logits, normalize=False)
-    assert sorted(document.index for document in ranked) == list(range(len(logits)))
-    assert all(a.score >= b.score for a, b in itertools.pairwise(ranked))
+    ranking = ranked(logits, normalize=False)
+    assert sorted(document.index for document in ranking) == list(range(len(logits)))
+    assert all(a.score >= b.score for a, b in itertools.pairwise(ranking))
 
 
 @given(LOGITS, st.integers(1, 5))
 def test_top_n_is_a_prefix_of_the_whole(logits: list[float], top_n: int) -> None:
-    assert rank(logits, top_n=top_n) == rank(logits)[:top_n]
+    assert ranked(logits, top_n=top_n)[:] == ranked(logits)[:top_n]
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0])))
 def test_ties_keep_the_input_order(logits: list[float]) -> None:
-    order = [document.index for document in rank(logits)]
+    order = [document.index for document in ranked(logits)]
     assert order == sorted(order, key=lambda index: (-logits[index], index))
 
 
 @given(LOGITS)
 def test_normalizing_never_changes_the_order(logits: list[float]) -> None:
-    assert [d.index for d in rank(logits)] == [d.index for d in rank(logits, normalize=False)]
-    assert all(0 <= score <= 1 for score in to_scores(logits, normalize=True))
+    assert [d.index for d in ranked(logits)] == [d.index for d in ranked(logits, normalize=False)]
+    assert all(0 <= score <= 1 for score in Scores.from_logits(logits, normalize=True))
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -19,7 +19,7 @@ from fakes import (
     HeldTokenizer,
     Logits,
     MakeEngine,
-    TokenizedPair,
+    TokenSequence,
     digests,
     fake_engine,
     text_of,
@@ -64,6 +64,25 @@ def test_calls_that_wait_share_a_batch(make_engine: MakeEngine) -> None:
     held.result(PATIENCE_S)
 
 
+def test_calls_with_different_options_share_a_batch(make_engine: MakeEngine) -> None:
+    scorer, tokenizer = FakeScorer(gate=threading.Event()), HeldTokenizer()
+    engine = make_engine(scorer, tokenize=tokenizer, max_batch_tokens=1_000)
+    calls = [in_thread(engine.score, "q", ["one"])]
+    assert scorer.entered.wait(PATIENCE_S)
+    options = [{"instruction": "Judge it."}, {"max_length": 16}, {"normalize": True}]
+    calls += [in_thread(engine.score, "q", ["abcd"], **option) for option in options]
+    calls.append(in_thread(engine.with_options(timeout_s=PATIENCE_S).score, "q", ["abcd"]))
+    wait_until(lambda: engine.stats().queued_pairs == 5)
+    held = in_thread(engine.score, "q", ["hold"])
+    assert tokenizer.is_held.wait(PATIENCE_S)
+    scorer.gate.set()
+    for call in calls:
+        call.result(PATIENCE_S)
+    assert scorer.batches == [[4], [5, 5, 5, 5]]
+    tokenizer.release.set()
+    held.result(PATIENCE_S)
+
+
 def test_a_device_faster_than_the_tokenizer_does_not_answer_too_early(
     make_engine: MakeEngine,
 ) -> None:
@@ -71,7 +90,7 @@ def test_a_device_faster_than_the_tokenizer_does_not_answer_too_early(
     documents = [f"{number:04}" for number in range(600)]
     scored = threading.Semaphore(0)
 
-    def slow(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def slow(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         sequences = tokenize(pairs)
         if pairs[0][1] != documents[0]:
             for _ in range(256):
@@ -80,7 +99,7 @@ def test_a_device_faster_than_the_tokenizer_does_not_answer_too_early(
             time.sleep(0.05)
         return sequences
 
-    def counting(batch: Sequence[TokenizedPair]) -> Logits:
+    def counting(batch: Sequence[TokenSequence]) -> Logits:
         scored.release(len(batch))
         return digests(batch)
 
@@ -93,7 +112,7 @@ def test_a_long_call_lets_short_ones_be_scored(make_engine: MakeEngine) -> None:
     batches: list[list[str]] = []
     permits, tokenizer = threading.Semaphore(0), HeldTokenizer()
 
-    def stepwise(batch: Sequence[TokenizedPair]) -> Logits:
+    def stepwise(batch: Sequence[TokenSequence]) -> Logits:
         batches.append([text_of(pair) for pair in batch])
         assert permits.acquire(timeout=20)
         return digests(batch)
@@ -123,7 +142,7 @@ def test_a_long_call_lets_short_ones_be_tokenized(make_engine: MakeEngine) -> No
     begun, answered = threading.Event(), threading.Event()
     turns: list[int] = []
 
-    def in_turns(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def in_turns(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         turns.append(len(pairs))
         begun.set()
         if len(turns) == 1:
@@ -207,9 +226,9 @@ def test_a_call_larger_than_the_queue_is_taken_alone(make_engine: MakeEngine) ->
 
 
 def test_windows_of_a_document_count_as_their_best(make_engine: MakeEngine) -> None:
-    def windows(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def windows(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         ids = [np.array([score], dtype=np.int32) for score in (3, 9, 5)]
-        return [[TokenizedPair(each, 0, 1) for each in ids]] * len(pairs)
+        return [[TokenSequence(each, 0, 1) for each in ids]] * len(pairs)
 
     engine = make_engine(tokenize=windows, max_batch_tokens=1)
     assert engine.score("q", ["long", "longer"]) == [9.0, 9.0]

@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+import math
 import pickle
-from dataclasses import FrozenInstanceError
-from typing import Any
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
 from bge_rerank_integrations import ConfigurationError, EngineConfig
+from bge_rerank_integrations.settings import (
+    SETTINGS,
+    CallOptions,
+    CallOverrides,
+    default_of,
+    description_of,
+    markdown,
+    read_setting,
+    split_settings,
+)
+
+ENGINE_SETTINGS = {field.name for field in fields(EngineConfig)}
 
 
 def test_settings_are_frozen_hashable_and_picklable() -> None:
@@ -53,6 +67,56 @@ def test_devices_are_always_a_tuple() -> None:
     ],
 )
 def test_a_wrong_value_is_refused_with_what_came(setting: str, value: Any) -> None:
+    kind: Any = EngineConfig if setting in ENGINE_SETTINGS else CallOptions
     with pytest.raises(ConfigurationError, match=f"^{setting} must be .*, got ") as caught:
-        EngineConfig(**{setting: value})
+        kind(**{setting: value})
     assert repr(value) in str(caught.value)
+
+
+def test_the_keyword_arguments_of_a_call_are_its_options() -> None:
+    assert get_type_hints(CallOverrides) == get_type_hints(CallOptions)
+
+
+def test_settings_are_split_by_what_they_decide() -> None:
+    config, options = split_settings("tiny", {"dtype": "float32", "max_length": 64})
+    assert (config, options) == (EngineConfig("tiny", dtype="float32"), CallOptions(max_length=64))
+    assert split_settings(config, {"normalize": False}) == (config, CallOptions(normalize=False))
+    with pytest.raises(TypeError, match="max_tokens"):
+        split_settings("tiny", {"max_tokens": 3})
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_setting_is_described_and_its_default_reads_back(setting: str) -> None:
+    assert description_of(setting).endswith(".")
+    default = default_of(setting)
+    assert read_setting(setting, str(default)) == default
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "value"),
+    [
+        ("device", "cuda:0,cuda:1", ("cuda:0", "cuda:1")),
+        ("cutoff_layers", "16,8", (8, 16)),
+        ("cutoff_layers", "None", None),
+        ("normalize", "False", False),
+        ("timeout_s", "inf", math.inf),
+        ("queue_timeout_s", "2", 2.0),
+    ],
+)
+def test_a_setting_is_read_from_text(setting: str, text: str, value: Any) -> None:
+    assert read_setting(setting, text) == value
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [("max_length", "many"), ("normalize", "maybe"), ("cutoff_layers", "8,"), ("dtype", "int4")],
+)
+def test_a_text_that_is_no_value_is_refused(setting: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{setting} must be .*, got '{text}'"):
+        read_setting(setting, text)
+
+
+@pytest.mark.parametrize("group", [EngineConfig, CallOptions])
+def test_the_readme_shows_every_setting(group: Any) -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    assert markdown(group) in readme.read_text(encoding="utf-8")

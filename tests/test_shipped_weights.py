@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 
 LIST = Path(__file__).with_name("judged_questions.json")
 WEIGHTS = Path(__file__).parents[1] / "bge_rerank_integrations" / "models" / "tiny"
@@ -28,8 +28,7 @@ def figures(model: str) -> dict[str, float]:
     """Mean reciprocal rank of the answers, and the mean logits of both kinds of passages."""
     questions = json.loads(LIST.read_text("utf-8"))["questions"]
     reciprocal_ranks, answers, others = [], [], []
-    config = EngineConfig(model, dtype="float32", device="cpu", normalize=False)
-    with RerankEngine(config) as engine:
+    with RerankEngine(model, dtype="float32", device="cpu", normalize=False) as engine:
         for row in questions:
             logits = engine.score(row["question"], row["passages"])
             answer = logits.pop(row["answer"])

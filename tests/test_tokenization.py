@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from bge_rerank_integrations import ConfigurationError, UnsupportedModelError
-from bge_rerank_integrations.engine.tokenization.pairs import PairTemplate, PairTokenizer
+from bge_rerank_integrations import ConfigurationError, InputError, UnsupportedModelError
+from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
 from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
+from bge_rerank_integrations.settings import CallOptions
 
 LONG = "The quick brown fox jumps over the lazy dog, wrote Ada in 1843. " * 200
 
@@ -20,19 +24,29 @@ def tokenizer(xlmr: str) -> Tokenizer:
     return Tokenizer.from_file(str(Path(xlmr) / "tokenizer.json"))
 
 
+def sequences(
+    tokenizer: Tokenizer, *pairs: tuple[str, str], **options: Any
+) -> list[list[TokenSequence]]:
+    """What an encoder reads of the pairs."""
+    tokenize = PairTokenizer(tokenizer, PairTemplate.from_tokenizer(tokenizer))
+    return tokenize(pairs, tokenize.layout(CallOptions(**options)))
+
+
 def test_the_template_is_read_off_the_checkpoint(tokenizer: Tokenizer) -> None:
-    assert PairTemplate.of(tokenizer) == PairTemplate((0,), (2, 2), (2,), passage_type=0)
+    assert PairTemplate.from_tokenizer(tokenizer) == PairTemplate(
+        (0,), (2, 2), (2,), passage_type=0
+    )
 
 
 def test_a_tokenizer_without_pairs_is_refused() -> None:
     plain = Tokenizer(models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(UnsupportedModelError, match="no template for pairs"):
-        PairTemplate.of(plain)
+        PairTemplate.from_tokenizer(plain)
 
 
 def test_a_pair_is_put_together_as_the_reference_does(tokenizer: Tokenizer) -> None:
-    (pair,) = PairTokenizer(tokenizer, max_length=64)([("who wrote it?", "Ada wrote it.")])[0]
+    ((pair,),) = sequences(tokenizer, ("who wrote it?", "Ada wrote it."), max_length=64)
     query = tokenizer.encode("who wrote it?", add_special_tokens=False).ids
     passage = tokenizer.encode("Ada wrote it.", add_special_tokens=False).ids
     assert pair.ids.tolist() == [0, *query, 2, 2, *passage, 2]
@@ -40,24 +54,22 @@ def test_a_pair_is_put_together_as_the_reference_does(tokenizer: Tokenizer) -> N
 
 
 def test_only_the_passage_is_trimmed(tokenizer: Tokenizer) -> None:
-    tokenize = PairTokenizer(tokenizer, max_length=64, query_max_length=20)
-    (pair,) = tokenize([(LONG, LONG)])[0]
+    ((pair,),) = sequences(tokenizer, (LONG, LONG), max_length=64, query_max_length=20)
     assert len(pair) == 64
     assert pair.passage_start == 1 + 20 + 2
-    (default,) = PairTokenizer(tokenizer, max_length=64)([(LONG, LONG)])[0]
+    ((default,),) = sequences(tokenizer, (LONG, LONG), max_length=64)
     assert default.passage_start == 1 + 48 + 2
 
 
 def test_a_query_must_leave_room_for_a_passage(tokenizer: Tokenizer) -> None:
     with pytest.raises(ConfigurationError, match=r"query_max_length must be at most 11 .*got 12"):
-        PairTokenizer(tokenizer, max_length=16, query_max_length=12)
-    (pair,) = PairTokenizer(tokenizer, max_length=16)([(LONG, LONG)])[0]
+        sequences(tokenizer, ("q", "d"), max_length=16, query_max_length=12)
+    ((pair,),) = sequences(tokenizer, (LONG, LONG), max_length=16)
     assert len(pair) == 16
 
 
 def test_windows_cover_the_whole_passage(tokenizer: Tokenizer) -> None:
-    tokenize = PairTokenizer(tokenizer, max_length=64, windows=True)
-    windows = tokenize([("who?", LONG)])[0]
+    (windows,) = sequences(tokenizer, ("who?", LONG), max_length=64, long_documents="window")
     passage = tokenizer.encode(LONG, add_special_tokens=False).ids
     room = 64 - windows[0].passage_start - 1
     parts = [window.ids[window.passage_start : -1].tolist() for window in windows]
@@ -69,8 +81,73 @@ def test_windows_cover_the_whole_passage(tokenizer: Tokenizer) -> None:
 
 
 def test_a_short_passage_is_one_window(tokenizer: Tokenizer) -> None:
-    tokenize = PairTokenizer(tokenizer, max_length=64, windows=True)
-    assert [len(windows) for windows in tokenize([("who?", "Ada"), ("who?", "")])] == [1, 1]
+    pairs = [("who?", "Ada"), ("who?", "")]
+    for windows in sequences(tokenizer, *pairs, max_length=64, long_documents="window"):
+        assert len(windows) == 1
+
+
+@pytest.mark.parametrize("long_documents", ["truncate", "window"])
+def test_a_document_is_cut_where_the_call_says(tokenizer: Tokenizer, long_documents: str) -> None:
+    (windows,) = sequences(
+        tokenizer, ("who?", LONG), max_document_tokens=30, long_documents=long_documents
+    )
+    passage = tokenizer.encode(LONG, add_special_tokens=False).ids
+    (pair,) = windows
+    assert pair.ids[pair.passage_start : pair.passage_end].tolist() == passage[:30]
+
+
+def test_a_document_that_is_too_long_is_refused_with_true_counts(tokenizer: Tokenizer) -> None:
+    refusing: Any = {"max_length": 64, "long_documents": "refuse"}
+    query, passage = (
+        len(tokenizer.encode(text, add_special_tokens=False)) for text in ("who?", LONG)
+    )
+    with pytest.raises(InputError, match=f"have {query + passage + 4} tokens .* reads 64"):
+        sequences(tokenizer, ("who?", LONG), **refusing)
+    fitting = tokenizer.decode(
+        tokenizer.encode(LONG, add_special_tokens=False).ids[: 64 - 4 - query]
+    )
+    ((pair,),) = sequences(tokenizer, ("who?", fitting), **refusing)
+    assert len(pair) == 64
+
+
+def test_calls_with_different_options_share_the_cache(tokenizer: Tokenizer) -> None:
+    tokenize = PairTokenizer(
+        tokenizer, PairTemplate.from_tokenizer(tokenizer), max_cached_tokens=10_000
+    )
+    alone = {
+        limit: sequences(tokenizer, ("who?", LONG), max_length=limit)[0][0].ids.tolist()
+        for limit in (64, 32)
+    }
+    for limit in (64, 32, 64, 32):
+        ((pair,),) = tokenize([("who?", LONG)], tokenize.layout(CallOptions(max_length=limit)))
+        assert pair.ids.tolist() == alone[limit]
+    assert tokenize.cache.hits == 4
+
+
+def test_an_encoder_takes_no_instruction(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ConfigurationError, match=r"instruction must be None .* got 'Find it'"):
+        sequences(tokenizer, ("q", "d"), instruction="Find it")
+
+
+def test_a_prompt_holds_instruction_and_texts_as_they_are() -> None:
+    template = PromptTemplate(
+        before="<{instruction}>",
+        query="q: {query}!",
+        instructed_query="as {instruction} q: {query}!",
+        separator="|",
+        passage="p: {passage}",
+        after=("{instruction}",),
+        answer="yes",
+        instruction="own",
+    )
+
+    def frame(instruction: str | None) -> tuple[str, str, str]:
+        made = template.frame(instruction, lambda text: np.array([*text.encode()], np.int32))
+        asked = "{passage}".join(made.around_query)
+        return bytes(made.before.tolist()).decode(), asked, bytes(made.after.tolist()).decode()
+
+    assert frame(None) == ("<own>", "q: {passage}!", "own")
+    assert frame("{query}") == ("<{query}>", "as {query} q: {passage}!", "{query}")
 
 
 @pytest.mark.parametrize(

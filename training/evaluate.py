@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import (
     Collection,
     CorpusPassage,
@@ -185,8 +185,7 @@ def main() -> None:
     results: dict[str, Figures] = {}
     if arguments.case and arguments.out and arguments.out.exists():
         results = json.loads(arguments.out.read_text(encoding="utf-8"))
-    config = EngineConfig(model=arguments.model, max_length=512, dtype=arguments.dtype)
-    with RerankEngine(config) as engine:
+    with RerankEngine(arguments.model, max_length=512, dtype=arguments.dtype) as engine:
         cases = evaluations(engine, arguments.collections, arguments.depth, arguments.queries)
         for name in [arguments.case] if arguments.case else names:
             print(name, flush=True)

@@ -13,7 +13,7 @@ import argparse
 import random
 from pathlib import Path
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import bm25, read_beir, text_only
 from bge_rerank_integrations.jsonl import json_objects
 from training.records import normalized
@@ -41,8 +41,7 @@ def main() -> None:
     collection = collection.only(random.Random(9).sample(list(collection.queries), QUERIES))
     candidates = bm25(collection, DEPTH).order
     logits: dict[tuple[bool, tuple[int, int]], list[float]] = {}
-    config = EngineConfig(model=arguments.model, max_length=512, normalize=False)
-    with RerankEngine(config) as engine:
+    with RerankEngine(model=arguments.model, max_length=512, normalize=False) as engine:
         for query, text in collection.queries.items():
             found = candidates[query]
             scored = engine.score(text, [collection.documents[document] for document in found])

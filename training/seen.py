@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import (
     Collection,
     bm25,
@@ -158,9 +158,7 @@ def main() -> None:
 
     collection = read_beir(folder, form=titled)
     first_stage = bm25(collection, max(arguments.depth))
-    with RerankEngine(
-        EngineConfig(model=arguments.model, max_length=512, dtype=arguments.dtype)
-    ) as engine:
+    with RerankEngine(model=arguments.model, max_length=512, dtype=arguments.dtype) as engine:
         run = rerank("reranked", engine, collection, first_stage, show_progress=True)
     before = measure(collection.relevance, first_stage.order)[PRIMARY]
     for depth in arguments.depth:

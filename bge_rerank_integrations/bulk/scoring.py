@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -12,18 +12,11 @@ from tqdm.auto import tqdm
 from bge_rerank_integrations.bulk.files import JsonLines, Parquet, RowFiles
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.errors import ConfigurationError, InputError
+from bge_rerank_integrations.ranking import PairScorer
 from bge_rerank_integrations.settings import EngineConfig
 
 # large enough for full batches, small enough to lose little work on a kill
 CHUNK_ROWS = 1_024
-
-
-class PairScorer(Protocol):
-    """An object that scores pairs, such as :class:`RerankEngine`."""
-
-    def score_pairs(self, pairs: Sequence[Sequence[str]]) -> list[float]:
-        """Score (query, document) pairs."""
-        ...
 
 
 class RerankBatch:
@@ -33,7 +26,8 @@ class RerankBatch:
 
         dataset.map_batches(
             RerankBatch,
-            fn_constructor_args=(EngineConfig("BAAI/bge-reranker-v2-m3"),),
+            fn_constructor_args=("BAAI/bge-reranker-v2-m3",),
+            fn_constructor_kwargs={"max_length": 256},
             compute=ray.data.ActorPoolStrategy(size=8),
             num_gpus=1,
             batch_size=2_048,
@@ -41,21 +35,24 @@ class RerankBatch:
 
     Ray Data does not keep the order of rows: add an id column.
 
-    :param config: the engine's settings.
+    :param model: a model's name, or a whole config.
     :param query: name of the query column.
     :param document: name of the document column.
     :param score: name of the new score column.
+    :param settings: the engine's other settings, see :class:`RerankEngine`.
     :raises ModelLoadError: if the model cannot be loaded.
+    :raises ConfigurationError: if a setting cannot work, or does not fit this machine or model.
     """
 
     def __init__(
         self,
-        config: EngineConfig,
+        model: str | EngineConfig,
         query: str = "query",
         document: str = "document",
         score: str = "score",
+        **settings: Any,
     ) -> None:
-        self._engine = RerankEngine.shared(config)
+        self._engine = RerankEngine.shared(model, **settings)
         self._columns = (query, document, score)
 
     def __call__(self, batch: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, cycle, islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from bge_rerank_integrations.cli.options import Device, Model
+from bge_rerank_integrations.cli.options import Model, with_settings
 from bge_rerank_integrations.cli.passages import python_reference
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+from bge_rerank_integrations.settings import (
+    BUILT_IN_MODEL,
+    CallOptions,
+    EngineConfig,
+    split_settings,
+)
 
 _QUERY = "Can a list be used as a dictionary key?"
 # of technical English, in the vocabularies of these models
@@ -56,26 +61,27 @@ class Timing:
         )
 
 
+@with_settings(but=("dtype", "max_batch_tokens"))
 def bench(
     model: Model = BUILT_IN_MODEL,
     documents: Annotated[int, typer.Option(min=1, help="Documents per call.")] = 50,
     tokens: Annotated[int, typer.Option(min=8, help="Tokens per document, approximately.")] = 150,
-    device: Device = "auto",
     seconds: Annotated[float, typer.Option(min=1, help="Seconds per setting.")] = 5,
+    **settings: Any,
 ) -> None:
     """Time reranking calls with several settings, on Python's language reference.
 
     Every document is new: no call profits from the token cache.
     """
     texts = _texts(round(tokens / _TOKENS_PER_WORD))
-    base = EngineConfig(model, device=device)
+    base, options = split_settings(model, settings)
     timings: list[Timing] = []
     console = Console()
     with console.status("measuring"):
         for dtype in ("auto", "float32"):
             for batches in (1, 4):
                 config = replace(base, dtype=dtype)
-                timings.append(_time(config, batches, texts, documents, seconds))
+                timings.append(_time(config, options, batches, texts, documents, seconds))
     table = Table("dtype", "max_batch_tokens", "pairs/s", "tokens/s", "p50", "p95", box=None)
     for timing in timings:
         table.add_row(*timing.row())
@@ -91,7 +97,12 @@ def bench(
 
 
 def _time(
-    config: EngineConfig, batches: int, texts: Iterator[str], documents: int, seconds: float
+    config: EngineConfig,
+    options: CallOptions,
+    batches: int,
+    texts: Iterator[str],
+    documents: int,
+    seconds: float,
 ) -> Timing:
     """Time calls for ``seconds``, with batches of ``batches`` times the device's default size."""
     # here: torch takes seconds to import, and --help needs none
@@ -101,7 +112,7 @@ def _time(
     size = default_batch_tokens(resolve_device(config.devices[0])) * batches
     taken: list[float] = []
     read: list[int] = []
-    with RerankEngine(replace(config, max_batch_tokens=size)) as engine:
+    with RerankEngine(replace(config, max_batch_tokens=size), **asdict(options)) as engine:
         engine.rerank(_QUERY, list(islice(texts, documents)))
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(taken) < 3:

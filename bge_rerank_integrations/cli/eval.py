@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bge_rerank_integrations.cli.model_settings import engine_config
+from bge_rerank_integrations.cli.model_settings import model_settings
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.evaluation.beir import read_beir, text_only, titled
 from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
@@ -84,7 +84,7 @@ def evaluate(
     A pipe gets the two tables one after the other, with tabs between the columns.
     """
     _require_extra()
-    engines = {name: engine_config(name) for name in model or [BUILT_IN_MODEL]}
+    chosen = {name: model_settings(name) for name in model or [BUILT_IN_MODEL]}
     show_progress = sys.stderr.isatty()
     collection = _read(source, corpus, without_titles=without_titles)
     if max_queries is not None:
@@ -93,9 +93,9 @@ def evaluate(
     # imported here: torch takes seconds, and --help or an invalid file does not need it
     from bge_rerank_integrations import RerankEngine
 
-    for name, config in engines.items():
+    for name, (base, settings) in chosen.items():
         # not shared: the next model may need this one's memory
-        with RerankEngine(config) as engine:
+        with RerankEngine(base, **settings) as engine:
             runs.append(rerank(name, engine, collection, runs[0], show_progress=show_progress))
     report = summarize(collection, runs, top_n or [10])
     if as_json:

@@ -1,12 +1,64 @@
-"""Options that several commands have, declared once."""
+"""Settings on the command line: one option each, made from their declarations."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[str, typer.Option(help="Hub id, folder, or the built-in English model.")]
-MaxLength = Annotated[int, typer.Option(help="Tokens of query and passage together, at most.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+from bge_rerank_integrations.settings import (
+    SETTINGS,
+    default_of,
+    description_of,
+    read_setting,
+)
+
+_VARIABLE_PREFIX = "BGE_RERANK_"
+
+Model = Annotated[str, typer.Option(help=description_of("model"))]
+
+
+def with_settings(*, but: tuple[str, ...] = (), variables: bool = False) -> Callable[[Any], Any]:
+    """Give a command an option for every setting but the model.
+
+    The command's ``**settings`` take the values of those that were given, as settings of an engine.
+
+    :param but: settings that the command does not have, or has as options of its own.
+    :param variables: read a setting from ``BGE_RERANK_…`` where the command line leaves it out.
+    """
+    names = [name for name in SETTINGS if name not in ("model", *but)]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            texts = {name: given.pop(name) for name in names}
+            settings = {n: read_setting(n, t) for n, t in texts.items() if t is not None}
+            command(**given, **settings)
+
+        options = [_option(name, variables=variables) for name in names]
+        run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in (*own, *options)}
+        return run
+
+    return decorate
+
+
+def _option(name: str, *, variables: bool) -> inspect.Parameter:
+    default = default_of(name)
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=description_of(name),
+        show_default="none" if default is None else str(default).lower(),
+        metavar="VALUE",
+        envvar=f"{_VARIABLE_PREFIX}{name.upper()}" if variables else None,
+        rich_help_panel="Settings",
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )

@@ -13,15 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from bge_rerank_integrations.cli.inputs import FilePassage, read_passages
-from bge_rerank_integrations.cli.options import Device, Dtype, MaxLength, Model
+from bge_rerank_integrations.cli.options import Model, with_settings
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.ranking import Ranking, Reranker
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 if TYPE_CHECKING:
     from bge_rerank_integrations import RerankEngine
 
 
+@with_settings(but=("normalize",))
 def rerank(
     query: Annotated[
         str, typer.Argument(metavar="QUERY", help="What the passages are ranked for.")
@@ -42,25 +43,6 @@ def rerank(
         typer.Option(help="Keep passages with at least this score.", show_default="none"),
     ] = None,
     model: Model = BUILT_IN_MODEL,
-    max_length: MaxLength = EngineConfig.max_length,
-    device: Device = "auto",
-    dtype: Dtype = EngineConfig.dtype,
-    prompt: Annotated[
-        str | None, typer.Option(help="Instruction to a decoder model.", show_default="its own")
-    ] = None,
-    cutoff_layer: Annotated[
-        list[int] | None,
-        typer.Option(help="Score after this number of layers (layerwise models)."),
-    ] = None,
-    compress_ratio: Annotated[
-        int | None, typer.Option(help="1, 2, 4 or 8 tokens become one (lightweight models).")
-    ] = None,
-    compress_layer: Annotated[
-        list[int] | None, typer.Option(help="Before this layer tokens become one; repeatable.")
-    ] = None,
-    long_documents: Annotated[
-        str, typer.Option(help="truncate, or window to read all of a long passage.")
-    ] = EngineConfig.long_documents,
     raw: Annotated[
         bool, typer.Option("--raw", help="Show logits instead of scores from 0 to 1.")
     ] = False,
@@ -86,6 +68,7 @@ def rerank(
             show_default=False,
         ),
     ] = None,
+    **settings: Any,
 ) -> None:
     """Rank the passages of files by relevance to QUERY.
 
@@ -95,23 +78,14 @@ def rerank(
     # imported here: torch takes seconds, and --help does not need it
     from bge_rerank_integrations import RerankEngine
 
-    config = EngineConfig(
-        model=model,
-        max_length=max_length,
-        device=device,
-        dtype=dtype,  # type: ignore[arg-type]  # EngineConfig refuses what is not a Dtype
-        prompt=prompt,
-        cutoff_layers=tuple(cutoff_layer) if cutoff_layer else None,
-        compress_ratio=compress_ratio,
-        compress_layers=tuple(compress_layer) if compress_layer else None,
-        long_documents=long_documents,  # type: ignore[arg-type]
-        normalize=not raw,
-    )
+    def load() -> RerankEngine:
+        return RerankEngine.shared(model, normalize=not raw, **settings)
+
     if bulk is not None and output is not None:
-        _score_rows(RerankEngine.shared(config), bulk, output)
+        _score_rows(load(), bulk, output)
         return
     passages = read_passages(files or (), jsonl=jsonl)
-    ranking = _rank(RerankEngine.shared(config), query, passages, top_n, score_threshold)
+    ranking = _rank(load(), query, passages, top_n, score_threshold)
     if as_json:
         document = _document(query, passages, ranking)
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bge_rerank_integrations.cli.options import Device, Dtype, MaxLength, Model
+from bge_rerank_integrations.cli.options import Model, with_settings
 from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.errors import MissingExtraError
 from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, split_settings
 
 if TYPE_CHECKING:
     from bge_rerank_integrations import RerankEngine
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8787
 
 
+# requests name their scale themselves; the deadline is the server's
+@with_settings(but=("normalize", "timeout_s"), variables=True)
 def serve(
     model: Model = BUILT_IN_MODEL,
     host: Annotated[
@@ -39,12 +41,6 @@ def serve(
         str | None,
         typer.Option(help="Name of the model in responses.", show_default="the model's"),
     ] = None,
-    max_length: MaxLength = EngineConfig.max_length,
-    device: Device = "auto",
-    dtype: Dtype = EngineConfig.dtype,
-    max_queued_pairs: Annotated[
-        int, typer.Option(help="Pairs that may wait; more get 429.")
-    ] = EngineConfig.max_queued_pairs,
     max_documents: Annotated[
         int, typer.Option(help="Maximum number of documents in one request.")
     ] = ServerSettings.max_documents,
@@ -60,6 +56,7 @@ def serve(
     log_level: Annotated[str, typer.Option(help="critical, error, warning, info or debug.")] = (
         "info"
     ),
+    **settings: Any,
 ) -> None:
     """Serve a reranker over HTTP, with the APIs of Cohere, Jina, TEI, vLLM and others.
 
@@ -74,15 +71,7 @@ def serve(
             raise
         raise MissingExtraError("serve") from error
 
-    config = EngineConfig(
-        model=model,
-        max_length=max_length,
-        device=device,
-        dtype=dtype,  # type: ignore[arg-type]  # EngineConfig refuses what is not a Dtype
-        max_queued_pairs=max_queued_pairs,
-        normalize=False,
-    )
-    settings = ServerSettings(
+    limits = ServerSettings(
         api_key=api_key,
         model_name=model_name,
         max_documents=max_documents,
@@ -90,6 +79,8 @@ def serve(
         max_body_bytes=max_body_bytes,
         timeout_s=timeout_s,
     )
+    # now, so that a setting that cannot work is refused before the server starts
+    split_settings(model, settings)
     if api_key is None and not _is_loopback(host):
         typer.echo(f"warning: {host} may be reached by others, and no key is asked for", err=True)
 
@@ -101,7 +92,7 @@ def serve(
 
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(lambda: _load(config), settings, on_load_error=give_up),
+            create_app(lambda: _load(model, settings), limits, on_load_error=give_up),
             host=host,
             port=port,
             log_level=log_level,
@@ -114,11 +105,11 @@ def serve(
         raise failures[0]
 
 
-def _load(config: EngineConfig) -> RerankEngine:
+def _load(model: str, settings: dict[str, Any]) -> RerankEngine:
     # imported here: torch takes seconds, and meanwhile the server reports that it is loading
     from bge_rerank_integrations import RerankEngine
 
-    return RerankEngine.shared(config)
+    return RerankEngine.shared(model, **settings)
 
 
 def _is_loopback(host: str) -> bool:

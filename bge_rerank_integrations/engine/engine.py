@@ -2,83 +2,90 @@
 
 from __future__ import annotations
 
+from asyncio import wrap_future
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from bge_rerank_integrations.engine import registry
 from bge_rerank_integrations.engine.loading.model import LoadedModel
-from bge_rerank_integrations.engine.running_model import RunningModel, load_and_run
-from bge_rerank_integrations.engine.scheduling.calls import Calls
+from bge_rerank_integrations.engine.pair_stream import PairStream
+from bge_rerank_integrations.engine.registry import RunningModel
+from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, deadline_after, wait
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
-from bge_rerank_integrations.engine.scheduling.waiting import run, run_async
-from bge_rerank_integrations.ranking import Ranking
-from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
+from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
+from bge_rerank_integrations.ranking import Ranking, Scores, check_selection, rank
+from bge_rerank_integrations.settings import (
+    DEFAULT_MODEL,
+    CallOptions,
+    CallOverrides,
+    EngineConfig,
+    split_settings,
+)
 
 
 class RerankEngine:
-    """Scores (query, document) pairs with a cross-encoder.
+    """Scores (query, document) pairs with a cross-encoder: a handle on a loaded model.
 
     May be called from any thread and any event loop; calls that come together are scored together.
     The ``a…`` methods hold no thread while they wait, and leave the queue when they are cancelled.
 
-    Every scoring method takes ``timeout_s``, the seconds after which the call fails with
-    ``DeadlineError``, and raises:
+    Every scoring method takes the options of :class:`CallOptions` as keyword arguments, in place of
+    the engine's own, and raises:
 
     * ``InputError`` for a query or document that is not a string or not valid Unicode;
+    * ``ConfigurationError`` for an option that cannot work, or does not fit the model;
     * ``ScoringError`` if the model fails on one of the documents, or answers NaN;
     * ``OverloadedError``, ``DeadlineError``, ``EngineClosedError``, ``EngineFailedError``,
       ``ForkedProcessError`` as their names say.
 
-    :param config: the settings; None means the defaults.
+    :param model: a model's name, or a whole config.
+    :param settings: the other settings of :class:`EngineConfig`, where ``model`` is a name, and
+        options of :class:`CallOptions` for all calls.
     :raises ModelLoadError: if the model cannot be loaded.
-    :raises ConfigurationError: if a setting does not fit this machine or model.
+    :raises ConfigurationError: if a setting cannot work, or does not fit this machine or model.
     """
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
-        config = config or EngineConfig()
-        self._use(config, load_and_run(config))
+    def __init__(self, model: str | EngineConfig = DEFAULT_MODEL, **settings: Any) -> None:
+        config, options = split_settings(model, settings)
+        self._attach(registry.load_and_run(config), options)
 
     @classmethod
-    def on(cls, model: LoadedModel, config: EngineConfig) -> Self:
+    def shared(cls, model: str | EngineConfig = DEFAULT_MODEL, **settings: Any) -> Self:
+        """An engine on this process's model for these settings, loaded at the first call.
+
+        Engines with equal configs share the model, its threads and its statistics, whatever their
+        options, and are closed together. Parameters and errors are the constructor's.
+        """
+        config, options = split_settings(model, settings)
+        return cls._on(registry.shared(config), options)
+
+    @classmethod
+    def on(cls, model: LoadedModel, config: EngineConfig, **options: Unpack[CallOverrides]) -> Self:
         """An engine on a model that is loaded already; ``config`` says how to run it."""
-        engine = object.__new__(cls)
-        engine._use(config, RunningModel(config, model))
-        return engine
+        return cls._on(RunningModel(config, model), CallOptions(**options))
 
-    @classmethod
-    def shared(cls, model: str | EngineConfig = DEFAULT_MODEL, **settings: Any) -> RerankEngine:
-        """This process's engine for these settings, loaded at the first call.
-
-        Engines whose settings differ in ``normalize`` alone share one model, and are closed
-        together.
-
-        :param model: a model's name, or whole settings.
-        :param settings: the other settings of :class:`EngineConfig`, where ``model`` is a name.
-        """
-        config = model if isinstance(model, EngineConfig) else EngineConfig(model, **settings)
-        return registry.find_or_make(config, cls)
-
-    def reporting(self, normalize: bool) -> Self:
-        """Another engine on the same model, which reports probabilities or logits.
-
-        The two share threads, queue and figures, and are closed together.
-        """
-        twin = object.__new__(type(self))
-        twin._use(replace(self._config, normalize=normalize), self._running)
-        return twin
+    def with_options(self, **options: Unpack[CallOverrides]) -> Self:
+        """Another engine on the same model, whose calls have these options by default."""
+        return self._on(self._running, replace(self.options, **options))
 
     @property
     def config(self) -> EngineConfig:
-        """The settings."""
-        return self._config
+        """What is loaded, and where."""
+        return self._running.config
+
+    @property
+    def options(self) -> CallOptions:
+        """How calls are scored, unless they say otherwise."""
+        return self._options
 
     @property
     def model(self) -> str:
         """Name of the model."""
-        return self._config.model
+        return self.config.model
 
     @property
     def device(self) -> str:
@@ -92,8 +99,8 @@ class RerankEngine:
 
     @property
     def max_length(self) -> int:
-        """Tokens of a pair, at most: the setting, within the model's own limit."""
-        return self._running.max_length
+        """Tokens of a pair, at most: the option, within the model's own limit."""
+        return self._running.tokenizer.max_length(self.options)
 
     @property
     def is_alive(self) -> bool:
@@ -103,11 +110,10 @@ class RerankEngine:
     def rerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
-        *,
-        timeout_s: float | None = None,
+        **options: Unpack[CallOverrides],
     ) -> Ranking:
         """Rank documents by relevance to the query, best first.
 
@@ -116,64 +122,77 @@ class RerankEngine:
         :returns: the kept documents; empty if there are none.
         :raises ConfigurationError: for a ``top_n`` below 1.
         """
-        return run(self._calls.rerank(query, documents, top_n, score_threshold, timeout_s))
+        check_selection(top_n, score_threshold)
+        scores = self.score(query, documents, **options)
+        return rank(scores, top_n=top_n, score_threshold=score_threshold)
 
     async def arerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
-        *,
-        timeout_s: float | None = None,
+        **options: Unpack[CallOverrides],
     ) -> Ranking:
         """Rank like :meth:`rerank`, without blocking the event loop."""
-        return await run_async(
-            self._calls.rerank(query, documents, top_n, score_threshold, timeout_s)
-        )
+        check_selection(top_n, score_threshold)
+        scores = await self.ascore(query, documents, **options)
+        return rank(scores, top_n=top_n, score_threshold=score_threshold)
 
     def score(
-        self, query: str, documents: Sequence[str], *, timeout_s: float | None = None
-    ) -> list[float]:
+        self, query: str, documents: Iterable[str], **options: Unpack[CallOverrides]
+    ) -> Scores:
         """Score documents against the query.
 
         :returns: one score a document, in input order.
         """
-        return run(self._calls.score(query, documents, timeout_s))
+        asked = self._asked(options)
+        job = self._submit(_with_query(query, documents), asked)
+        result = wait(job.future)
+        return self._scores(result.deepest, result.tokens, asked)
 
     async def ascore(
-        self, query: str, documents: Sequence[str], *, timeout_s: float | None = None
-    ) -> list[float]:
+        self, query: str, documents: Iterable[str], **options: Unpack[CallOverrides]
+    ) -> Scores:
         """Score like :meth:`score`, without blocking the event loop."""
-        return await run_async(self._calls.score(query, documents, timeout_s))
+        asked = self._asked(options)
+        job = self._submit(_with_query(query, documents), asked)
+        result = await wrap_future(job.future)
+        return self._scores(result.deepest, result.tokens, asked)
 
     def score_pairs(
         self,
         pairs: Iterable[Sequence[str]],
         show_progress: bool = False,
-        *,
-        timeout_s: float | None = None,
-    ) -> list[float]:
+        **options: Unpack[CallOverrides],
+    ) -> Scores:
         """Score (query, document) pairs; any number of them, read as they are needed.
 
         :param show_progress: show a progress bar on standard error.
         :returns: one score a pair, in input order.
         """
-        return run(self._calls.score_pairs(pairs, show_progress, timeout_s))
+        asked = self._asked(options)
+        with self._stream(pairs, asked, show_progress) as stream:
+            while (future := stream.next_future()) is not None:
+                stream.add(wait(future))
+        return self._scores(stream.logits, stream.tokens, asked)
 
     async def ascore_pairs(
         self,
         pairs: Iterable[Sequence[str]],
         show_progress: bool = False,
-        *,
-        timeout_s: float | None = None,
-    ) -> list[float]:
+        **options: Unpack[CallOverrides],
+    ) -> Scores:
         """Score like :meth:`score_pairs`, without blocking the event loop."""
-        return await run_async(self._calls.score_pairs(pairs, show_progress, timeout_s))
+        asked = self._asked(options)
+        with self._stream(pairs, asked, show_progress) as stream:
+            while (future := stream.next_future()) is not None:
+                stream.add(await wrap_future(future))
+        return self._scores(stream.logits, stream.tokens, asked)
 
     def score_layers(
-        self, pairs: Sequence[Sequence[str]], *, timeout_s: float | None = None
-    ) -> dict[int, list[float]]:
+        self, pairs: Iterable[Sequence[str]], **options: Unpack[CallOverrides]
+    ) -> dict[int, Scores]:
         """Score pairs after each of ``cutoff_layers``; for layerwise and lightweight models.
 
         Layers are not comparable to each other: each has a scale of its own.
@@ -181,13 +200,16 @@ class RerankEngine:
         :returns: for each number of layers, one score a pair in input order.
         :raises ConfigurationError: for a model that scores after its last layer only.
         """
-        return run(self._calls.score_layers(pairs, timeout_s))
-
-    async def ascore_layers(
-        self, pairs: Sequence[Sequence[str]], *, timeout_s: float | None = None
-    ) -> dict[int, list[float]]:
-        """Score like :meth:`score_layers`, without blocking the event loop."""
-        return await run_async(self._calls.score_layers(pairs, timeout_s))
+        if not self._running.is_layerwise:
+            raise ConfigurationError(
+                f"score_layers needs a layerwise or lightweight model, got {self.model}"
+            )
+        asked = self._asked(options)
+        result = wait(self._submit(check_pairs(pairs), asked).future)
+        return {
+            layer: self._scores(result.logits[:, column].tolist(), result.tokens, asked)
+            for column, layer in enumerate(self._running.layers)
+        }
 
     def stats(self) -> EngineStats:
         """Queue, work done and state, now."""
@@ -203,6 +225,17 @@ class RerankEngine:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are on the same model and score alike."""
+        return (
+            isinstance(other, RerankEngine)
+            and self._running is other._running
+            and self._options == other._options
+        )
+
+    def __hash__(self) -> int:
+        return hash((id(self._running), self._options))
+
     def __copy__(self) -> Self:
         return self
 
@@ -211,12 +244,57 @@ class RerankEngine:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RerankEngine.shared, (self._config,)
+        return _unpickled, (type(self), self.config, self.options)
 
     def __repr__(self) -> str:
         return f"RerankEngine({self.model!r}, {self.device}, {self.dtype}, {self._running.state})"
 
-    def _use(self, config: EngineConfig, running: RunningModel) -> None:
-        self._config = config
+    @classmethod
+    def _on(cls, running: RunningModel, options: CallOptions) -> Self:
+        engine = object.__new__(cls)
+        engine._attach(running, options)
+        return engine
+
+    def _attach(self, running: RunningModel, options: CallOptions) -> None:
+        # now, so that an option that does not fit the model is refused here
+        running.tokenizer.layout(options)
         self._running = running
-        self._calls = Calls(config, running.scheduler, running.layers)
+        self._options = options
+
+    def _asked(self, overrides: CallOverrides) -> CallOptions:
+        return replace(self._options, **overrides) if overrides else self._options
+
+    def _submit(self, pairs: Sequence[TextPair], options: CallOptions, first_index: int = 0) -> Job:
+        running = self._running
+        job = Job(
+            pairs,
+            running.tokenizer.layout(options),
+            len(running.layers),
+            deadline=deadline_after(options.timeout_s),
+            queue_deadline=deadline_after(options.queue_timeout_s),
+            first_index=first_index,
+        )
+        running.scheduler.submit(job)
+        return job
+
+    def _stream(
+        self, pairs: Iterable[Sequence[str]], options: CallOptions, show_progress: bool
+    ) -> PairStream:
+        max_queued_pairs = self.config.max_queued_pairs
+        return PairStream(pairs, self._submit, options, max_queued_pairs, show_progress)
+
+    def _scores(self, logits: list[float], tokens: int, options: CallOptions) -> Scores:
+        return Scores.from_logits(
+            logits, normalize=options.normalize, total_tokens=tokens, model=self.model
+        )
+
+
+def _with_query(query: str, documents: Iterable[str]) -> list[TextPair]:
+    check_query(query)
+    return [(query, document) for document in check_documents(documents)]
+
+
+def _unpickled(
+    kind: type[RerankEngine], config: EngineConfig, options: CallOptions
+) -> RerankEngine:
+    return kind._on(registry.shared(config), options)

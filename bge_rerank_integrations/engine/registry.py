@@ -1,55 +1,120 @@
-"""The engines of this process, found by their settings."""
+"""Loaded models with their threads: one per config and process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import weakref
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING
 
+from bge_rerank_integrations.engine.loading.devices import release_memory
+from bge_rerank_integrations.engine.loading.model import LoadedModel, load
+from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
+from bge_rerank_integrations.engine.scheduling.stats import EngineStats, State
+from bge_rerank_integrations.errors import ModelLoadError, RerankError
 from bge_rerank_integrations.settings import EngineConfig
 
-if TYPE_CHECKING:
-    from bge_rerank_integrations.engine.engine import RerankEngine
+
+class RunningModel:
+    """Starts a model's threads; ends them when nothing refers to it any more.
+
+    :param config: what was loaded.
+    :param model: the loaded model.
+    """
+
+    def __init__(self, config: EngineConfig, model: LoadedModel) -> None:
+        self.config = config
+        self.tokenizer = model.tokenizer
+        self.device = ",".join(map(str, model.devices))
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.layers = model.layers
+        self.is_layerwise = model.is_layerwise
+        self.scheduler = Scheduler(
+            model.tokenizer,
+            model.scorers,
+            max_batch_tokens=model.max_batch_tokens,
+            max_queued_pairs=config.max_queued_pairs,
+            n_outputs=len(model.layers),
+        )
+        # also runs when the interpreter ends, so that no caller is left waiting then
+        weakref.finalize(self, self.scheduler.close)
+
+    @property
+    def state(self) -> State:
+        """Whether calls are answered."""
+        # in a forked child the threads are missing, as after closing
+        if self.scheduler.is_closed or not self.scheduler.is_of_this_process:
+            return "closed"
+        return "failed" if self.scheduler.failure is not None else "ready"
+
+    def stats(self) -> EngineStats:
+        """Queue, work done and state, now."""
+        return EngineStats(
+            state=self.state,
+            model=self.config.model,
+            device=self.device,
+            dtype=self.dtype,
+            queued_pairs=self.scheduler.queued_pairs,
+            in_flight=self.scheduler.in_flight,
+            cache_hits=self.tokenizer.cache.hits,
+            cache_misses=self.tokenizer.cache.misses,
+            **self.scheduler.counters.snapshot(),
+        )
+
+    def close(self) -> None:
+        """Free the model's memory; callers that still wait get ``EngineClosedError``."""
+        self.scheduler.close()
+        release_memory()
+
+
+def load_and_run(config: EngineConfig) -> RunningModel:
+    """Load a model and start its threads.
+
+    :raises ModelLoadError: if the model cannot be loaded, whatever another library raised.
+    :raises ConfigurationError: if a setting does not fit this machine or model.
+    """
+    try:
+        model = load(config)
+    except RerankError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(
+            f"{config.model} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return RunningModel(config, model)
 
 
 @dataclass
-class _Place:
-    """Where the engines on one model stand; its lock is held while the model loads."""
+class _Entry:
+    """A shared model; the lock is held while it loads."""
 
     lock: Lock = field(default_factory=Lock)
-    engines: dict[EngineConfig, RerankEngine] = field(default_factory=dict)
+    running: RunningModel | None = None
 
 
-_places: dict[EngineConfig, _Place] = {}
+_entries: dict[EngineConfig, _Entry] = {}
 _lock = Lock()
 
 
-def find_or_make(
-    config: EngineConfig, make: Callable[[EngineConfig], RerankEngine]
-) -> RerankEngine:
-    """The engine for ``config``: made by whoever asks first; anew after it was closed or failed."""
+def shared(config: EngineConfig) -> RunningModel:
+    """This process's model for a config: loaded at the first call, and after it has ended."""
     with _lock:
-        place = _places.setdefault(replace(config, normalize=True), _Place())
-    with place.lock:
-        engines = {c: engine for c, engine in place.engines.items() if engine.is_alive}
-        if config not in engines:
-            other = next(iter(engines.values()), None)
-            engines[config] = other.reporting(config.normalize) if other else make(config)
-        place.engines = engines
-        return engines[config]
+        entry = _entries.setdefault(config, _Entry())
+    with entry.lock:
+        if entry.running is None or entry.running.state != "ready":
+            entry.running = load_and_run(config)
+        return entry.running
 
 
 def _renew_locks() -> None:
-    """In a forked child: another thread of the parent may have held them for ever.
+    """Replace the locks in a forked child: a thread of the parent may have held them.
 
-    The parent's engines stay listed; they are not alive here, so that the child makes its own.
+    The parent's models stay listed; they do not run here, so the child loads its own.
     """
     global _lock
     _lock = Lock()
-    for place in _places.values():
-        place.lock = Lock()
+    for entry in _entries.values():
+        entry.lock = Lock()
 
 
 if hasattr(os, "register_at_fork"):

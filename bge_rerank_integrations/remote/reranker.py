@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from typing_extensions import Self
 
+from bge_rerank_integrations.checks import is_finite, is_int, require
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 
 try:
@@ -21,8 +21,8 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("remote") from error
     raise
 
-from bge_rerank_integrations.inputs import check_documents, check_query
-from bge_rerank_integrations.ranking import RankedDocument, Ranking, check_selection, rank
+from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
+from bge_rerank_integrations.ranking import RankedDocument, Ranking, Scores, check_selection, rank
 from bge_rerank_integrations.remote.dialects import DIALECTS
 from bge_rerank_integrations.remote.responses import read_results, read_tokens
 from bge_rerank_integrations.remote.transport import Transport
@@ -78,7 +78,9 @@ class RemoteReranker:
         _check_settings(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
         self._dialect = DIALECTS[dialect]
         key = api_key if api_key is not None else os.environ.get(self._dialect.key_variable)
-        _check_key(key)
+        if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
+            # without the key in the message
+            raise ConfigurationError("api_key must be printable ASCII without spaces around it")
         self._settings = {
             "base_url": base_url,
             "dialect": dialect,
@@ -107,7 +109,7 @@ class RemoteReranker:
     def rerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
     ) -> Ranking:
@@ -116,28 +118,50 @@ class RemoteReranker:
         :param top_n: how many to keep; None keeps all.
         :param score_threshold: keep ``score >= score_threshold``.
         """
-        deadline = time.monotonic() + self._timeout_s
-        chunks = self._chunks(query, documents, top_n, score_threshold)
-        answers = [
-            self._transport.post(self._url, self._body(query, chunk), deadline) for chunk in chunks
-        ]
-        return self._ranking(chunks, answers, top_n, score_threshold)
+        check_selection(top_n, score_threshold)
+        scores, order = self._ask(query, documents)
+        return rank(scores, top_n=top_n, score_threshold=score_threshold, ties=order)
 
     async def arerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
     ) -> Ranking:
         """Rank like :meth:`rerank`, without blocking the event loop."""
-        deadline = time.monotonic() + self._timeout_s
-        chunks = self._chunks(query, documents, top_n, score_threshold)
-        answers = [
-            await self._transport.apost(self._url, self._body(query, chunk), deadline)
-            for chunk in chunks
-        ]
-        return self._ranking(chunks, answers, top_n, score_threshold)
+        check_selection(top_n, score_threshold)
+        scores, order = await self._aask(query, documents)
+        return rank(scores, top_n=top_n, score_threshold=score_threshold, ties=order)
+
+    def score(self, query: str, documents: Iterable[str]) -> Scores:
+        """Score documents against the query.
+
+        :returns: one score a document, in input order.
+        """
+        return self._ask(query, documents)[0]
+
+    async def ascore(self, query: str, documents: Iterable[str]) -> Scores:
+        """Score like :meth:`score`, without blocking the event loop."""
+        return (await self._aask(query, documents))[0]
+
+    def score_pairs(self, pairs: Iterable[Sequence[str]]) -> Scores:
+        """Score (query, document) pairs: one call for each different query.
+
+        :returns: one score a pair, in input order.
+        """
+        checked = check_pairs(pairs)
+        indices: dict[str, list[int]] = {}
+        for index, (query, _) in enumerate(checked):
+            indices.setdefault(query, []).append(index)
+        scores, logits = [0.0] * len(checked), [0.0] * len(checked)
+        tokens = 0
+        for query, its in indices.items():
+            answer = self.score(query, [checked[index][1] for index in its])
+            tokens += answer.total_tokens
+            for index, score, logit in zip(its, answer, answer.logits, strict=True):
+                scores[index], logits[index] = score, logit
+        return Scores(scores, logits, tokens, self._model)
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -176,19 +200,27 @@ class RemoteReranker:
             f"api_key={'[set]' if self._has_key else None})"
         )
 
-    def _chunks(
-        self,
-        query: str,
-        documents: Sequence[str],
-        top_n: int | None,
-        score_threshold: float | None,
-    ) -> list[Sequence[str]]:
-        """Check a call, and split its documents into requests."""
-        check_selection(top_n, score_threshold)
+    def _ask(self, query: str, documents: Iterable[str]) -> tuple[Scores, list[int]]:
+        """Scores in input order, and the documents' indices in the service's order."""
+        deadline = time.monotonic() + self._timeout_s
+        chunks = self._chunks(query, documents)
+        bodies = [self._body(query, chunk) for chunk in chunks]
+        answers = [self._transport.post(self._url, body, deadline) for body in bodies]
+        return self._read(chunks, answers)
+
+    async def _aask(self, query: str, documents: Iterable[str]) -> tuple[Scores, list[int]]:
+        deadline = time.monotonic() + self._timeout_s
+        chunks = self._chunks(query, documents)
+        bodies = [self._body(query, chunk) for chunk in chunks]
+        answers = [await self._transport.apost(self._url, body, deadline) for body in bodies]
+        return self._read(chunks, answers)
+
+    def _chunks(self, query: str, documents: Iterable[str]) -> list[list[str]]:
+        """Check the texts of a call, and split its documents into requests."""
         check_query(query)
-        texts = check_documents(documents)
-        size = self._max_documents or max(len(texts), 1)
-        return [texts[start : start + size] for start in range(0, len(texts), size)]
+        checked = check_documents(documents)
+        size = self._max_documents or max(len(checked), 1)
+        return [checked[start : start + size] for start in range(0, len(checked), size)]
 
     def _body(self, query: str, chunk: Sequence[str]) -> bytes:
         raw = not self._normalize
@@ -196,13 +228,9 @@ class RemoteReranker:
             self._dialect.body(query, chunk, self._model, raw=raw), ensure_ascii=False
         ).encode()
 
-    def _ranking(
-        self,
-        chunks: Sequence[Sequence[str]],
-        answers: Sequence[Any],
-        top_n: int | None,
-        score_threshold: float | None,
-    ) -> Ranking:
+    def _read(
+        self, chunks: Sequence[Sequence[str]], answers: Sequence[Any]
+    ) -> tuple[Scores, list[int]]:
         results: list[RankedDocument] = []
         for chunk, answer in zip(chunks, answers, strict=True):
             first = len(results)
@@ -210,17 +238,16 @@ class RemoteReranker:
                 RankedDocument(first + result.index, result.score)
                 for result in read_results(self._dialect, answer, len(chunk))
             ]
-        ranked = rank(
-            # in the service's order: it ranks by logits, many of which become a score of 1.0
-            [result.score for result in results],
-            top_n=top_n,
-            score_threshold=score_threshold,
+        # the service ranks by logits, many of which become a score of 1.0
+        order = [result.index for result in results]
+        scores = Scores.from_logits(
+            [result.score for result in sorted(results, key=lambda result: result.index)],
             # other dialects report normalized scores, or logits on request
             normalize=self._normalize and self._dialect.answers_logits,
+            total_tokens=sum(read_tokens(self._dialect, answer) for answer in answers),
+            model=self._model,
         )
-        kept = tuple(RankedDocument(results[place.index].index, place.score) for place in ranked)
-        tokens = sum(read_tokens(self._dialect, answer) for answer in answers)
-        return Ranking(kept, tokens, self._model)
+        return scores, order
 
 
 def _check_settings(
@@ -251,20 +278,11 @@ def _check_settings(
     speaks_logits = DIALECTS[dialect].answers_logits or DIALECTS[dialect].raw_options is not None
     if not normalize and not speaks_logits:
         raise ConfigurationError(f"normalize=False: {dialect} reports no logits")
-    if not (math.isfinite(timeout_s) and timeout_s > 0):
-        raise ConfigurationError(f"timeout_s must be finite and above 0, got {timeout_s!r}")
-    for name, value in (("max_attempts", max_attempts), ("max_documents", max_documents)):
-        if value is not None and (isinstance(value, bool) or value < 1):
-            raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
-
-
-def _check_key(key: str | None) -> None:
-    """Check that a header can carry the key.
-
-    :raises ConfigurationError: if it cannot; the message does not show the key.
-    """
-    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
-        raise ConfigurationError("api_key must be printable ASCII without spaces around it")
+    is_above_0 = is_finite(timeout_s) and timeout_s > 0
+    require(is_above_0, "timeout_s", "a finite number of seconds above 0", timeout_s)
+    require(is_int(max_attempts, 1), "max_attempts", "an int of at least 1", max_attempts)
+    is_count = max_documents is None or is_int(max_documents, 1)
+    require(is_count, "max_documents", "None or an int of at least 1", max_documents)
 
 
 def _unpickled(settings: dict[str, Any], has_key: bool) -> RemoteReranker:

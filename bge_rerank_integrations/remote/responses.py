@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bge_rerank_integrations.checks import is_finite, is_int
 from bge_rerank_integrations.errors import RemoteError
 from bge_rerank_integrations.ranking import RankedDocument
 from bge_rerank_integrations.remote.dialects import RemoteDialect
@@ -74,11 +74,11 @@ def _read_result(dialect: RemoteDialect, result: Any, count: int) -> RankedDocum
     if not isinstance(result, Mapping):
         raise RemoteError(f"a result must be an object, got {result!r:.80}")
     index, score = result.get(dialect.index), result.get(dialect.score)
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
+    if not is_int(index, 0) or index >= count:
         raise RemoteError(
             f"{count} documents were sent, and a result has {dialect.index} {index!r:.80}"
         )
-    if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
+    if not is_finite(score):
         raise RemoteError(
             f"the {dialect.score} of document {index} must be a finite number, got {score!r:.80}"
         )
@@ -88,8 +88,7 @@ def _read_result(dialect: RemoteDialect, result: Any, count: int) -> RankedDocum
 def read_tokens(dialect: RemoteDialect, body: Any) -> int:
     """Read the service's number of tokens; 0 if it reports none."""
     tokens = _at(body, dialect.tokens) if dialect.tokens else 0
-    is_count = isinstance(tokens, (int, float)) and not isinstance(tokens, bool)
-    return int(tokens) if is_count and math.isfinite(tokens) else 0
+    return int(tokens) if is_finite(tokens) else 0
 
 
 def error_message(response: HttpResponse, secret: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 
 from bge_rerank_integrations.errors import (
+    ConfigurationError,
     DeadlineError,
     EngineClosedError,
     EngineFailedError,
@@ -62,6 +63,8 @@ _MAX_MESSAGE = 300
 
 _KIND_OF_ERROR: tuple[tuple[type[RerankError], ErrorKind], ...] = (
     (InputError, ErrorKind.INVALID),
+    # an option of the request that does not fit the model
+    (ConfigurationError, ErrorKind.INVALID),
     (OverloadedError, ErrorKind.OVERLOADED),
     (DeadlineError, ErrorKind.DEADLINE),
     (EngineClosedError, ErrorKind.UNAVAILABLE),

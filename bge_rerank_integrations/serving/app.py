@@ -43,11 +43,10 @@ def create_app(
 ) -> FastAPI:
     """Make the application.
 
-    :param engine: an engine with ``normalize=False``, or a function that makes one. The function
-        is called in a thread at startup; until it returns, requests get 503.
+    :param engine: an engine, or a function that makes one. The function is called in a thread at
+        startup; until it returns, requests get 503.
     :param settings: limits, key and deadline; None means the defaults.
     :param on_load_error: called on the event loop if the engine cannot be made.
-    :raises ConfigurationError: if an engine is given that has ``normalize=True``.
     :raises MissingExtraError: if the extra ``serve`` is not installed.
     """
     settings = settings or ServerSettings()

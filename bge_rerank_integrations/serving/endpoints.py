@@ -44,11 +44,11 @@ def add_endpoint(
     async def endpoint(request: Request, body: Any) -> Response:
         operation = operations[type(body)]
         request.state.dialect = operation.dialect
-        score_requests = operation.to_score_requests(body)
-        metrics.documents.observe(sum(len(asked.documents) for asked in score_requests))
+        score_request = operation.to_score_request(body)
+        metrics.documents.observe(len(score_request.documents))
         start = time.perf_counter()
         try:
-            result = await _while_connected(request, service.score(score_requests))
+            result = await _while_connected(request, service.score(score_request))
         except _ClientGoneError:
             # for the metrics: no client is left to read it
             return Response(status_code=499)

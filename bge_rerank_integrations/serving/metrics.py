@@ -21,7 +21,8 @@ _GAUGES = {
     "in_flight": "Sequences in the current forward passes.",
 }
 _COUNTERS = {
-    "pairs": "Sequences scored.",
+    "pairs": "Pairs of the calls that were answered.",
+    "sequences": "Sequences scored: one per different pair, or one per window.",
     "tokens": "Tokens read.",
     "batches": "Successful forward passes.",
     "retries": "Batches that failed and were split in half.",

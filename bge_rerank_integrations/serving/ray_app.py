@@ -11,8 +11,10 @@ Ray routes, restarts and scales. Its batching is off: the engine batches.
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.errors import EngineFailedError, MissingExtraError
 
 try:
@@ -22,13 +24,22 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("ray") from error
     raise
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, Dtype, EngineConfig
+from bge_rerank_integrations.settings import (
+    BUILT_IN_MODEL,
+    SETTINGS,
+    checked,
+    read_setting,
+    split_settings,
+)
+
+# requests name their scale themselves; the deadline is the server's
+_SETTINGS = frozenset(SETTINGS) - {"model", "normalize", "timeout_s"}
 
 
 class RayArguments(BaseModel):
@@ -40,11 +51,10 @@ class RayArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = BUILT_IN_MODEL
-    revision: str | None = None
-    device: str = "auto"
-    dtype: Dtype = "auto"
-    max_length: int = EngineConfig.max_length
-    max_queued_pairs: int = EngineConfig.max_queued_pairs
+    engine: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The engine's other settings by name; each may be an argument of its own.",
+    )
     model_name: str | None = None
     max_documents: int = ServerSettings.max_documents
     timeout_s: float = ServerSettings.timeout_s
@@ -61,21 +71,36 @@ class RayArguments(BaseModel):
         default=256, ge=0, description="Maximum number of waiting requests; more get 503."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_settings(cls, given: dict[str, Any]) -> dict[str, Any]:
+        engine = given.get("engine", {})
+        are_settings = isinstance(engine, Mapping) and engine.keys() <= _SETTINGS
+        require(are_settings, "engine", f"a mapping of {', '.join(sorted(_SETTINGS))}", engine)
+        settings = {**engine, **{n: given[n] for n in given if n in _SETTINGS}}
+        engine = {
+            # as text on a command line, typed in a config file
+            name: read_setting(name, value) if isinstance(value, str) else checked(name, value)
+            for name, value in settings.items()
+        }
+        return {n: given[n] for n in given if n not in _SETTINGS} | {"engine": engine}
+
 
 class RerankReplica:
     """One engine and its application, in one process.
 
-    :param config: the engine's settings.
-    :param settings: the server's.
+    :param model: the engine's model.
+    :param engine: its other settings.
+    :param limits: the server's settings.
     """
 
-    def __init__(self, config: EngineConfig, settings: ServerSettings) -> None:
+    def __init__(self, model: str, engine: dict[str, Any], limits: ServerSettings) -> None:
         # loaded here: Ray sends requests only after this returns
-        self._engine = RerankEngine(config)
-        self._settings = settings
+        self._engine = RerankEngine(model, **engine)
+        self._limits = limits
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self._engine, self._settings)
+        return create_app(self._engine, self._limits)
 
     def check_health(self) -> None:
         """Called by Ray, which replaces the replica on an error.
@@ -92,16 +117,9 @@ def app(arguments: RayArguments) -> Any:
     :returns: a ``ray.serve.Application``.
     :raises ConfigurationError: for an invalid setting.
     """
-    config = EngineConfig(
-        model=arguments.model,
-        revision=arguments.revision,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        max_length=arguments.max_length,
-        max_queued_pairs=arguments.max_queued_pairs,
-        normalize=False,
-    )
-    settings = ServerSettings(
+    # now, so that settings that do not fit each other are refused before a replica starts
+    split_settings(arguments.model, arguments.engine)
+    limits = ServerSettings(
         api_key=os.environ.get(API_KEY_VARIABLE) or None,
         model_name=arguments.model_name,
         max_documents=arguments.max_documents,
@@ -120,7 +138,7 @@ def app(arguments: RayArguments) -> Any:
         },
         **_scale(arguments),
     )
-    return deployment.bind(config, settings)
+    return deployment.bind(arguments.model, arguments.engine, limits)
 
 
 def _scale(arguments: RayArguments) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
+from bge_rerank_integrations.checks import is_finite, is_int, require
 from bge_rerank_integrations.errors import ConfigurationError
 
 
@@ -35,9 +35,6 @@ class ServerSettings:
             raise ConfigurationError("api_key must be None or a non-empty ASCII string")
         for name in ("max_documents", "max_characters", "max_body_bytes", "retry_after_s"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{name} must be an int of at least 1, got {value!r}")
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise ConfigurationError(
-                f"timeout_s must be a finite number of seconds above 0, got {self.timeout_s!r}"
-            )
+            require(is_int(value, 1), name, "an int of at least 1", value)
+        is_above_0 = is_finite(self.timeout_s) and self.timeout_s > 0
+        require(is_above_0, "timeout_s", "a finite number of seconds above 0", self.timeout_s)

@@ -6,23 +6,24 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_reranker import FakeReranker
 from typer.testing import CliRunner, Result
 
 import bge_rerank_integrations
-from bge_rerank_integrations import ConfigurationError, EngineConfig
+from bge_rerank_integrations import ConfigurationError
 from bge_rerank_integrations.cli.app import app
-from bge_rerank_integrations.cli.model_settings import engine_config
+from bge_rerank_integrations.cli.model_settings import model_settings
 from evaluation.conftest import CORPUS, write_json_lines
 
 
 class FakeEngines(list):
     """Stands where the engine class is, and remembers what was opened and closed."""
 
-    def __call__(self, config: EngineConfig) -> FakeEngines:
-        self.append(config)
+    def __call__(self, model: str, **settings: Any) -> FakeEngines:
+        self.append((model, settings))
         return self
 
     def __enter__(self) -> FakeReranker:
@@ -55,7 +56,7 @@ def test_piped_output_is_two_tables_with_tabs(evaluate, folder: Path, engines: F
     assert (before[0], after[0], after[-2:]) == ("BM25", "tiny", ["5", "5"])
     assert len(comparisons.splitlines()) == 2
     assert (rest, result.stderr) == ("", "")
-    assert engines == [EngineConfig("tiny"), "closed"]
+    assert engines == [("tiny", {}), "closed"]
 
 
 def test_models_and_settings_are_rows_and_loaded_one_by_one(
@@ -68,8 +69,8 @@ def test_models_and_settings_are_rows_and_loaded_one_by_one(
     assert [system["name"] for system in report["systems"]] == ["BM25", "tiny", chosen]
     assert report["systems"][1]["values"]["MRR@10"]["q3"] == 0.0
     assert len(report["comparisons"]) == 3
-    other = EngineConfig("m/n", max_length=64, dtype="float32", normalize=False)
-    assert engines == [EngineConfig("tiny"), "closed", other, "closed"]
+    other = ("m/n", {"max_length": 64, "dtype": "float32", "normalize": False})
+    assert engines == [("tiny", {}), "closed", other, "closed"]
 
 
 def test_a_terminal_gets_tables_and_notes(
@@ -166,14 +167,18 @@ def test_a_missing_extra_is_named_first(
 
 
 def test_settings_in_one_argument() -> None:
-    assert engine_config("a/b") == EngineConfig("a/b")
-    assert engine_config("a,compress_layers=8,compress_layers=16,compress_ratio=2") == (
-        EngineConfig("a", compress_layers=(8, 16), compress_ratio=2)
+    assert model_settings("a/b") == ("a/b", {})
+    assert model_settings("a,compress_layers=8,compress_layers=16,compress_ratio=2") == (
+        "a",
+        {"compress_layers": (8, 16), "compress_ratio": 2},
     )
-    assert engine_config("a,prompt=Is it so? 1=1,long_documents=window") == (
-        EngineConfig("a", prompt="Is it so? 1=1", long_documents="window")
+    assert model_settings("a,instruction=Is it so? 1=1,long_documents=window") == (
+        "a",
+        {"instruction": "Is it so? 1=1", "long_documents": "window"},
     )
-    with pytest.raises(ConfigurationError, match=r"max_length must be an int .* got \[64, 128\]"):
-        engine_config("a,max_length=64,max_length=128")
-    with pytest.raises(ConfigurationError, match="model must be a hub id"):
-        engine_config("")
+    with pytest.raises(ConfigurationError, match=r"max_length must be an int .* got '64,128'"):
+        model_settings("a,max_length=64,max_length=128")
+    with pytest.raises(ConfigurationError, match="query_max_length must be less than max_length"):
+        model_settings("a,max_length=64,query_max_length=64")
+    with pytest.raises(ConfigurationError, match="model must be a non-empty string"):
+        model_settings("")

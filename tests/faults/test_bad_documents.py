@@ -8,7 +8,7 @@ from threading import Event
 import numpy as np
 import pytest
 from callers import PATIENCE_S, assert_works, error_of, expected, in_thread, wait_until
-from fakes import FakeScorer, Logits, MakeEngine, TokenizedPair, digests, text_of, tokenize
+from fakes import FakeScorer, Logits, MakeEngine, TokenSequence, digests, text_of, tokenize
 
 from bge_rerank_integrations import InputError, NonFiniteScoreError, ScoringError
 
@@ -23,7 +23,7 @@ class PanicException(BaseException):  # the name that pyo3 gives it
 def poisoned(spoil: Callable[[Logits, int], Logits]) -> FakeScorer:
     """A scorer whose answer is spoiled if the poison is in the batch."""
 
-    def answer(batch: Sequence[TokenizedPair]) -> Logits:
+    def answer(batch: Sequence[TokenSequence]) -> Logits:
         logits = digests(batch)
         for row, pair in enumerate(batch):
             if text_of(pair) == "poison":
@@ -125,8 +125,8 @@ def test_the_cause_of_a_failure_is_chained(make_engine: MakeEngine) -> None:
 
 def broken_tokenizer(
     error: BaseException,
-) -> Callable[[Sequence[tuple[str, str]]], list[list[TokenizedPair]]]:
-    def broken(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+) -> Callable[[Sequence[tuple[str, str]]], list[list[TokenSequence]]]:
+    def broken(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         if any(document == "poison" for _, document in pairs):
             raise error
         return tokenize(pairs)
@@ -149,7 +149,7 @@ def test_a_tokenizer_error_names_the_document(
 
 
 def test_a_tokenizer_error_of_several_documents_together(make_engine: MakeEngine) -> None:
-    def broken(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def broken(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         if len(pairs) > 10:
             raise MemoryError("too many")
         return tokenize(pairs)
@@ -165,9 +165,9 @@ def test_a_tokenizer_error_of_several_documents_together(make_engine: MakeEngine
 )
 def test_a_tokenizer_that_loses_something_leaves_no_call_incomplete(
     make_engine: MakeEngine,
-    lose: Callable[[list[list[TokenizedPair]]], list[list[TokenizedPair]]],
+    lose: Callable[[list[list[TokenSequence]]], list[list[TokenSequence]]],
 ) -> None:
-    def losing(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def losing(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         made = tokenize(pairs)
         return lose(made) if any(document == "poison" for _, document in pairs) else made
 

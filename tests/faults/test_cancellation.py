@@ -12,7 +12,7 @@ from types import FrameType
 
 import pytest
 from callers import PATIENCE_S, assert_works, expected, in_thread, is_traced, until, wait_until
-from fakes import FakeScorer, MakeEngine, TokenizedPair, tokenize
+from fakes import FakeScorer, MakeEngine, TokenSequence, tokenize
 
 from bge_rerank_integrations import RerankEngine
 
@@ -48,7 +48,7 @@ class Stage:
         await asyncio.sleep(0)
         return task
 
-    def _tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def _tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         self.tokenizes.set()
         assert self.may_tokenize.wait(PATIENCE_S)
         return tokenize(pairs)

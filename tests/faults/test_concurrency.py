@@ -12,7 +12,7 @@ import pytest
 from callers import assert_works, expected, in_thread
 from fakes import TOKENIZE_PAIRS, Deferred, FakeScorer, MakeEngine
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 
 THREADS, CALLERS, CALLS = 8, 32, 20
 CANCELLED = 0.3
@@ -113,7 +113,7 @@ async def test_the_event_loop_runs_on_while_the_engine_works(
     xlmr: str, settings: dict[str, object]
 ) -> None:
     """Tokenization and forward passes of a real model, and calls as large as they come."""
-    engine = RerankEngine(EngineConfig(xlmr, device="cpu", dtype="float32", **settings))  # type: ignore[arg-type]
+    engine = RerankEngine(xlmr, device="cpu", dtype="float32", **settings)  # type: ignore[arg-type]
     words = [f"word{number}" for number in range(1_000)]
     lags, allowed = [], await allowed_lag()
     # up to three times: the rest of the machine may be busy, a loop that is blocked always is

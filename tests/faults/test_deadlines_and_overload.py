@@ -20,7 +20,7 @@ from callers import (
     until,
     wait_until,
 )
-from fakes import FakeScorer, Logits, MakeEngine, TokenizedPair, digests, tokenize
+from fakes import FakeScorer, Logits, MakeEngine, TokenSequence, digests, tokenize
 
 from bge_rerank_integrations import ConfigurationError, DeadlineError, OverloadedError, RerankEngine
 
@@ -49,7 +49,7 @@ def test_a_forward_that_outlasts_the_deadline(
 def test_a_tokenization_that_outlasts_the_deadline(make_engine: MakeEngine) -> None:
     gate = Event()
 
-    def slow(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def slow(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         assert gate.wait(PATIENCE_S)
         return tokenize(pairs)
 
@@ -163,7 +163,7 @@ def test_a_stream_that_has_begun_is_not_refused_later(make_engine: MakeEngine) -
 
 
 def test_a_stream_has_one_deadline_and_not_one_a_chunk(make_engine: MakeEngine) -> None:
-    def slow(batch: Sequence[TokenizedPair]) -> Logits:
+    def slow(batch: Sequence[TokenSequence]) -> Logits:
         time.sleep(0.02)
         return digests(batch)
 
@@ -179,7 +179,7 @@ async def test_all_that_have_a_place_now_enter(make_engine: MakeEngine) -> None:
     """A call of many pairs leaves: several small ones take its place, not one."""
     permits = Semaphore(0)
 
-    def stepwise(batch: Sequence[TokenizedPair]) -> Logits:
+    def stepwise(batch: Sequence[TokenSequence]) -> Logits:
         assert permits.acquire(timeout=20)
         return digests(batch)
 
@@ -245,7 +245,7 @@ def test_a_call_with_very_long_documents_lets_others_be_tokenized(make_engine: M
     begun, answered = Event(), Event()
     sizes: list[int] = []
 
-    def counting(pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
+    def counting(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         sizes.append(sum(len(document) for _, document in pairs))
         begun.set()
         if len(sizes) == 1:

@@ -60,10 +60,10 @@ def test_code_in_a_checkpoint_is_never_run(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     shutil.copytree(GOLDEN / name, folder)
     set_traps(folder)
-    with RerankEngine(EngineConfig(str(folder), device="cpu")) as engine:
+    with RerankEngine(str(folder), device="cpu") as engine:
         trapped = engine.score("q", ["a"])
     assert not list(tmp_path.rglob("trapped"))
-    with RerankEngine(EngineConfig(str(GOLDEN / name), device="cpu")) as engine:
+    with RerankEngine(str(GOLDEN / name), device="cpu") as engine:
         assert engine.score("q", ["a"]) == trapped
 
 
@@ -74,7 +74,7 @@ def test_code_in_an_unknown_architecture_is_never_run(model_type: str, tmp_path:
     edit_json(folder / "config.json", model_type=model_type, architectures=["CustomReranker"])
     set_traps(folder)
     with pytest.raises(ModelLoadError):
-        RerankEngine(EngineConfig(str(folder), device="cpu"))
+        RerankEngine(str(folder), device="cpu")
     assert not list(tmp_path.rglob("trapped"))
 
 
@@ -83,7 +83,7 @@ def test_weights_that_are_a_pickle_by_another_name_are_not_read(tmp_path: Path) 
     shutil.copytree(GOLDEN / "xlmr", folder)
     torch.save({"weight": torch.zeros(1)}, folder / "model.safetensors")
     with pytest.raises(ModelLoadError, match="the weights cannot be read"):
-        RerankEngine(EngineConfig(str(folder), device="cpu"))
+        RerankEngine(str(folder), device="cpu")
 
 
 @pytest.mark.parametrize("name", ["xlmr", "gemma", "minicpm", "light"])
@@ -94,7 +94,7 @@ def test_truncated_weights_of_every_family(name: str, kept: float, tmp_path: Pat
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: int(len(weights) * kept)])
     with pytest.raises(ModelLoadError, match=r"cannot be (read|loaded)"):
-        RerankEngine(EngineConfig(str(folder), device="cpu"))
+        RerankEngine(str(folder), device="cpu")
 
 
 @pytest.mark.parametrize("name", ["xlmr", "gemma"])
@@ -106,7 +106,7 @@ def test_files_with_other_content(name: str, file: str, content: bytes, tmp_path
     shutil.copytree(GOLDEN / name, folder)
     (folder / file).write_bytes(content)
     try:
-        engine = RerankEngine(EngineConfig(str(folder), device="cpu"))
+        engine = RerankEngine(str(folder), device="cpu")
     except ModelLoadError as error:
         assert name in str(error)  # noqa: PT017  # some of these may be read
     else:
@@ -174,4 +174,4 @@ def test_a_download_cut_off_half_way(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     monkeypatch.setattr(DOWNLOAD, lambda *_, **__: str(folder))
     with pytest.raises(ModelLoadError, match="cannot be read"):
-        RerankEngine(EngineConfig("owner/name", device="cpu"))
+        RerankEngine("owner/name", device="cpu")

@@ -24,7 +24,7 @@ from callers import (
     until,
     wait_until,
 )
-from fakes import LOAD, FakeScorer, Logits, MakeEngine, TokenizedPair, digests, fake_model, text_of
+from fakes import LOAD, FakeScorer, Logits, MakeEngine, TokenSequence, digests, fake_model, text_of
 
 from bge_rerank_integrations import EngineFailedError, RerankEngine
 from bge_rerank_integrations.engine.scheduling.failures import is_fatal, is_out_of_memory
@@ -32,7 +32,7 @@ from bge_rerank_integrations.engine.scheduling.failures import is_fatal, is_out_
 ASSERT = "CUDA error: device-side assert triggered"
 
 
-def fatal(batch: Sequence[TokenizedPair]) -> Logits:
+def fatal(batch: Sequence[TokenSequence]) -> Logits:
     """A scorer's answer that loses the device if a document asks for it."""
     if any(text_of(pair) == "fatal" for pair in batch):
         raise RuntimeError(ASSERT)
@@ -128,7 +128,7 @@ def test_a_killed_thread_fails_the_engine(make_engine: MakeEngine, name: str) ->
 def test_a_failure_of_one_replica_is_everyones(make_engine: MakeEngine) -> None:
     gate, entered = Event(), Event()
 
-    def answer(batch: Sequence[TokenizedPair]) -> Logits:
+    def answer(batch: Sequence[TokenSequence]) -> Logits:
         if text_of(batch[0]) == "held":
             entered.set()
             assert gate.wait(20)

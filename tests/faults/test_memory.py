@@ -13,7 +13,6 @@ from callers import assert_works
 from fakes import FakeScorer, MakeEngine, digest, recorded_engine
 from tokenizers import Encoding, Tokenizer
 
-from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
 
 MILLION = 1_000_000
@@ -52,8 +51,7 @@ def test_a_stream_of_a_million_pairs_is_never_all_in_memory(make_engine: MakeEng
 def test_a_giant_document_makes_no_giant_batch(xlmr: str) -> None:
     normal = [f"document {number}: " + "the panda eats bamboo " * 30 for number in range(40)]
     giant = "giant " * (MILLION // 6)
-    config = EngineConfig(xlmr, device="cpu", dtype="float32", max_batch_tokens=1_024)
-    engine, scorer = recorded_engine(config)
+    engine, scorer = recorded_engine(xlmr, device="cpu", dtype="float32", max_batch_tokens=1_024)
     with engine:
         alone = engine.score("q", normal)
         together = engine.score("q", [*normal[:20], giant, *normal[20:]])

@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 import torch
 from callers import PATIENCE_S, assert_works, expected, in_thread, wait_until
-from fakes import FakeScorer, Logits, MakeEngine, TokenizedPair, digests
+from fakes import FakeScorer, Logits, MakeEngine, TokenSequence, digests
 
 from bge_rerank_integrations import ScoringError
 
@@ -19,10 +19,10 @@ CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can
 
 def full(
     error: BaseException, when: Callable[[int], bool]
-) -> Callable[[Sequence[TokenizedPair]], Logits]:
+) -> Callable[[Sequence[TokenSequence]], Logits]:
     """A scorer's answer that fails where ``when(tokens)`` holds."""
 
-    def answer(batch: Sequence[TokenizedPair]) -> Logits:
+    def answer(batch: Sequence[TokenSequence]) -> Logits:
         if when(sum(map(len, batch))):
             raise error
         return digests(batch)
@@ -77,14 +77,14 @@ def test_batches_grow_again_once_there_is_memory(make_engine: MakeEngine) -> Non
 def test_the_batches_of_another_device_stay_as_they_are(make_engine: MakeEngine) -> None:
     small, large = Event(), Event()
 
-    def out_of_memory(batch: Sequence[TokenizedPair]) -> Logits:
+    def out_of_memory(batch: Sequence[TokenSequence]) -> Logits:
         if not small.is_set():
             small.set()
             raise CUDA
         assert large.wait(PATIENCE_S)
         return digests(batch)
 
-    def enough(batch: Sequence[TokenizedPair]) -> Logits:
+    def enough(batch: Sequence[TokenSequence]) -> Logits:
         # until the other one has failed and begun again, with less
         wait_until(lambda: len(first.batches) == 2)
         return digests(batch)

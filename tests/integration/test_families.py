@@ -23,9 +23,9 @@ TEXTS = [
 ]
 FAMILIES: list[dict[str, Any]] = [
     {"model": "xlmr", "long_documents": "window", "max_length": 64},
-    {"model": "gemma", "prompt": "Does the passage answer?"},
+    {"model": "gemma", "instruction": "Does the passage answer?"},
     {"model": "minicpm", "cutoff_layers": 6},
-    {"model": "minicpm", "cutoff_layers": [3, 5], "prompt": "Does the passage answer?"},
+    {"model": "minicpm", "cutoff_layers": [3, 5], "instruction": "Does the passage answer?"},
     {"model": "light", "cutoff_layers": [7], "compress_ratio": 2, "compress_layers": [2, 5]},
 ]
 
@@ -69,4 +69,4 @@ def test_settings_survive_serialization(settings: dict[str, Any]) -> None:
     reranker = LlamaIndexRerank(**settings)
     again = LlamaIndexRerank.from_json(reranker.to_json())
     assert again.engine_config == reranker.engine_config
-    assert again._reranker is reranker._reranker
+    assert again._reranker == reranker._reranker == RerankEngine.shared(**settings)

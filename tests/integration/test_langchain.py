@@ -29,7 +29,7 @@ from langchain_core.tracers import Run
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from pydantic import ValidationError
 
-from bge_rerank_integrations import RerankEngine
+from bge_rerank_integrations import ConfigurationError, InputError, RerankEngine
 from bge_rerank_integrations.langchain import BGECrossEncoder, BGERerank, BGERerankRetriever
 from integration.missing import import_without
 
@@ -405,7 +405,7 @@ def test_a_round_trip_keeps_the_settings_and_the_weights(
     restored = round_trip(given)
 
     assert restored == given
-    assert restored._reranker is shared
+    assert restored._reranker == shared
 
 
 # --- the retriever -----------------------------------------------------------------------------
@@ -580,18 +580,55 @@ def test_scores_are_in_the_order_of_the_pairs(reranker: FakeReranker) -> None:
     assert all(type(score) is float for score in scores)
 
 
-def test_each_query_is_asked_once(reranker: FakeReranker) -> None:
-    BGECrossEncoder(reranker=reranker).score([("q", "a"), ("r", "b"), ("q", "c")])
+def test_all_pairs_are_one_call(reranker: FakeReranker) -> None:
+    pairs = [("q", "a"), ("r", "b"), ("q", "c")]
 
-    assert [(call.query, call.documents) for call in reranker.calls] == [
-        ("q", ("a", "c")),
-        ("r", ("b",)),
-    ]
+    BGECrossEncoder(reranker=reranker).score(pairs)
 
-
-def test_no_pairs_ask_nothing(reranker: FakeReranker) -> None:
-    assert BGECrossEncoder(reranker=reranker).score([]) == []
+    assert reranker.pair_calls == [tuple(pairs)]
     assert reranker.calls == []
+
+
+def test_no_pairs_have_no_scores(reranker: FakeReranker) -> None:
+    assert BGECrossEncoder(reranker=reranker).score([]) == []
+
+
+def test_scores_of_any_number_type_become_floats() -> None:
+    class NumpyReranker(FakeReranker):
+        def score_pairs(self, pairs: Any) -> Any:
+            return np.array(super().score_pairs(pairs), dtype=np.float32)
+
+    scores = BGECrossEncoder(reranker=NumpyReranker()).score([("a b", "b a"), ("a b", "a")])
+
+    assert scores == pytest.approx([0.5, 0.2689], abs=1e-4)
+    assert all(type(score) is float for score in scores)
+
+
+class RankingOnly:
+    """A reranker that scores no pairs."""
+
+    model = "ranks"
+
+    def rerank(self, *given: Any) -> Any:
+        raise AssertionError("it is not asked")
+
+    arerank = rerank
+
+
+def test_a_reranker_that_scores_no_pairs_is_named() -> None:
+    encoder = BGECrossEncoder(reranker=RankingOnly())
+
+    with pytest.raises(ConfigurationError, match=r"score_pairs\(\), got RankingOnly"):
+        encoder.score([("q", "a")])
+
+
+def test_an_error_of_the_reranker_names_the_pair(shared: RerankEngine) -> None:
+    pairs = [("q", "a"), ("r", "b"), ("q", "\ud800")]
+
+    with pytest.raises(InputError, match="the document of pair 2 holds a lone surrogate") as caught:
+        BGECrossEncoder(reranker=shared).score(pairs)
+
+    assert caught.value.index == 2
 
 
 async def test_the_cross_encoder_reranker_takes_it(

@@ -17,7 +17,7 @@ import pytest
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import RerankEngine
 
 MODELS = json.loads((Path(__file__).parent / "scores.json").read_text("utf-8"))["models"]
 ONLINE = os.environ.get("BGE_RERANK_ONLINE") == "1"
@@ -32,11 +32,10 @@ def test_scores_are_those_that_the_authors_print(published: dict[str, Any]) -> N
         pytest.skip(f"{model} is not in the local hub cache; BGE_RERANK_ONLINE=1 downloads it")
     # the authors' precision where the hardware has it
     dtype: Any = "float16" if torch.cuda.is_available() else "float32"
-    config = EngineConfig(
-        model, dtype=dtype, normalize=False, local_files_only=not ONLINE, **published["settings"]
-    )
     pairs = [(query, passage) for query, passage, _ in published["scores"]]
     expected = [score for _, _, score in published["scores"]]
-    with RerankEngine(config) as engine:
+    with RerankEngine(
+        model, dtype=dtype, normalize=False, local_files_only=not ONLINE, **published["settings"]
+    ) as engine:
         scores = engine.score_pairs(pairs)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=published["tolerance"])

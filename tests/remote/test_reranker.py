@@ -27,6 +27,7 @@ from bge_rerank_integrations import (
     RemoteReranker,
     Reranker,
 )
+from bge_rerank_integrations.ranking import PairScorer
 from bge_rerank_integrations.remote import DIALECTS
 
 # in the form that each service documents, with a result for every document
@@ -143,6 +144,77 @@ def test_nothing_to_rank_asks_nobody() -> None:
     handler, requests = answering(OK)
     assert remote(handler).rerank("q", []) == Ranking(model="m")
     assert not requests
+
+
+RESULTS = [{"index": index, "relevance_score": score} for index, score in ((2, 0.9), (0, 0.5))]
+SCORED = {"results": [*RESULTS, {"index": 1, "relevance_score": 0.1}], "usage": {"total_tokens": 9}}
+
+
+async def test_scores_come_in_input_order() -> None:
+    handler, requests = answering(SCORED)
+    async with remote(handler) as reranker:
+        for scores in (
+            reranker.score("q", (text for text in "abc")),
+            await reranker.ascore("q", (text for text in "abc")),
+        ):
+            assert scores == [0.5, 0.1, 0.9]
+            assert (scores.total_tokens, scores.model) == (9, "m")
+        assert reranker.score("q", []) == await reranker.ascore("q", []) == []
+    assert [json.loads(request.content)["documents"] for request in requests] == [list("abc")] * 2
+
+
+def scoring_by_number(request: httpx.Request) -> httpx.Response:
+    """NIM's answer, best first: the number in a passage is its logit."""
+    logits = [float(passage["text"]) for passage in json.loads(request.content)["passages"]]
+    order = sorted(range(len(logits)), key=lambda index: -logits[index])
+    rankings = [{"index": index, "logit": logits[index]} for index in order]
+    return httpx.Response(200, json={"rankings": rankings, "usage": {"total_tokens": 2}})
+
+
+def test_pairs_are_one_call_for_each_query() -> None:
+    requests: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        requests.append(json.loads(request.content))
+        return scoring_by_number(request)
+
+    pairs = [("p", "1"), ("q", "-2"), ("p", "3"), ("q", "-2"), ("r", "0")]
+    scores = remote(handler, "nim").score_pairs(iter(pairs))
+    assert [(body["query"]["text"], [p["text"] for p in body["passages"]]) for body in requests] == [
+        ("p", ["1", "3"]),
+        ("q", ["-2", "-2"]),
+        ("r", ["0"]),
+    ]
+    assert scores.logits == [1, -2, 3, -2, 0]
+    assert scores == pytest.approx([1 / (1 + math.exp(-logit)) for logit in scores.logits])
+    assert (scores.total_tokens, scores.model) == (6, "m")
+    assert remote(handler, "nim", normalize=False).score_pairs(pairs) == scores.logits
+    assert remote(handler, "nim").score_pairs([]) == []
+    assert len(requests) == 6
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (("q", "\ud800"), "the document of pair 2 holds a lone surrogate"),
+        ((None, "a"), "the query of pair 2 must be a string, got NoneType"),
+        (("q",), r"pair 2 must be \(query, document\), got"),
+        ("qa", r"pair 2 must be \(query, document\), got 'qa'"),
+    ],
+)
+def test_a_wrong_pair_is_named_before_anything_is_sent(pair: Any, message: str) -> None:
+    handler, requests = answering(OK)
+    with pytest.raises(InputError, match=message) as caught:
+        remote(handler).score_pairs([("q", "a"), ("r", "b"), pair])
+    assert caught.value.index == 2
+    assert not requests
+
+
+def test_a_service_that_fails_on_a_later_query_fails_the_call() -> None:
+    handler, requests = answering(OK, httpx.Response(400, json={"message": "no"}))
+    with pytest.raises(RemoteError, match="400: no"):
+        remote(handler).score_pairs([("q", "a"), ("r", "b")])
+    assert len(requests) == 2
 
 
 def test_logits_are_asked_for_where_the_service_has_them() -> None:
@@ -369,6 +441,7 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> Non
 def test_it_is_a_reranker_and_its_copies_are_itself() -> None:
     reranker = RemoteReranker("http://service")
     assert isinstance(reranker, Reranker)
+    assert isinstance(reranker, PairScorer)
     assert copy.copy(reranker) is copy.deepcopy(reranker) is reranker
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from bge_rerank_integrations import EngineConfig, Ranking
+from typing_extensions import Unpack
+
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
-from bge_rerank_integrations.ranking import rank
+from bge_rerank_integrations.ranking import Scores
+from bge_rerank_integrations.settings import CallOverrides
 
 
 def logit_of(query: str, document: str) -> float:
@@ -26,27 +28,25 @@ class FakeEngine:
     max_length = 512
 
     def __init__(self, error: Exception | None = None, delay_s: float = 0.0) -> None:
-        self.config = EngineConfig("tiny", normalize=False)
         self.error = error
         self.delay_s = delay_s
         self.is_alive = True
-        self.calls: list[tuple[str, tuple[str, ...], float | None]] = []
+        self.calls: list[tuple[tuple[tuple[str, str], ...], CallOverrides]] = []
         self.waiting = 0
         self.cancelled = 0
 
     def stats(self) -> EngineStats:
-        return EngineStats("ready", self.model, "cpu", "float32", *[0] * 9)
+        return EngineStats("ready", self.model, "cpu", "float32", *[0] * 10)
 
-    async def arerank(
-        self,
-        query: str,
-        documents: Sequence[str],
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> Ranking:
-        self.calls.append((query, tuple(documents), timeout_s))
+    async def ascore(
+        self, query: str, documents: Sequence[str], **options: Unpack[CallOverrides]
+    ) -> Scores:
+        return await self.ascore_pairs([(query, document) for document in documents], **options)
+
+    async def ascore_pairs(
+        self, pairs: Sequence[tuple[str, str]], **options: Unpack[CallOverrides]
+    ) -> Scores:
+        self.calls.append((tuple(pairs), options))
         self.waiting += 1
         try:
             await asyncio.sleep(self.delay_s)
@@ -57,5 +57,10 @@ class FakeEngine:
             self.waiting -= 1
         if self.error is not None:
             raise self.error
-        logits = [logit_of(query, document) for document in documents]
-        return Ranking(rank(logits, normalize=False), 10 * len(documents), self.model)
+        logits = [logit_of(query, document) for query, document in pairs]
+        return Scores.from_logits(
+            logits,
+            normalize=options["normalize"],
+            total_tokens=10 * len(pairs),
+            model=self.model,
+        )

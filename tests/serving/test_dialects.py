@@ -114,8 +114,9 @@ async def test_two_lists_are_scored_in_step(
     documents = [DOCUMENTS[2], DOCUMENTS[3], DOCUMENTS[1]]
     answer = await post(client, "/score", data_1=queries, data_2=documents, use_activation=False)
     assert [result["score"] for result in answer["data"]] == [2.5, 0.5, 0.5]
-    assert [(query, documents) for query, documents, _ in fake_engine.calls] == [
-        (query, (document,)) for query, document in zip(queries, documents, strict=True)
+    # one call: the engine batches the pairs
+    assert [pairs for pairs, _ in fake_engine.calls] == [
+        tuple(zip(queries, documents, strict=True))
     ]
 
 
@@ -184,3 +185,71 @@ async def test_cloudflare(client: httpx.AsyncClient) -> None:
         "errors": [],
         "messages": [],
     }
+
+
+RANKED = {"query": QUERY, "documents": DOCUMENTS}
+COMPARED = {"text_1": QUERY, "text_2": DOCUMENTS}
+IN_STEP = {"text_1": [QUERY] * 4, "text_2": DOCUMENTS}
+TEXTS = {"query": QUERY, "texts": DOCUMENTS}
+PASSAGES = {"query": {"text": QUERY}, "passages": [{"text": text} for text in DOCUMENTS]}
+ASKED = "Which passage names the animal?"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "options"),
+    [
+        ("/rerank", RANKED, {}),
+        ("/rerank", RANKED | {"instruction": ASKED}, {"instruction": ASKED}),
+        ("/rerank", RANKED | {"instruct": ASKED}, {"instruction": ASKED}),
+        ("/rerank", RANKED | {"instruction": None}, {}),
+        ("/rerank", RANKED | {"max_tokens_per_doc": 7}, {"max_document_tokens": 7}),
+        ("/rerank", RANKED | {"raw_scores": True}, {"normalize": False}),
+        ("/v1/rerank", RANKED | {"instruct": ASKED}, {"instruction": ASKED}),
+        ("/infinity/rerank", RANKED | {"instruction": ASKED}, {"instruction": ASKED}),
+        ("/v2/rerank", RANKED | {"instruction": ASKED}, {"instruction": ASKED}),
+        ("/v2/rerank", RANKED | {"max_tokens_per_doc": 7}, {"max_document_tokens": 7}),
+        ("/vllm/rerank", RANKED | {"instruction": ASKED}, {"instruction": ASKED}),
+        ("/vllm/rerank", RANKED | {"truncate_prompt_tokens": 7}, {"max_document_tokens": 7}),
+        ("/vllm/rerank", RANKED | {"truncate_prompt_tokens": -1}, {}),
+        ("/vllm/rerank", RANKED | {"use_activation": False}, {"normalize": False}),
+        ("/score", COMPARED | {"instruction": ASKED}, {"instruction": ASKED}),
+        ("/score", IN_STEP | {"instruction": ASKED}, {"instruction": ASKED}),
+        ("/score", IN_STEP | {"truncate_prompt_tokens": 7}, {"max_document_tokens": 7}),
+        ("/azion/ai/run/m", COMPARED | {"instruction": ASKED}, {"instruction": ASKED}),
+        ("/azion/ai/run/m", RANKED | {"instruction": ASKED}, {"instruction": ASKED}),
+        ("/tei/rerank", TEXTS, {}),
+        ("/tei/rerank", TEXTS | {"truncate": True}, {}),
+        ("/tei/rerank", TEXTS | {"truncate": False}, {"long_documents": "refuse"}),
+        ("/tei/rerank", TEXTS | {"raw_scores": True}, {"normalize": False}),
+        ("/voyage/v1/rerank", RANKED, {}),
+        ("/voyage/v1/rerank", RANKED | {"truncation": False}, {"long_documents": "refuse"}),
+        ("/v1/ranking", PASSAGES, {"normalize": False}),
+        (
+            "/v1/ranking",
+            PASSAGES | {"truncate": "NONE"},
+            {"normalize": False, "long_documents": "refuse"},
+        ),
+    ],
+)
+async def test_what_a_request_says_of_its_scoring_reaches_the_engine(
+    client: httpx.AsyncClient,
+    fake_engine: FakeEngine,
+    path: str,
+    body: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    await post(client, path, **body)
+    pairs = tuple((QUERY, document) for document in DOCUMENTS)
+    # all else is as the server's engine has it
+    assert fake_engine.calls == [(pairs, {"normalize": True, "timeout_s": 60.0} | options)]
+
+
+@pytest.mark.parametrize("instruction", ["", 5, ["a"]])
+@pytest.mark.parametrize("path", ["/rerank", "/v2/rerank", "/vllm/rerank"])
+async def test_a_wrong_instruction_is_named(
+    client: httpx.AsyncClient, fake_engine: FakeEngine, path: str, instruction: Any
+) -> None:
+    response = await client.post(path, json=RANKED | {"instruction": instruction})
+    assert response.status_code in (400, 422)
+    assert "instruction: " in response.text
+    assert not fake_engine.calls

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 import pytest
+from typing_extensions import Unpack
 
 from bge_rerank_integrations import (
     DeadlineError,
@@ -18,10 +17,11 @@ from bge_rerank_integrations import (
     InputError,
     NonFiniteScoreError,
     OverloadedError,
-    Ranking,
     ScoringError,
 )
+from bge_rerank_integrations.ranking import Scores
 from bge_rerank_integrations.serving.settings import ServerSettings
+from bge_rerank_integrations.settings import CallOverrides
 from serving.conftest import Serve
 from serving.fake_engine import FakeEngine
 
@@ -119,28 +119,22 @@ async def test_the_index_counts_the_documents_of_all_pairs(serve: Serve) -> None
 
 
 class FailingOn(FakeEngine):
-    """Fails on one text, as an engine that counts the documents of one question.
+    """Fails on one text, as an engine that counts the pairs of a call.
 
-    :param make: the error, from the document's index.
-    :param delay_s: how long other answers take.
+    :param make: the error, from the pair's index.
     """
 
-    def __init__(self, text: str, make: Callable[[int], Exception], delay_s: float = 0.0) -> None:
-        super().__init__(delay_s=delay_s)
+    def __init__(self, text: str, make: Callable[[int], Exception]) -> None:
+        super().__init__()
         self._text, self._make = text, make
 
-    async def arerank(
-        self,
-        query: str,
-        documents: Sequence[str],
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> Ranking:
-        if self._text in documents:
-            raise self._make(documents.index(self._text))
-        return await super().arerank(query, documents, top_n, score_threshold, timeout_s=timeout_s)
+    async def ascore_pairs(
+        self, pairs: Sequence[tuple[str, str]], **options: Unpack[CallOverrides]
+    ) -> Scores:
+        for index, (_, document) in enumerate(pairs):
+            if document == self._text:
+                raise self._make(index)
+        return await super().ascore_pairs(pairs, **options)
 
 
 @pytest.mark.parametrize("path", ["/score", "/v1/score", "/vllm/score", "/azion/ai/run/m"])
@@ -169,20 +163,6 @@ async def test_message_and_parameter_name_the_same_document_of_two_lists(
         response = await client.post(path, json=body)
     error = response.json()["error"]
     assert (error["message"], error["param"]) == (message, "documents[2]")
-
-
-async def test_a_pair_that_fails_takes_the_others_of_its_request_out_of_the_queue(
-    serve: Serve,
-) -> None:
-    engine = FailingOn("bad", lambda index: InputError("odd", index), delay_s=30)
-    async with serve(engine) as client:
-        body = {"text_1": ["p", "q", "r"], "text_2": ["a", "b", "bad"]}
-        response = await asyncio.wait_for(client.post("/score", json=body), 10)
-        assert response.status_code == 400
-        end = time.monotonic() + 5
-        while engine.waiting and time.monotonic() < end:
-            await asyncio.sleep(0.005)
-        assert engine.cancelled == 2
 
 
 @pytest.mark.parametrize("path", BODIES)

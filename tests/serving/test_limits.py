@@ -101,9 +101,8 @@ async def test_the_engine_is_told_the_deadline(serve: Serve) -> None:
     engine = FakeEngine()
     async with serve(engine, ServerSettings(timeout_s=7)) as client:
         await client.post("/rerank", json=BODIES["/rerank"])
-    timeout_s = engine.calls[0][2]
-    assert timeout_s is not None
-    assert 6 < timeout_s <= 7
+        await client.post("/score", json={"text_1": ["q", "r"], "text_2": ["a", "b"]})
+    assert [options["timeout_s"] for _, options in engine.calls] == [7, 7]
 
 
 async def call(app: Any, body: bytes, gone: asyncio.Event) -> list[Message]:
@@ -133,13 +132,13 @@ async def call(app: Any, body: bytes, gone: asyncio.Event) -> list[Message]:
 
 
 @pytest.mark.parametrize(
-    ("body", "calls"),
+    "body",
     [
-        (b'{"text_1": "q", "text_2": ["a", "b"]}', 1),
-        (b'{"text_1": ["q", "r", "s"], "text_2": ["a", "b", "c"]}', 3),
+        b'{"text_1": "q", "text_2": ["a", "b"]}',
+        b'{"text_1": ["q", "r", "s"], "text_2": ["a", "b", "c"]}',
     ],
 )
-async def test_a_client_that_goes_away_leaves_the_queue(body: bytes, calls: int) -> None:
+async def test_a_client_that_goes_away_leaves_the_queue(body: bytes) -> None:
     engine = FakeEngine(delay_s=30)
     app = create_app(lambda: engine)
     async with app.router.lifespan_context(app):
@@ -147,13 +146,13 @@ async def test_a_client_that_goes_away_leaves_the_queue(body: bytes, calls: int)
             await asyncio.sleep(0.005)
         gone = asyncio.Event()
         request = asyncio.create_task(call(app, body, gone))
-        while engine.waiting < calls:
+        while not engine.waiting:
             await asyncio.sleep(0.005)
         gone.set()
         sent = await asyncio.wait_for(request, 5)
         while engine.waiting:
             await asyncio.sleep(0.005)
-    assert engine.cancelled == calls
+    assert engine.cancelled == 1
     assert sent[0]["status"] == 499
 
 

@@ -21,12 +21,12 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from bge_rerank_integrations import (
     DeadlineError,
-    EngineConfig,
     OverloadedError,
     RemoteError,
     RemoteReranker,
     RerankEngine,
 )
+from bge_rerank_integrations.langchain import BGECrossEncoder
 from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
 from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
 from bge_rerank_integrations.remote import DIALECTS
@@ -54,8 +54,10 @@ MODELS = {"cloudflare": "@cf/baai/bge-reranker-base"}
 
 @pytest.fixture(scope="module")
 def url(xlmr: str) -> Iterator[str]:
-    config = EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")
-    with RerankEngine(config) as engine, live_server(engine, ServerSettings(api_key=KEY)) as url:
+    with (
+        RerankEngine(xlmr, dtype="float32", normalize=False, device="cpu") as engine,
+        live_server(engine, ServerSettings(api_key=KEY)) as url,
+    ):
         yield url
 
 
@@ -123,6 +125,16 @@ def test_both_frameworks_rerank_through_the_server(url: str, engine: RerankEngin
         compressed = langchain.compress_documents(documents, QUERY)
         assert [kept.page_content for kept in compressed] == [DOCUMENTS[i] for i in expected]
         assert KEY not in repr(langchain)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_cross_encoder_scores_pairs_through_the_server(
+    url: str, engine: RerankEngine, dialect: str
+) -> None:
+    pairs = [(f"{QUERY} {number % 2}", DOCUMENTS[number]) for number in range(8)]
+    with remote(url, dialect) as reranker:
+        scores = BGECrossEncoder(reranker=reranker).score(pairs)
+    assert scores == pytest.approx([probability(it) for it in engine.score_pairs(pairs)], abs=1e-6)
 
 
 async def test_both_frameworks_rerank_asynchronously(url: str) -> None:
@@ -220,10 +232,14 @@ def url_of(process: subprocess.Popen[str]) -> str:
 
 
 def test_the_command_serves_and_drains(xlmr: str) -> None:
-    process = start("--model", xlmr, "--dtype", "float32", BGE_RERANK_API_KEY=KEY)
+    process = start(
+        "--model", xlmr, "--dtype=float32", BGE_RERANK_API_KEY=KEY, BGE_RERANK_MAX_LENGTH="256"
+    )
     try:
         url = url_of(process)
         assert httpx.get(f"{url}/info").status_code == 401
+        info = httpx.get(f"{url}/info", headers={"Authorization": f"Bearer {KEY}"}).json()
+        assert info["max_input_length"] == 256
         answers: list[int] = []
 
         def ask() -> None:

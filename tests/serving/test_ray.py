@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from bge_rerank_integrations import (
+    ConfigurationError,
     EngineConfig,
     OverloadedError,
     Ranking,
@@ -23,6 +25,7 @@ from bge_rerank_integrations import (
     RemoteReranker,
     RerankEngine,
 )
+from bge_rerank_integrations.settings import SETTINGS, split_settings
 from serving.conftest import probability
 
 psutil = pytest.importorskip("psutil")
@@ -180,6 +183,87 @@ def test_the_command_lines_texts_become_settings() -> None:
     assert scaled is not None
 
 
+# none at its default
+SETTINGS_OF_ENGINE: dict[str, Any] = {
+    "revision": "main",
+    "device": ("cpu", "cpu"),
+    "dtype": "float32",
+    "cutoff_layers": (8, 16),
+    "compress_ratio": 2,
+    "compress_layers": (4,),
+    "cache_folder": "/models",
+    "local_files_only": True,
+    "max_batch_tokens": 4096,
+    "max_cached_tokens": 0,
+    "max_queued_pairs": 10,
+    "max_length": 256,
+    "query_max_length": 32,
+    "max_document_tokens": 100,
+    "long_documents": "window",
+    "instruction": "Does the passage answer?",
+    "queue_timeout_s": 1.5,
+}
+TEXTS = {
+    name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    for name, value in SETTINGS_OF_ENGINE.items()
+}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        SETTINGS_OF_ENGINE,
+        {"engine": SETTINGS_OF_ENGINE},
+        TEXTS,
+        {"engine": TEXTS},
+        {"engine": SETTINGS_OF_ENGINE | {"max_length": 64}, "max_length": "256"},
+    ],
+    ids=["flat", "engine", "flat texts", "engine's texts", "flat first"],
+)
+def test_every_setting_of_the_engine_is_an_argument(given: dict[str, Any]) -> None:
+    arguments = RayArguments.model_validate({"model": "m/n", "timeout_s": "7", **given})
+    assert arguments.engine == SETTINGS_OF_ENGINE
+    assert (arguments.model, arguments.timeout_s) == ("m/n", 7)
+    # the others are the server's, or each request's
+    assert SETTINGS_OF_ENGINE.keys() == set(SETTINGS) - {"model", "normalize", "timeout_s"}
+    assert split_settings(arguments.model, arguments.engine)[0].cutoff_layers == (8, 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_length": "two"}, "max_length must be an int of at least 16, got 'two'"),
+        ({"engine": {"max_length": 8}}, "max_length must be an int of at least 16, got 8"),
+        ({"engine": {"dtype": "int4"}}, "dtype must be one of"),
+        ({"max_lenght": "64"}, "max_lenght"),
+        ({"engine": {"max_lenght": 64}}, r"engine must be a mapping of .*, got .*max_lenght"),
+        ({"engine": {"normalize": False}}, r"engine must be a mapping of .*, got .*normalize"),
+        ({"engine": {"model": "tiny"}}, r"engine must be a mapping of .*, got .*model"),
+        ({"engine": "max_length=64"}, r"engine must be a mapping of .*, got 'max_length=64'"),
+        ({"normalize": "false"}, "normalize"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RayArguments.model_validate(given)
+
+
+def test_settings_that_do_not_fit_each_other_are_refused_before_a_replica_starts() -> None:
+    with pytest.raises(ConfigurationError, match="query_max_length must be less than max_length"):
+        app(RayArguments.model_validate({"max_length": "64", "query_max_length": "64"}))
+
+
+def test_the_settings_reach_the_replicas_engine(
+    deploy: Callable[..., str], engine: RerankEngine
+) -> None:
+    url = deploy(replicas=1, max_length="32", engine={"max_document_tokens": 6})
+    with RemoteReranker(url, "nebul", normalize=False) as reranker:
+        scores = reranker.score(QUERY, DOCUMENTS)
+    expected = engine.score(QUERY, DOCUMENTS, max_length=32, max_document_tokens=6)
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert scores != pytest.approx(engine.score(QUERY, DOCUMENTS), abs=1e-5)
+
+
 def test_a_dataset_is_scored_by_one_engine_an_actor(
     url: str, xlmr: str, engine: RerankEngine
 ) -> None:
@@ -188,11 +272,12 @@ def test_a_dataset_is_scored_by_one_engine_an_actor(
     from bge_rerank_integrations.bulk import RerankBatch
 
     serve.delete("default")
-    config = EngineConfig(xlmr, dtype="float32", normalize=False, device="cpu")
+    config = EngineConfig(xlmr, dtype="float32", device="cpu")
     rows = [{"id": n, "query": QUERY, "document": DOCUMENTS[n % 20]} for n in range(200)]
     scored = ray.data.from_items(rows).map_batches(
         RerankBatch,
         fn_constructor_args=(config,),
+        fn_constructor_kwargs={"normalize": False},
         compute=ray.data.ActorPoolStrategy(size=2),
         num_cpus=0.5,
         batch_size=32,

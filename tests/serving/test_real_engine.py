@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from bge_rerank_integrations import EngineConfig, RerankEngine
+from bge_rerank_integrations import InputError, RerankEngine
 from bge_rerank_integrations.serving.settings import ServerSettings
-from serving.conftest import probability, served
+from serving.conftest import Serve, probability, served
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 QUERY = "what is a panda?"
 DOCUMENTS = [f"document {number}: the panda eats bamboo {'often ' * number}" for number in range(9)]
 
@@ -21,6 +26,13 @@ DOCUMENTS = [f"document {number}: the panda eats bamboo {'often ' * number}" for
 async def client(engine: RerankEngine) -> AsyncIterator[httpx.AsyncClient]:
     async with served(engine) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def gemma() -> Iterator[RerankEngine]:
+    """An engine on a decoder, which takes an instruction."""
+    with RerankEngine(str(GOLDEN / "gemma"), device="cpu", dtype="float32") as engine:
+        yield engine
 
 
 async def test_scores_are_the_engines(client: httpx.AsyncClient, engine: RerankEngine) -> None:
@@ -57,6 +69,7 @@ async def test_requests_that_come_together_are_all_answered(
     assert engine.stats().queued_pairs == 0
 
 
+@cache
 def head_of(document: str, tokens: int, engine: RerankEngine) -> str:
     """The longest beginning of a document that has this number of tokens."""
     heads = [document[:end] for end in range(len(document))]
@@ -73,7 +86,23 @@ async def scores_of(client: httpx.AsyncClient, path: str, /, **body: Any) -> lis
     return [result[score] for result in sorted(results, key=lambda result: result["index"])]
 
 
-RANKED = {"query": QUERY, "documents": [DOCUMENTS[8], "short"]}
+async def test_the_engines_own_scale_changes_no_answer(engine: RerankEngine) -> None:
+    answers = []
+    for normalize in (True, False):
+        async with served(engine.with_options(normalize=normalize)) as client:
+            answers.append(
+                [
+                    await scores_of(client, "/rerank", **RANKED),
+                    await scores_of(client, "/rerank", **RANKED, raw_scores=True),
+                    await scores_of(client, "/score", **IN_STEP, use_activation=False),
+                ]
+            )
+    logits = engine.score(QUERY, RANKED["documents"])
+    expected = [[probability(logit) for logit in logits], logits, logits]
+    assert answers == [[pytest.approx(scores, abs=1e-6) for scores in expected]] * 2
+
+
+RANKED: dict[str, Any] = {"query": QUERY, "documents": [DOCUMENTS[8], "short"]}
 COMPARED = {"text_1": QUERY, "text_2": [DOCUMENTS[8], "short"]}
 IN_STEP = {"text_1": [QUERY, QUERY], "text_2": [DOCUMENTS[8], "short"]}
 # where each service's requests say how many tokens of a document are read
@@ -97,6 +126,23 @@ async def test_a_limit_of_tokens_cuts_the_document(
     assert cut[0] != pytest.approx((await scores_of(client, path, **body))[0], abs=1e-6)
 
 
+@pytest.mark.parametrize(("path", "body", "field"), LIMITS)
+async def test_a_requests_limit_comes_before_the_servers_own(
+    engine: RerankEngine, path: str, body: dict[str, Any], field: str
+) -> None:
+    expected = [
+        [probability(logit) for logit in engine.score(QUERY, [head, "short"])]
+        for head in (head_of(DOCUMENTS[8], 6, engine), head_of(DOCUMENTS[8], 11, engine))
+    ]
+    async with served(engine.with_options(max_document_tokens=6)) as client:
+        answers = [
+            await scores_of(client, path, **body),
+            await scores_of(client, path, **body, **{field: 11}),
+        ]
+    assert answers == [pytest.approx(scores, abs=1e-6) for scores in expected]
+    assert answers[0][0] != pytest.approx(answers[1][0], abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "limit"),
     [(path, body, {field: 4096}) for path, body, field in LIMITS]
@@ -113,22 +159,21 @@ async def test_a_limit_holds_where_long_documents_are_read_in_windows(
 ) -> None:
     document, limit = DOCUMENTS[8] * 4, 60
     head = head_of(document, limit, engine)
-    config = EngineConfig(
-        xlmr,
-        device="cpu",
-        dtype="float32",
-        normalize=False,
-        max_length=48,
-        long_documents="window",
-    )
-    with RerankEngine(config) as windowed:
-        whole, cut = (probability(logit) for logit in windowed.score(QUERY, [document, head]))
+    settings: Any = {"device": "cpu", "dtype": "float32", "max_length": 48}
+    with RerankEngine(xlmr, long_documents="window", **settings) as windowed:
+        whole, cut = windowed.score(QUERY, [document, head])
         async with served(windowed) as client:
             body = {"query": QUERY, "documents": [document]}
             assert await scores_of(client, "/v2/rerank", **body) == pytest.approx([whole], abs=1e-6)
             body["max_tokens_per_doc"] = limit
             assert await scores_of(client, "/v2/rerank", **body) == pytest.approx([cut], abs=1e-6)
     assert cut != pytest.approx(whole, abs=1e-6)
+
+
+@pytest.fixture(params=["xlmr", "gemma", "minicpm"])
+def checkpoint(request: pytest.FixtureRequest) -> str:
+    """An encoder, and two decoders."""
+    return str(GOLDEN / request.param)
 
 
 @pytest.mark.parametrize(
@@ -150,11 +195,26 @@ async def test_a_limit_holds_where_long_documents_are_read_in_windows(
     ],
 )
 async def test_a_document_that_is_too_long_is_refused_where_that_is_asked(
-    client: httpx.AsyncClient, path: str, body: dict[str, object]
+    serve: Serve, checkpoint: str, path: str, body: dict[str, object]
 ) -> None:
-    response = await client.post(path, json=body)
+    with RerankEngine(checkpoint, max_length=128, device="cpu", dtype="float32") as engine:
+        accepted: list[int] = []
+        with suppress(InputError):
+            for count in range(1, 600):
+                ranking = engine.rerank("q", ["panda " * count], long_documents="refuse")
+                accepted.append(ranking.total_tokens)
+        async with serve(engine) as client:
+            response = await client.post(path, json=body)
     assert response.status_code in (400, 422)
-    assert "document 1 have" in response.text
+    found = re.search(
+        r"document 1: query and document have (\d+) tokens and the model reads (\d+): "
+        "shorten them, or allow truncation",
+        response.text,
+    )
+    assert found is not None
+    tokens_of_a_panda = accepted[1] - accepted[0]
+    assert int(found[1]) == accepted[0] + 599 * tokens_of_a_panda
+    assert accepted[-1] <= int(found[2]) < accepted[-1] + tokens_of_a_panda
 
 
 @pytest.mark.parametrize(
@@ -172,24 +232,63 @@ async def test_a_lone_surrogate_is_named(client: httpx.AsyncClient, body: bytes)
     assert "document 1 holds a lone surrogate" in response.text
 
 
-async def test_an_engine_that_normalizes_is_refused(xlmr: str) -> None:
-    from bge_rerank_integrations.serving.app import create_app
+ASKED = "Does the passage name an animal?"
 
-    config = EngineConfig(xlmr, device="cpu", dtype="float32")
-    errors: list[Exception] = []
-    with RerankEngine(config) as engine:
-        app = create_app(lambda: engine, on_load_error=errors.append)
-        async with app.router.lifespan_context(app):
-            while not errors:
-                await asyncio.sleep(0.005)
-    assert "normalize=False" in str(errors[0])
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/rerank", RANKED, "instruction"),
+        ("/rerank", RANKED, "instruct"),
+        ("/v2/rerank", RANKED, "instruction"),
+        ("/vllm/rerank", RANKED, "instruction"),
+        ("/score", COMPARED, "instruction"),
+        ("/score", IN_STEP, "instruction"),
+    ],
+)
+async def test_a_decoder_follows_the_requests_instruction(
+    gemma: RerankEngine, path: str, body: dict[str, Any], field: str
+) -> None:
+    documents = RANKED["documents"]
+    expected = gemma.score(QUERY, documents, instruction=ASKED)
+    async with served(gemma) as client:
+        plain = await scores_of(client, path, **body)
+        asked = await scores_of(client, path, **body, **{field: ASKED})
+    assert asked == pytest.approx(expected, abs=1e-6)
+    assert plain == pytest.approx(gemma.score(QUERY, documents), abs=1e-6)
+    assert all(abs(a - b) > 1e-4 for a, b in zip(asked, plain, strict=True))
+
+
+async def test_a_requests_instruction_comes_before_the_servers_own(gemma: RerankEngine) -> None:
+    documents = RANKED["documents"]
+    async with served(gemma.with_options(instruction="Is it short?")) as client:
+        own = await scores_of(client, "/rerank", **RANKED)
+        asked = await scores_of(client, "/rerank", **RANKED, instruction=ASKED)
+    assert own == pytest.approx(gemma.score(QUERY, documents, instruction="Is it short?"), abs=1e-6)
+    assert asked == pytest.approx(gemma.score(QUERY, documents, instruction=ASKED), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/rerank", RANKED, 422),
+        ("/v2/rerank", RANKED, 400),
+        ("/vllm/rerank", RANKED, 400),
+        ("/score", IN_STEP, 400),
+    ],
+)
+async def test_an_encoder_refuses_an_instruction(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], status: int
+) -> None:
+    response = await client.post(path, json=body | {"instruction": ASKED})
+    assert response.status_code == status
+    assert "instruction must be None" in response.text
 
 
 async def test_a_full_queue_is_refused_and_the_rest_is_answered(xlmr: str) -> None:
-    config = EngineConfig(
+    with RerankEngine(
         xlmr, device="cpu", dtype="float32", normalize=False, max_queued_pairs=len(DOCUMENTS)
-    )
-    with RerankEngine(config) as engine:
+    ) as engine:
         async with served(engine) as client:
 
             async def ask(number: int) -> httpx.Response:
@@ -223,5 +322,5 @@ async def test_a_document_of_two_lists_is_named_as_the_request_counts_it(
     body = b'{"text_1": ["p", "q", "r"], "text_2": ["a", "b", "bad \\ud800"]}'
     headers = {"Content-Type": "application/json"}
     error = (await client.post("/score", content=body, headers=headers)).json()["error"]
-    assert error["message"].startswith("document 2 holds a lone surrogate")
+    assert error["message"].startswith("the document of pair 2 holds a lone surrogate")
     assert error["param"] == "documents[2]"

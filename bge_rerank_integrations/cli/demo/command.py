@@ -64,5 +64,5 @@ def demo(
     for error in missing:
         console.print(f"Not shown: {error}", style="yellow", markup=False, soft_wrap=True)
     if len(runs) > 1:
-        one_engine = all(RerankEngine.shared(run.engine_config) is engine for run in runs)
+        one_engine = all(RerankEngine.shared(run.engine_config) == engine for run in runs)
         console.print(closing_line(runs, one_engine=one_engine))

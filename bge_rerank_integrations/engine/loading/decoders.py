@@ -9,22 +9,23 @@ from typing import Any
 import torch
 from transformers import AutoModel, Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel
 
-from bge_rerank_integrations.engine.loading.load_request import LoadRequest
-from bge_rerank_integrations.engine.loading.stock import load_model
-from bge_rerank_integrations.engine.loading.weights import Weights
+from bge_rerank_integrations.engine.loading.families import LoadRequest
+from bge_rerank_integrations.engine.loading.transformers_models import load_model
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.decoder import (
     PACKED_ATTENTION,
     Compression,
     DecoderScorer,
 )
+from bge_rerank_integrations.engine.scorers.weights import WeightFiles
+from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
 
 
 def make_decoder(request: LoadRequest) -> Scorer:
     """The logit of the relevant answer, or its difference to the counter-answer's."""
-    assert request.template is not None
+    assert isinstance(request.template, PromptTemplate)
     model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
-    weights = Weights(request.checkpoint.folder)
+    weights = WeightFiles(request.checkpoint.folder)
 
     def answer_row(answer: str) -> torch.Tensor:
         token = request.tokenizer.encode(answer, add_special_tokens=False).ids[0]
@@ -41,7 +42,7 @@ def make_layerwise(request: LoadRequest) -> Scorer:
     """MiniCPM as Granite: the same layers, with the scales as multipliers (exact in float32)."""
     given = request.checkpoint.config
     config = GraniteConfig(
-        **_shared_shape(given, request.layers[-1]),
+        **_shared_config(given, request.layers[-1]),
         hidden_act=given["hidden_act"],
         embedding_multiplier=given["scale_emb"],
         # the scale counts all layers of the released model, also those that are not loaded
@@ -56,8 +57,8 @@ def make_layerwise(request: LoadRequest) -> Scorer:
 def make_lightweight(request: LoadRequest) -> Scorer:
     """Gemma2's layers, without their attention cap, as the released class runs them."""
     given, config = request.checkpoint.config, request.config
-    shape = Gemma2Config(
-        **_shared_shape(given, request.layers[-1]),
+    body_config = Gemma2Config(
+        **_shared_config(given, request.layers[-1]),
         head_dim=given["head_dim"],
         hidden_activation=given["hidden_activation"],
         query_pre_attn_scalar=given["query_pre_attn_scalar"],
@@ -70,14 +71,14 @@ def make_lightweight(request: LoadRequest) -> Scorer:
         compression = Compression(frozenset(config.compress_layers), config.compress_ratio or 1)
     cap = float(given["final_logit_softcapping"])
     return DecoderScorer(
-        _load_body(Gemma2Model, request, shape),
+        _load_body(Gemma2Model, request, body_config),
         heads,
         compression=compression,
         activation=lambda logits: cap * torch.tanh(logits / cap),
     )
 
 
-def _shared_shape(given: dict[str, Any], layers: int) -> dict[str, Any]:
+def _shared_config(given: dict[str, Any], layers: int) -> dict[str, Any]:
     """Config values that Granite and Gemma2 name as the released models do."""
     names = (
         "vocab_size",
@@ -103,7 +104,7 @@ def _load_body(model_class: Any, request: LoadRequest, config: Any) -> Any:
 
 def _layer_heads(request: LoadRequest, numbers: Mapping[int, int]) -> dict[int, torch.Tensor]:
     """The head's row of each layer, by the heads' numbers in the checkpoint."""
-    weights = Weights(request.checkpoint.folder)
+    weights = WeightFiles(request.checkpoint.folder)
     return {
         layers: weights.read_row([f"lm_head.{number}.linear_head.weight"], 0).to(request.device)
         for layers, number in numbers.items()

@@ -1,4 +1,4 @@
-"""Which scorer a checkpoint gets, decided by its own config, and what settings it has a use for."""
+"""Model families: which scorer a checkpoint gets, and which settings the family takes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,51 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+import torch
+from tokenizers import Tokenizer
+
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.encoders import make_encoder
-from bge_rerank_integrations.engine.loading.load_request import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer
+from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
+from bge_rerank_integrations.engine.scorers.encoder_config import (
+    MODEL_TYPES,
+    EncoderConfig,
+    is_packable,
+)
+from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
 from bge_rerank_integrations.engine.tokenization import templates
-from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
+from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
 from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
 from bge_rerank_integrations.settings import EngineConfig
+
+_LAYER_SETTINGS = ("cutoff_layers", "compress_ratio", "compress_layers")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """One scorer to make.
+
+    :param checkpoint: the model's files.
+    :param config: the caller's settings.
+    :param tokenizer: the checkpoint's.
+    :param template: what stands around a pair.
+    :param layers: numbers of layers to score after, ascending.
+    :param device: where it is to run.
+    :param dtype: its precision.
+    """
+
+    checkpoint: Checkpoint
+    config: EngineConfig
+    tokenizer: Tokenizer
+    template: PairTemplate | PromptTemplate
+    layers: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def passage_type(self) -> int:
+        """Token type of the passage, for encoders."""
+        return self.template.passage_type if isinstance(self.template, PairTemplate) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +59,8 @@ class Family:
 
     :param name: for messages.
     :param make_scorer: loads the weights.
-    :param template: what the model is asked; None for encoders.
-    :param settings: the settings that only some families have a use for.
+    :param template: the prompt; None for encoders, whose tokenizers have a template for pairs.
+    :param settings: those of ``cutoff_layers`` and compression that the family takes.
     """
 
     name: str
@@ -54,11 +91,11 @@ def family_of(checkpoint: Checkpoint) -> Family:
 
 
 def check_settings(config: EngineConfig, family: Family) -> None:
-    """Refuse settings that the family has no use for.
+    """Refuse settings that the family does not take.
 
     :raises ConfigurationError: naming the setting and the family.
     """
-    for name in ("prompt", "cutoff_layers", "compress_ratio", "compress_layers"):
+    for name in _LAYER_SETTINGS:
         if getattr(config, name) is not None and name not in family.settings:
             takers = [f.name for f in _FAMILIES if name in f.settings]
             raise ConfigurationError(
@@ -84,6 +121,37 @@ def scored_layers(config: EngineConfig, checkpoint: Checkpoint, family: Family) 
     return config.cutoff_layers
 
 
+def _make_encoder(request: LoadRequest) -> Scorer:
+    """Packed where the architecture is known, else transformers' own class on padded batches.
+
+    :raises UnsupportedModelError: if it has more labels than one, or relative positions.
+    """
+    checkpoint = request.checkpoint
+    _check_encoder(checkpoint)
+    if not is_packable(checkpoint.config):
+        # transformers' model classes take seconds to import
+        from bge_rerank_integrations.engine.loading.transformers_models import make_padded
+
+        return make_padded(request)
+    return EncoderScorer(
+        Weights(WeightFiles(checkpoint.folder), request.device, request.dtype),
+        EncoderConfig.from_config(checkpoint.config),
+        request.passage_type,
+    )
+
+
+def _check_encoder(checkpoint: Checkpoint) -> None:
+    name, config = checkpoint.folder.name, checkpoint.config
+    # as transformers counts: those that have a name, else the number given, else 2
+    labels = len(config.get("id2label") or ()) or int(config.get("num_labels", 2))
+    if labels != 1:
+        raise UnsupportedModelError(f"{name} classifies into {labels} labels; a reranker has one")
+    # transformers 5 would read such a model as if its positions were absolute
+    positions = config.get("position_embedding_type", "absolute")
+    if checkpoint.model_type in MODEL_TYPES and positions != "absolute":
+        raise UnsupportedModelError(f"{name} has positions of type {positions!r}, not 'absolute'")
+
+
 def _decoder(maker: str) -> Callable[[LoadRequest], Scorer]:
     """One of :mod:`.decoders`, whose imports from transformers take seconds: when it is called."""
 
@@ -94,25 +162,21 @@ def _decoder(maker: str) -> Callable[[LoadRequest], Scorer]:
     return make
 
 
-_ENCODER = Family("encoder", make_encoder)
-_BGE_DECODER = Family("decoder", _decoder("make_decoder"), templates.BGE, frozenset({"prompt"}))
+_ENCODER = Family("encoder", _make_encoder)
+_BGE_DECODER = Family("decoder", _decoder("make_decoder"), templates.BGE)
 _LAYERWISE = Family(
-    "layerwise", _decoder("make_layerwise"), templates.BGE, frozenset({"prompt", "cutoff_layers"})
+    "layerwise", _decoder("make_layerwise"), templates.BGE, frozenset({"cutoff_layers"})
 )
 _LIGHTWEIGHT = Family(
     "lightweight",
     _decoder("make_lightweight"),
     templates.BGE_LIGHTWEIGHT,
-    frozenset({"prompt", "cutoff_layers", "compress_ratio", "compress_layers"}),
+    frozenset(_LAYER_SETTINGS),
 )
 _DECODERS = {
     "GemmaForCausalLM": _BGE_DECODER,
-    "Qwen3ForCausalLM": Family(
-        "decoder", _decoder("make_decoder"), templates.QWEN3, frozenset({"prompt"})
-    ),
-    "Qwen2ForCausalLM": Family(
-        "decoder", _decoder("make_decoder"), templates.MXBAI_V2, frozenset({"prompt"})
-    ),
+    "Qwen3ForCausalLM": Family("decoder", _decoder("make_decoder"), templates.QWEN3),
+    "Qwen2ForCausalLM": Family("decoder", _decoder("make_decoder"), templates.MXBAI_V2),
     "LayerWiseMiniCPMForCausalLM": _LAYERWISE,
     "CostWiseGemmaForCausalLM": _LIGHTWEIGHT,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import torch
@@ -14,19 +13,16 @@ from bge_rerank_integrations.engine.loading.devices import (
     resolve_dtype,
 )
 from bge_rerank_integrations.engine.loading.families import (
+    LoadRequest,
     check_settings,
     family_of,
     scored_layers,
 )
-from bge_rerank_integrations.engine.loading.load_request import LoadRequest
-from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer, make_tokenizer
+from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer, template_of
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.encoder_shape import readable_tokens
+from bge_rerank_integrations.engine.scorers.encoder_config import max_positions
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
-from bge_rerank_integrations.engine.tokenization.prompts import PromptTokenizer
 from bge_rerank_integrations.settings import EngineConfig
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +31,19 @@ class LoadedModel:
 
     :param tokenizer: texts of pairs → sequences.
     :param scorers: one a device.
-    :param layers: numbers of layers that logits are computed after, ascending.
+    :param layers: numbers of layers that logits are computed after, ascending; one output each.
     :param is_layerwise: whether the model has a head of its own for several layers.
     :param devices: where the scorers run.
     :param dtype: precision of the weights on the first device.
-    :param max_length: tokens of a pair, after the model's own limit.
     :param max_batch_tokens: tokens in one forward pass.
     """
 
-    tokenizer: PairTokenizer | PromptTokenizer
+    tokenizer: PairTokenizer
     scorers: tuple[Scorer, ...]
     layers: tuple[int, ...]
     is_layerwise: bool
     devices: tuple[torch.device, ...]
     dtype: torch.dtype
-    max_length: int
     max_batch_tokens: int
 
 
@@ -65,16 +59,15 @@ def load(config: EngineConfig) -> LoadedModel:
     family = family_of(checkpoint)
     check_settings(config, family)
     layers = scored_layers(config, checkpoint, family)
-    max_length = _max_length(config, checkpoint)
-    raw_tokenizer = load_tokenizer(checkpoint)
-    tokenizer = make_tokenizer(raw_tokenizer, config, checkpoint, family, max_length)
+    tokenizer = load_tokenizer(checkpoint)
+    template = template_of(tokenizer, checkpoint, family)
     scorers = tuple(
         family.make_scorer(
             LoadRequest(
                 checkpoint,
                 config,
-                raw_tokenizer,
-                family.template,
+                tokenizer,
+                template,
                 layers,
                 device,
                 resolve_dtype(config.dtype, device),
@@ -83,24 +76,27 @@ def load(config: EngineConfig) -> LoadedModel:
         for device in devices
     )
     return LoadedModel(
-        tokenizer=tokenizer,
+        tokenizer=PairTokenizer(
+            tokenizer,
+            template,
+            max_positions=_max_positions(checkpoint),
+            max_cached_tokens=config.max_cached_tokens,
+        ),
         scorers=scorers,
         layers=layers,
         is_layerwise=family.is_layerwise,
         devices=devices,
         dtype=resolve_dtype(config.dtype, devices[0]),
-        max_length=max_length,
         max_batch_tokens=config.max_batch_tokens or default_batch_tokens(devices[0]),
     )
 
 
-def _max_length(config: EngineConfig, checkpoint: Checkpoint) -> int:
-    """The configured length, within what the model can count and see at once."""
+def _max_positions(checkpoint: Checkpoint) -> int | None:
+    """Tokens that the model can count and see at once; None if its config does not say."""
     given = checkpoint.config
-    positions = readable_tokens(given) or config.max_length
+    positions = max_positions(given)
     if given.get("sliding_window") and given.get("use_sliding_window", True):
         # up to its window, a layer with a sliding window is an ordinary one
-        positions = min(positions, int(given["sliding_window"]))
-    if config.max_length > positions:
-        logger.warning("max_length is %d: %s reads no more tokens", positions, config.model)
-    return min(config.max_length, positions)
+        window = int(given["sliding_window"])
+        return window if positions is None else min(positions, window)
+    return positions

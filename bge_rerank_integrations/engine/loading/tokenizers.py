@@ -1,18 +1,17 @@
-"""A checkpoint's tokenizer, as it was saved, and the one of pairs that is made of it."""
+"""A checkpoint's tokenizer, as it was saved, and its template for pairs."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.families import Family
-from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
-from bge_rerank_integrations.engine.tokenization.prompts import PromptTokenizer
+from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
 from bge_rerank_integrations.errors import ModelLoadError
-from bge_rerank_integrations.settings import EngineConfig
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -22,43 +21,25 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         if (folder / "tokenizer.json").is_file():
             return Tokenizer.from_file(str(folder / "tokenizer.json"))
         # transformers takes seconds to import
-        from bge_rerank_integrations.engine.loading.stock import convert_tokenizer
+        from bge_rerank_integrations.engine.loading.transformers_models import convert_tokenizer
 
         return convert_tokenizer(folder)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ModelLoadError(f"{folder.name}: the tokenizer cannot be read: {error}") from error
 
 
-def make_tokenizer(
-    tokenizer: Tokenizer,
-    config: EngineConfig,
-    checkpoint: Checkpoint,
-    family: Family,
-    max_length: int,
-) -> PairTokenizer | PromptTokenizer:
-    """The tokenizer of pairs that a family reads.
+def template_of(
+    tokenizer: Tokenizer, checkpoint: Checkpoint, family: Family
+) -> PairTemplate | PromptTemplate:
+    """What stands around a pair: the tokenizer's own template, or the family's prompt.
 
-    :raises ConfigurationError: if query and prompt can leave the passage no room.
+    :raises UnsupportedModelError: if an encoder's tokenizer does not keep query and passage apart.
     """
-    windows = config.long_documents == "window"
     if family.template is None:
-        return PairTokenizer(
-            tokenizer,
-            max_length=max_length,
-            query_max_length=config.query_max_length,
-            windows=windows,
-            max_cached_tokens=config.max_cached_tokens,
-        )
-    return PromptTokenizer(
-        tokenizer,
-        family.template,
-        bos_id=_bos_id(tokenizer, checkpoint),
-        prompt=config.prompt,
-        max_length=max_length,
-        query_max_length=config.query_max_length,
-        windows=windows,
-        max_cached_tokens=config.max_cached_tokens,
-    )
+        return PairTemplate.from_tokenizer(tokenizer)
+    if not family.template.has_bos:
+        return family.template
+    return replace(family.template, bos_id=_bos_id(tokenizer, checkpoint))
 
 
 def _bos_id(tokenizer: Tokenizer, checkpoint: Checkpoint) -> int | None:

@@ -40,7 +40,7 @@ def is_fatal(error: BaseException) -> bool:
 
 
 def is_exit(error: BaseException) -> bool:
-    """Whether an exception wants to end the thread rather than to tell of a failure.
+    """Whether an exception wants to end the thread rather than to report a failure.
 
     A panic in the Rust of a tokenizer is no ``Exception``, but still one document's failure.
     """

@@ -6,53 +6,67 @@ whether it is answered, has failed or was cancelled, the future's callback gives
 
 from __future__ import annotations
 
+import heapq
+import math
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from itertools import count
 from threading import Condition, RLock
 
 from bge_rerank_integrations.engine.scheduling.admission import Admission
-from bge_rerank_integrations.engine.scheduling.deadlines import Deadlines
-from bge_rerank_integrations.engine.scheduling.jobs import Job, Piece, Scored, TextPair
+from bge_rerank_integrations.engine.scheduling.job import (
+    Job,
+    JobResult,
+    PendingSequence,
+    TextPair,
+)
+from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
 
 # Jobs in order of arrival, any of which may leave at once.
 Line = OrderedDict[Job, None]
+
+_SMALLEST_SWEEP = 64
 
 
 class JobQueue:
     """A bounded queue that tokenizes and scores its jobs in turns.
 
     :param max_pairs: pairs in unanswered jobs, at most; a larger single job enters an empty queue.
+    :param counters: where answered pairs are counted.
     """
 
-    def __init__(self, max_pairs: int) -> None:
+    def __init__(self, max_pairs: int, counters: Counters) -> None:
+        self._counters = counters
         self._admission = Admission(max_pairs)
-        # reentrant: answering a future under the lock runs its callback, which takes the lock
+        # reentrant: answering a future under the lock runs its callback, which takes the lock; and
+        # garbage collection may cancel a call, or end the engine, in a thread that holds it
         lock = RLock()
         self._lock = lock
         self._to_tokenize = Condition(lock)
         self._to_score = Condition(lock)
         self._to_watch = Condition(lock)
         # by future, so that a future needs no reference to its job: the two would be a cycle
-        self._jobs: dict[Future[Scored], Job] = {}
+        self._jobs: dict[Future[JobResult], Job] = {}
         self._untokenized: Line = OrderedDict()
         self._ready: Line = OrderedDict()
-        self._deadlines = Deadlines()
-        self._in_flight: set[Piece] = set()
+        self._deadlines = _Deadlines()
+        self._in_flight: set[PendingSequence] = set()
         self._stopped: Callable[[], RerankError] | None = None
 
     @property
     def queued_pairs(self) -> int:
-        """Pairs in jobs that were let in and are not answered yet."""
+        """Different pairs in jobs that were let in and are not answered yet."""
         return self._admission.queued_pairs
 
     @property
     def in_flight(self) -> int:
-        """Sequences that a scorer has taken and that are still waited for."""
+        """Sequences that a worker has taken and that are still waited for."""
         return len(self._in_flight)
 
     def submit(self, job: Job) -> None:
@@ -86,7 +100,7 @@ class JobQueue:
 
         :param max_pairs: pairs at one time.
         :param max_characters: characters of more than one pair at one time.
-        :returns: job, slot of the first pair, pairs; None once the queue is stopped.
+        :returns: job, number of the first pair, pairs; None once the queue is stopped.
         """
         with self._lock:
             while self._stopped is None and not self._untokenized:
@@ -100,17 +114,17 @@ class JobQueue:
             return job, start, pairs
 
     def add_sequences(
-        self, job: Job, start: int, sequences: Sequence[Sequence[TokenizedPair]]
+        self, job: Job, start: int, sequences: Sequence[Sequence[TokenSequence]]
     ) -> None:
         """Put tokenized pairs of a job in line for scoring."""
         with self._lock:
-            if job.done:
+            if job.is_done:
                 return
             job.add_sequences(start, sequences)
             self._ready[job] = None
             self._to_score.notify()
 
-    def next_to_score(self, max_tokens: int, *, wait: bool = True) -> list[Piece] | None:
+    def next_to_score(self, max_tokens: int, *, wait: bool = True) -> list[PendingSequence] | None:
         """Take sequences of every waiting job in turn.
 
         :param max_tokens: tokens to take; at least one sequence is taken, if there is one.
@@ -122,51 +136,58 @@ class JobQueue:
                 self._to_score.wait()
             if self._stopped is not None:
                 return None
-            pieces: list[Piece] = []
-            room = max_tokens
+            taken: list[PendingSequence] = []
+            budget = max_tokens
             while self._ready:
                 job = next(iter(self._ready))
-                room -= len(job.ready[-1])
-                if pieces and room < 0:
+                budget -= len(job.ready[-1])
+                if taken and budget < 0:
                     break
-                pieces.append(job.ready.pop())
+                taken.append(job.ready.pop())
                 self._ready.move_to_end(job)
                 if not job.ready:
                     del self._ready[job]
-            self._in_flight.update(pieces)
+            self._in_flight.update(taken)
             if self._ready:
                 self._to_score.notify()
-            return pieces
+            return taken
 
-    def add_logits(self, pieces: Sequence[Piece], logits: Logits) -> list[NonFiniteScoreError]:
-        """Hand logits `(n, layers)` to the jobs of the ``n`` pieces.
+    def add_logits(
+        self, batch: Sequence[PendingSequence], logits: Logits
+    ) -> list[NonFiniteScoreError]:
+        """Hand logits `(n, outputs)` to the jobs of the ``n`` sequences.
 
         :returns: the errors of jobs that have failed now because a logit was not finite.
         """
         errors = []
         with self._lock:
-            self._in_flight.difference_update(pieces)
-            for piece, row in zip(pieces, logits, strict=True):
-                if piece.job.done:
+            self._in_flight.difference_update(batch)
+            for sequence, row in zip(batch, logits, strict=True):
+                job = sequence.job
+                if job.is_done:
                     continue
                 try:
-                    piece.job.add_logits(piece.slot, row)
+                    job.add_logits(sequence.pair, row)
                 except NonFiniteScoreError as error:
-                    if piece.job.fail(error):
+                    if job.fail(error):
                         errors.append(error)
+                    continue
+                if job.is_complete:
+                    self._counters.add(pairs=job.n_given)
+                    job.answer()
         return errors
 
-    def fail(self, piece: Piece, error: RerankError) -> bool:
-        """Answer the job of a piece with an error; return whether it still had no answer."""
+    def fail(self, sequence: PendingSequence, error: RerankError) -> bool:
+        """Answer the job of a sequence with an error; return whether it still had no answer."""
         with self._lock:
-            self._in_flight.discard(piece)
-            return piece.job.fail(error)
+            self._in_flight.discard(sequence)
+            return sequence.job.fail(error)
 
-    def without_answered(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """Drop the pieces that nobody waits for any more."""
+    def without_answered(self, batch: Sequence[PendingSequence]) -> list[PendingSequence]:
+        """Drop the sequences that nobody waits for any more."""
         with self._lock:
-            self._in_flight.difference_update(piece for piece in pieces if piece.job.done)
-            return [piece for piece in pieces if not piece.job.done]
+            self._in_flight.difference_update(each for each in batch if each.job.is_done)
+            return [each for each in batch if not each.job.is_done]
 
     def answer_late_jobs(self) -> None:
         """Answer every call whose time is over, when it is over, until the queue is stopped."""
@@ -177,7 +198,7 @@ class JobQueue:
                 for job in self._deadlines.pop_due(now):
                     if job.deadline <= now:
                         job.fail(DeadlineError("timeout_s passed before the scores were ready"))
-                    elif self._admission.is_outside(job):
+                    elif self._admission.is_waitlisted(job):
                         refused |= job.fail(self._admission.refusal())
                 if not refused and self._stopped is None:
                     self._to_watch.wait(self._deadlines.seconds_left(now))
@@ -205,10 +226,10 @@ class JobQueue:
     def _take_in(self, job: Job, has_place: bool) -> None:
         self._jobs[job.future] = job
         if has_place:
-            self._admission.enter(job)
+            self._admission.admit(job)
             self._tokenize(job)
         else:
-            self._admission.wait_outside(job)
+            self._admission.waitlist(job)
             self._watch(job.queue_deadline, job)
         self._watch(job.deadline, job)
 
@@ -216,7 +237,7 @@ class JobQueue:
         self._untokenized[job] = None
         self._to_tokenize.notify()
 
-    def _release(self, future: Future[Scored]) -> None:
+    def _release(self, future: Future[JobResult]) -> None:
         """Give back what an answered or cancelled job held, and let the next ones in."""
         with self._lock:
             job = self._jobs.pop(future, None)
@@ -224,10 +245,50 @@ class JobQueue:
                 return
             for line in (self._untokenized, self._ready):
                 line.pop(job, None)
-            for entered in self._admission.leave(job):
+            for entered in self._admission.release(job):
                 self._tokenize(entered)
             job.forget()
 
     def _watch(self, moment: float, job: Job) -> None:
         if self._deadlines.add(moment, job):
             self._to_watch.notify()
+
+
+class _Deadlines:
+    """A heap of moments on the monotonic clock, soonest first, and the jobs that they belong to.
+
+    A job that is answered in time stays in the heap until it is swept: taking it out of the middle
+    would cost more than the sweep.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Job]] = []
+        self._sweep_at = _SMALLEST_SWEEP
+        # breaks ties, so that jobs are never compared
+        self._number = count()
+
+    def add(self, moment: float, job: Job) -> bool:
+        """Remember a moment; infinity is never.
+
+        :returns: whether it is the soonest of all.
+        """
+        if moment == math.inf:
+            return False
+        if len(self._heap) >= self._sweep_at:
+            # the cost is spread over as many additions
+            self._heap = [entry for entry in self._heap if not entry[2].is_done]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(2 * len(self._heap), _SMALLEST_SWEEP)
+        heapq.heappush(self._heap, (moment, next(self._number), job))
+        return self._heap[0][2] is job
+
+    def pop_due(self, now: float) -> list[Job]:
+        """Take the jobs whose moments have come; a job with two moments may come twice."""
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return due
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until the soonest moment, as a lock can wait for them; None if there is none."""
+        return min(self._heap[0][0] - now, threading.TIMEOUT_MAX) if self._heap else None

@@ -13,25 +13,26 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 
 from bge_rerank_integrations.engine.scheduling.failures import caused_by, is_exit, without_traceback
-from bge_rerank_integrations.engine.scheduling.jobs import Job, Scored, TextPair
+from bge_rerank_integrations.engine.scheduling.job import Job, TextPair
 from bge_rerank_integrations.engine.scheduling.queue import JobQueue
-from bge_rerank_integrations.engine.scheduling.runner import BatchRunner
 from bge_rerank_integrations.engine.scheduling.stats import Counters
+from bge_rerank_integrations.engine.scheduling.worker import Worker
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+from bge_rerank_integrations.engine.tokenization.pairs import Layout
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.errors import (
     EngineClosedError,
     EngineFailedError,
+    ForkedProcessError,
     InputError,
     ScoringError,
 )
 
 logger = logging.getLogger(__name__)
 
-Tokenize = Callable[[Sequence[TextPair]], list[list[TokenizedPair]]]
+Tokenize = Callable[[Sequence[TextPair], Layout], list[list[TokenSequence]]]
 
 # Tokenized at one time: the first pairs are scored while the next are tokenized, and a call with
 # very long documents lets others pass.
@@ -45,10 +46,10 @@ class Scheduler:
     """Runs jobs on one or several scorers.
 
     :param tokenize: pairs of texts → sequences of each pair; called from one thread only.
-    :param scorers: one a replica; each is called from one thread only.
+    :param scorers: one a replica; each has a thread of its own.
     :param max_batch_tokens: tokens in one forward pass.
     :param max_queued_pairs: pairs that may wait.
-    :param layers: columns of the scorers' logits.
+    :param n_outputs: columns of the scorers' logits.
     """
 
     def __init__(
@@ -58,24 +59,27 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_queued_pairs: int,
-        layers: int = 1,
+        n_outputs: int,
     ) -> None:
         self.counters = Counters()
         self.failure: BaseException | None = None
         self.is_closed = False
         self._pid = os.getpid()
         self._tokenize = tokenize
-        self._queue = JobQueue(max_queued_pairs)
+        self._queue = JobQueue(max_queued_pairs, self.counters)
         self._threads: list[threading.Thread] = []
         try:
             self._start("deadlines", self._queue.answer_late_jobs)
             self._start("tokenizer", self._run_tokenizer)
             for number, scorer in enumerate(scorers):
-                # one each: what a device's memory holds says nothing of the others
-                runner = BatchRunner(
-                    self._queue, self.counters, max_batch_tokens=max_batch_tokens, layers=layers
+                worker = Worker(
+                    scorer,
+                    self._queue,
+                    self.counters,
+                    max_batch_tokens=max_batch_tokens,
+                    n_outputs=n_outputs,
                 )
-                self._start(f"scorer-{number}", runner.run, scorer)
+                self._start(f"scorer-{number}", worker.run)
         except BaseException:
             # the system has no thread left: those that it had must not keep the model
             self.close()
@@ -83,12 +87,12 @@ class Scheduler:
 
     @property
     def queued_pairs(self) -> int:
-        """Pairs in calls that are not answered yet."""
+        """Different pairs in calls that are not answered yet."""
         return self._queue.queued_pairs
 
     @property
     def in_flight(self) -> int:
-        """Sequences that a scorer has taken and that are still waited for."""
+        """Sequences that a worker has taken and that are still waited for."""
         return self._queue.in_flight
 
     @property
@@ -96,24 +100,23 @@ class Scheduler:
         """Whether the threads run here: a forked child has the object, but not its threads."""
         return self._pid == os.getpid()
 
-    def submit(
-        self,
-        pairs: Sequence[TextPair],
-        indices: Sequence[int],
-        *,
-        timeout_s: float | None,
-        queue_timeout_s: float | None,
-    ) -> Future[Scored]:
-        """Queue pairs; the future answers with their logits, and may be cancelled at any time.
+    def submit(self, job: Job) -> None:
+        """Queue a job; its future answers, and may be cancelled at any time.
 
-        :raises OverloadedError: if the queue is full and ``queue_timeout_s`` is 0.
+        :raises OverloadedError: if the queue is full and the job does not wait for a place.
         :raises EngineClosedError: after :meth:`close`.
         :raises EngineFailedError: after a thread or the device was lost.
-        :raises ConfigurationError: if a timeout is not a number.
+        :raises ForkedProcessError: in a forked child.
         """
-        job = Job(pairs, indices, timeout_s, queue_timeout_s)
+        if not self.is_of_this_process:
+            raise ForkedProcessError(
+                "this engine was made before the process forked and cannot run here: make it in "
+                "the child, or start processes with multiprocessing.get_context('spawn')"
+            )
+        if not job.size:
+            job.answer()
+            return
         self._queue.submit(job)
-        return job.future
 
     def close(self) -> None:
         """Answer every caller with ``EngineClosedError`` and end the threads."""
@@ -129,23 +132,23 @@ class Scheduler:
             if thread is not threading.current_thread():
                 thread.join(max(end - time.monotonic(), 0))
 
-    def _start(self, name: str, run: Callable[..., None], *args: object) -> None:
+    def _start(self, name: str, run: Callable[[], None]) -> None:
         # daemon: an engine that nobody closed must not keep the interpreter from ending
         thread = threading.Thread(
-            target=self._guard, args=(run, *args), name=f"bge-rerank-{name}", daemon=True
+            target=self._guard, args=(run,), name=f"bge-rerank-{name}", daemon=True
         )
         thread.start()
         self._threads.append(thread)
 
-    def _guard(self, run: Callable[..., None], *args: object) -> None:
-        """Run a thread's loop; if it dies, no caller waits for it in vain."""
+    def _guard(self, run: Callable[[], None]) -> None:
+        """Run a thread's loop; if the thread dies, answer its callers."""
         try:
-            run(*args)
+            run()
         except BaseException as error:
             self._break(error)
 
     def _break(self, cause: BaseException) -> None:
-        """Answer all callers, then tell of it: a log that fails must not keep them waiting."""
+        """Answer all callers, then log: a log that fails must not keep them waiting."""
         self.failure = cause
         message = f"the engine failed and cannot go on: {type(cause).__name__}: {cause}"
         self._queue.stop(lambda: caused_by(EngineFailedError(message), cause))
@@ -159,7 +162,7 @@ class Scheduler:
         while (work := self._queue.next_to_tokenize(*limits)) is not None:
             job, start, pairs = work
             try:
-                sequences = self._sequences(pairs)
+                sequences = self._sequences(job, pairs)
             except BaseException as error:
                 if is_exit(error):
                     raise
@@ -167,9 +170,12 @@ class Scheduler:
             else:
                 self._queue.add_sequences(job, start, sequences)
 
-    def _sequences(self, pairs: Sequence[TextPair]) -> list[list[TokenizedPair]]:
-        """Sequences of each pair; none may be without, or its call would never be complete."""
-        sequences = self._tokenize(pairs)
+    def _sequences(self, job: Job, pairs: Sequence[TextPair]) -> list[list[TokenSequence]]:
+        """Sequences of each pair.
+
+        :raises RuntimeError: if a pair has none: its call would never be complete.
+        """
+        sequences = self._tokenize(pairs, job.layout)
         if len(sequences) != len(pairs) or not all(sequences):
             raise RuntimeError(
                 f"token ids of {len(pairs)} pairs were expected, the tokenizer gave "
@@ -182,14 +188,15 @@ class Scheduler:
     ) -> None:
         """Fail a job whose tokenization failed, naming the pair at fault if one alone fails too."""
         answer: InputError | ScoringError = ScoringError(f"tokenization failed: {error}")
-        for slot, pair in enumerate(pairs, start):
+        for number, pair in enumerate(pairs, start):
             try:
-                self._sequences([pair])
+                self._sequences(job, [pair])
             except BaseException as alone:
                 if is_exit(alone):
                     raise
-                index, error = job.indices[slot], alone
-                answer = InputError(f"document {index} cannot be tokenized: {alone}", index)
+                index, error = job.index_of(number), alone
+                refused = "" if isinstance(alone, InputError) else " cannot be tokenized"
+                answer = InputError(f"document {index}{refused}: {alone}", index)
                 break
         if job.fail(caused_by(answer, error)):
             self.counters.add(failures=1)

@@ -1,4 +1,4 @@
-"""What an engine reports of itself."""
+"""Statistics of an engine."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Literal
 
 State = Literal["ready", "closed", "failed"]
 
+_COUNTED = ("pairs", "sequences", "tokens", "batches", "retries", "failures")
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A moment's figures; counts are since the engine was made.
+    """Statistics of a moment; counts are since the model was loaded.
 
     :param state: whether the engine answers calls.
     :param model: name of the model.
     :param device: where it runs.
     :param dtype: precision of its weights.
-    :param queued_pairs: pairs in calls that are not answered yet.
+    :param queued_pairs: different pairs in calls that are not answered yet.
     :param in_flight: sequences in a forward pass now.
-    :param pairs: sequences scored.
+    :param pairs: (query, document) pairs of the calls that were answered.
+    :param sequences: sequences scored: one a different pair, or one a window of a long document.
     :param tokens: tokens read.
     :param batches: forward passes that succeeded.
     :param retries: batches that failed and were halved.
@@ -35,6 +38,7 @@ class EngineStats:
     queued_pairs: int
     in_flight: int
     pairs: int
+    sequences: int
     tokens: int
     batches: int
     retries: int
@@ -53,7 +57,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._counts = dict.fromkeys(("pairs", "tokens", "batches", "retries", "failures"), 0)
+        self._counts = dict.fromkeys(_COUNTED, 0)
 
     def add(self, **more: int) -> None:
         """Add to some of the counts."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
 Logits = npt.NDArray[np.float32]
 
@@ -22,7 +22,7 @@ class Scorer(Protocol):
 
     padded: bool
 
-    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
+    def score(self, batch: Sequence[TokenSequence]) -> npt.ArrayLike:
         """Score one batch.
 
         :param batch: at least one pair.

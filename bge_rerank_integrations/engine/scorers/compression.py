@@ -1,7 +1,7 @@
 """Token compression of bge-reranker-v2.5-gemma2-lightweight, over packed sequences.
 
 Recipe: FlagEmbedding, `inference/reranker/decoder_only/models/gemma_model.py`. The states of the
-query and of the prompt stay; the passage's are replaced by the means of groups of neighbours.
+query and of the prompt stay; the passage's are replaced by the means of groups of neighbors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bge_rerank_integrations.engine.scorers.transfer import upload
+from bge_rerank_integrations.engine.scorers.packing import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Span:
 def compress(
     hidden: torch.Tensor, spans: Sequence[Span], ratio: int
 ) -> tuple[torch.Tensor, list[Span]]:
-    """Replace each passage's states by means over groups of ``ratio`` neighbours.
+    """Replace each passage's states by means over groups of ``ratio`` neighbors.
 
     :param hidden: states of the packed sequences, `(tokens, hidden)`; rows behind them are dropped.
     :param spans: the sequences.
-    :param ratio: neighbours in a group; a passage's last group may be smaller.
+    :param ratio: neighbors in a group; a passage's last group may be smaller.
     :returns: states `(fewer tokens, hidden)`, and the sequences as they are now.
     """
     targets: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []

@@ -19,10 +19,9 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from bge_rerank_integrations.engine.scorers.attention import packed_attention
 from bge_rerank_integrations.engine.scorers.compression import Span, compress
-from bge_rerank_integrations.engine.scorers.linear import rows_to_fill
-from bge_rerank_integrations.engine.scorers.packing import Packing
-from bge_rerank_integrations.engine.scorers.transfer import download, upload
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
+from bge_rerank_integrations.engine.scorers.packing import Packing, download, upload
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
 PACKED_ATTENTION = "bge_rerank_packed"
 
@@ -56,7 +55,7 @@ class Compression:
 
 
 class DecoderScorer:
-    """Scores packed batches with the layers of a stock decoder.
+    """Scores packed batches with the layers of a transformers decoder.
 
     :param model: the decoder's body, loaded with ``PACKED_ATTENTION``, in eval mode on its device.
     :param heads: for each number of layers to score after, the head's row `(hidden,)`.
@@ -82,14 +81,16 @@ class DecoderScorer:
         self._multiplier: float = getattr(model, "embedding_multiplier", 1.0)
 
     @torch.inference_mode()
-    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
+    def score(self, batch: Sequence[TokenSequence]) -> npt.ArrayLike:
         """Score one packed batch.
 
         :returns: float32 logits, `(n, heads)`, the deepest head last; on CUDA still being computed.
         """
-        ids = torch.from_numpy(np.concatenate([pair.ids for pair in batch]))
+        ids = torch.from_numpy(np.concatenate([sequence.ids for sequence in batch]))
         rows = self._model.embed_tokens(upload(ids, self._model.device))
-        spans = [Span(len(pair), pair.passage_start, pair.passage_end) for pair in batch]
+        spans = [
+            Span(len(sequence), sequence.passage_start, sequence.passage_end) for sequence in batch
+        ]
         hidden, packing, rotation = self._lay_out(rows * self._multiplier, spans)
         logits = []
         for passed, layer in enumerate([*self._model.layers[: self._deepest], None]):
@@ -111,16 +112,16 @@ class DecoderScorer:
         """What a layer takes: states, where the sequences lie, and the rotary embeddings.
 
         :param rows: states of the packed sequences, `(tokens, hidden)`.
-        :returns: states `(1, tokens, hidden)`, on a CPU with rows of no use behind; the packing;
+        :returns: states `(1, tokens, hidden)`, on a CPU with padding rows behind; the packing;
             cosines and sines of positions that restart in each sequence.
         """
         lengths = [span.length for span in spans]
-        filler = rows_to_fill(len(rows), rows.device)
-        hidden = pad(rows, (0, 0, 0, filler)).unsqueeze(0)
-        positions = np.concatenate([np.arange(length) for length in [*lengths, filler]])
+        n_padding = n_padding_rows(len(rows), rows.device)
+        hidden = pad(rows, (0, 0, 0, n_padding)).unsqueeze(0)
+        positions = np.concatenate([np.arange(length) for length in [*lengths, n_padding]])
         ids = upload(torch.from_numpy(positions), rows.device).unsqueeze(0)
         rotation = self._model.rotary_emb(hidden, position_ids=ids)
-        return hidden, Packing.of(lengths, rows.device), rotation
+        return hidden, Packing.from_lengths(lengths, rows.device), rotation
 
     def _head(self, hidden: torch.Tensor, spans: Sequence[Span], row: torch.Tensor) -> torch.Tensor:
         """Float32 logits `(n,)` of the sequences' last tokens."""

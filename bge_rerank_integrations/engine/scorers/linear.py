@@ -1,33 +1,44 @@
-"""Linear layers that never change: on the CPU their weights are laid out once for oneDNN.
+"""Linear layers and norms with fixed weights; on the CPU oneDNN's layout is made once.
 
-torch hands float32 products to MKL, which is slow on AMD, and has oneDNN lay bfloat16 weights out
-anew at every call. `torch.ops.mkldnn` (what TorchInductor compiles to) does it once, and takes GELU
-and the residual sum along while the product is still in registers. The results are exact.
+torch hands float32 matmuls to MKL, which is slow on AMD, and has oneDNN lay bfloat16 weights out
+anew at every call. `torch.ops.mkldnn` (what TorchInductor compiles to) does it once, and computes
+GELU and the residual sum while the result is still in registers. The results are exact.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu, layer_norm, linear
 
 # the token count that the layout is chosen for; any other count is as correct, and near as fast
 _TYPICAL_TOKENS = 1_024
 
-# oneDNN compiles a product for every number of rows, and keeps it
-_ROWS = 64
-_FEW_ROWS = 16
+# oneDNN caches one compiled matmul per row count
+_ROW_MULTIPLE = 64
+_SMALL_ROW_MULTIPLE = 16
 
 
-def rows_to_fill(rows: int, device: torch.device) -> int:
-    """How many rows of no use to add, so that few numbers of rows occur and memory stays flat.
+def n_padding_rows(rows: int, device: torch.device) -> int:
+    """Padding rows that round ``rows`` up to a multiple, so that oneDNN's cache stays small.
 
-    :returns: 0 but on a CPU.
+    :returns: 0 on every device but a CPU.
     """
     if device.type != "cpu":
         return 0
-    return -rows % (_ROWS if rows > _ROWS else _FEW_ROWS)
+    return -rows % (_ROW_MULTIPLE if rows > _ROW_MULTIPLE else _SMALL_ROW_MULTIPLE)
+
+
+class Norm(NamedTuple):
+    """Layer normalization over the last dimension."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        return layer_norm(rows, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class Linear(Protocol):
@@ -38,11 +49,11 @@ class Linear(Protocol):
         ...
 
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
-        """The product's GELU, by the error function, `(tokens, outputs)`."""
+        """GELU of the result, by the error function, `(tokens, outputs)`."""
         ...
 
     def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """The product plus ``residual``, both `(tokens, outputs)`."""
+        """The result plus ``residual``, both `(tokens, outputs)`."""
         ...
 
 

@@ -1,14 +1,19 @@
-"""Sequences one behind the other in one tensor."""
+"""Sequences one behind the other in one tensor, and tensors between host and device.
+
+A copy from or to ordinary memory waits for all that the device has been given to do; a copy from or
+to pinned memory is queued behind it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-
-from bge_rerank_integrations.engine.scorers.transfer import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,7 @@ class Packing:
     starts: torch.Tensor
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> Packing:
+    def from_lengths(cls, lengths: Sequence[int], device: torch.device) -> Packing:
         """Lay sequences of these lengths one behind the other."""
         starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
         return cls(tuple(lengths), upload(starts, device))
@@ -39,3 +44,33 @@ def common_runs(queries: Packing, keys: Packing) -> Iterator[tuple[int, int, int
     pairs = zip(queries.lengths, keys.lengths, strict=True)
     for (query_length, key_length), run in groupby(pairs):
         yield query_length, key_length, sum(1 for _ in run)
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host, on the device."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def download(logits: torch.Tensor) -> npt.ArrayLike:
+    """Float32 logits as an array of the host, which on CUDA may still be computed."""
+    if logits.is_cuda:
+        return _PendingArray(logits)
+    array: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+    return array
+
+
+class _PendingArray:
+    """A copy that is under way; ``np.asarray`` waits for it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        tensor = tensor.float()
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host.copy_(tensor, non_blocking=True)
+        self._copied = torch.cuda.Event()
+        self._copied.record(torch.cuda.current_stream(tensor.device))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        self._copied.synchronize()
+        return np.array(self._host.numpy(), dtype=dtype)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from bge_rerank_integrations.engine.scorers.transfer import download, upload
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
+from bge_rerank_integrations.engine.scorers.packing import download, upload
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
 
 class PaddedScorer:
@@ -30,19 +30,19 @@ class PaddedScorer:
         self._has_types = getattr(model.config, "type_vocab_size", 0) > 1
 
     @torch.inference_mode()
-    def score(self, batch: Sequence[TokenizedPair]) -> npt.ArrayLike:
+    def score(self, batch: Sequence[TokenSequence]) -> npt.ArrayLike:
         """Score one batch, padded to its longest pair.
 
         :returns: float32 logits, `(n, 1)`; on CUDA still being computed.
         """
-        shape = (len(batch), max(len(pair) for pair in batch))
+        shape = (len(batch), max(len(sequence) for sequence in batch))
         ids = np.full(shape, self._padding_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         types = np.zeros(shape, dtype=np.int64)
-        for row, pair in enumerate(batch):
-            ids[row, : len(pair)] = pair.ids
-            mask[row, : len(pair)] = 1
-            types[row, pair.passage_start : len(pair)] = self._passage_type
+        for row, sequence in enumerate(batch):
+            ids[row, : len(sequence)] = sequence.ids
+            mask[row, : len(sequence)] = 1
+            types[row, sequence.passage_start : len(sequence)] = self._passage_type
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self._has_types:
             inputs["token_type_ids"] = types

@@ -1,126 +1,197 @@
-"""(query, passage) texts → token ids with special tokens, as FlagEmbedding makes them."""
+"""(query, document) texts → token sequences.
+
+Every model reads `before · query · between · passage · after`. The query is cut at its limit, then
+the passage alone is trimmed to what is left (FlagEmbedding, `base.py` of
+`inference/reranker/encoder_only` and `decoder_only`).
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer, TokenIds
-from bge_rerank_integrations.engine.tokenization.tokenized_pair import TokenizedPair
-from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
+from bge_rerank_integrations.engine.tokenization.sequence import (
+    TokenIds,
+    TokenSequence,
+    to_ids,
+    window_starts,
+)
+from bge_rerank_integrations.engine.tokenization.templates import (
+    Frame,
+    PairTemplate,
+    PromptTemplate,
+)
+from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
+from bge_rerank_integrations.errors import ConfigurationError, InputError
+from bge_rerank_integrations.settings import CallOptions, LongDocuments
+
+logger = logging.getLogger(__name__)
+
+# layouts to remember; every instruction makes one
+_MAX_LAYOUTS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class PairTemplate:
-    """The special tokens round a pair, read off the checkpoint's own tokenizer.
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """What a call's options mean for its sequences.
 
-    :param before: ids before the query (`<s>` in XLM-R).
-    :param between: ids between query and passage (`</s></s>`).
-    :param after: ids after the passage (`</s>`).
-    :param passage_type: token type of passage and ``after`` (1 in BERT, 0 in XLM-R).
+    :param frame: what stands around the texts.
+    :param max_query_tokens: tokens of the query's part, at most.
+    :param max_document_tokens: tokens of a document, where the call limits them.
+    :param max_length: tokens of the passage's part, at most, unless it is read in windows.
+    :param budget: tokens of query, passage and what stands between them, at most.
+    :param long_documents: what becomes of a passage that is longer.
     """
 
-    before: tuple[int, ...]
-    between: tuple[int, ...]
-    after: tuple[int, ...]
-    passage_type: int
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> PairTemplate:
-        """Read the template off an example.
-
-        :raises UnsupportedModelError: if the tokenizer does not keep query and passage apart.
-        """
-        pair = tokenizer.encode("a", "b")
-        sequences = pair.sequence_ids
-        if not sum(pair.special_tokens_mask) or 0 not in sequences or 1 not in sequences:
-            raise UnsupportedModelError("the tokenizer has no template for pairs of texts")
-        query, passage = sequences.index(0), sequences.index(1)
-        query_end = query + sequences.count(0)
-        passage_end = passage + sequences.count(1)
-        return cls(
-            before=tuple(pair.ids[:query]),
-            between=tuple(pair.ids[query_end:passage]),
-            after=tuple(pair.ids[passage_end:]),
-            passage_type=pair.type_ids[passage],
-        )
+    frame: Frame
+    max_query_tokens: int
+    max_document_tokens: int | None
+    max_length: int
+    budget: int
+    long_documents: LongDocuments
 
     @property
-    def tokens(self) -> int:
-        """Special tokens in a pair."""
-        return len(self.before) + len(self.between) + len(self.after)
+    def max_passage_tokens(self) -> int | None:
+        """Tokens of the passage's part that have to be known; None means all."""
+        if self.max_document_tokens is not None:
+            return self.max_document_tokens + len(self.frame.passage_start)
+        return self.max_length if self.long_documents == "truncate" else None
 
-    def fill(self, query: TokenIds, passage: TokenIds) -> TokenizedPair:
-        """Put query and passage in their places."""
-        parts = (self.before, query, self.between, passage, self.after)
-        start = len(self.before) + len(query) + len(self.between)
-        ids = np.concatenate([np.asarray(part, np.int32) for part in parts])
-        return TokenizedPair(ids, start, start + len(passage))
+    def sequences(self, query: TokenIds, passage: TokenIds) -> list[TokenSequence]:
+        """One sequence, or one a window; each has at least one token of the passage's part.
+
+        :param query: ids of the query's part, within its limit.
+        :param passage: ids of the passage's part.
+        :raises InputError: if the passage is too long and ``long_documents`` is ``"refuse"``.
+        """
+        frame = self.frame
+        head = np.concatenate([frame.before, query, frame.between])
+        budget = self.budget - len(query) - len(frame.between)
+        parts = [passage[:budget]]
+        if len(passage) > budget and self.long_documents == "refuse":
+            around = len(head) + len(frame.after)
+            raise InputError(
+                f"query and document have {around + len(passage)} tokens and the model reads "
+                f"{around + budget}: shorten them, or allow truncation"
+            )
+        if len(passage) > budget and self.long_documents == "window":
+            start = frame.passage_start
+            rest, budget = passage[len(start) :], budget - len(start)
+            parts = [
+                np.concatenate([start, rest[first : first + budget]])
+                for first in window_starts(len(rest), budget)
+            ]
+        return [
+            TokenSequence(
+                np.concatenate([head, part, frame.after]), len(head), len(head) + len(part)
+            )
+            for part in parts
+        ]
 
 
 class PairTokenizer:
-    """Tokenizes pairs for encoders.
-
-    The query is cut at ``query_max_length``, then the passage alone is trimmed until the whole has
-    ``max_length`` tokens (FlagEmbedding, `inference/reranker/encoder_only/base.py`).
+    """Tokenizes pairs; calls with different options share its cache.
 
     :param tokenizer: the checkpoint's; its truncation and padding are switched off.
-    :param max_length: tokens of a pair, special tokens included.
-    :param query_max_length: None means three quarters of ``max_length``.
-    :param windows: read a passage that is too long in overlapping windows instead of trimming it.
+    :param template: what stands around a pair.
+    :param max_positions: tokens that the model reads, at most; None where it does not say.
     :param max_cached_tokens: token ids to remember for texts that come again.
-    :raises ConfigurationError: if the query can leave the passage no room.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
+        template: PairTemplate | PromptTemplate,
         *,
-        max_length: int,
-        query_max_length: int | None = None,
-        windows: bool = False,
+        max_positions: int | None = None,
         max_cached_tokens: int = 0,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self.template = PairTemplate.of(tokenizer)
-        longest_query = max_length - self.template.tokens - 1
-        if query_max_length is not None and query_max_length > longest_query:
-            raise ConfigurationError(
-                f"query_max_length must be at most {longest_query} with max_length={max_length} "
-                f"and {self.template.tokens} special tokens, got {query_max_length}"
-            )
-        self._max_length = max_length
-        self._query_max_length = query_max_length or min(max_length * 3 // 4, longest_query)
-        self._windows = windows
-        self.texts = CachedTokenizer(tokenizer, max_cached_tokens)
+        self.cache = CachedTokenizer(tokenizer, max_cached_tokens)
+        self._tokenizer = tokenizer
+        self._template = template
+        self._max_positions = max_positions
+        self._layouts: dict[tuple[object, ...], Layout] = {}
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[list[TokenizedPair]]:
-        """Tokenize pairs; each gives one sequence, or one a window.
+    def max_length(self, options: CallOptions) -> int:
+        """Tokens of a pair, at most: the option, within the model's own limit."""
+        return min(options.max_length, self._max_positions or options.max_length)
+
+    def layout(self, options: CallOptions) -> Layout:
+        """What a call's options mean for its sequences; may be asked from any thread.
+
+        :raises ConfigurationError: if the query can leave the passage no token, or for an
+            instruction to a model that takes none.
+        """
+        # the other options change no sequence
+        key = (
+            options.max_length,
+            options.query_max_length,
+            options.max_document_tokens,
+            options.long_documents,
+            options.instruction,
+        )
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.clear()
+            layout = self._layouts[key] = self._make_layout(options)
+        return layout
+
+    def __call__(
+        self, pairs: Sequence[tuple[str, str]], layout: Layout
+    ) -> list[list[TokenSequence]]:
+        """Tokenize pairs; called from one thread only.
 
         :returns: as many lists as ``pairs``, none of them empty.
+        :raises InputError: if a document is too long and is to be refused.
         """
-        queries = self.texts.encode([query for query, _ in pairs], self._query_max_length)
-        limit = None if self._windows else self._max_length
-        passages = self.texts.encode([passage for _, passage in pairs], limit)
-        return [self._fill(q, p) for q, p in zip(queries, passages, strict=True)]
-
-    def _fill(self, query: TokenIds, passage: TokenIds) -> list[TokenizedPair]:
-        room = self._max_length - self.template.tokens - len(query)
-        if not self._windows:
-            return [self.template.fill(query, passage[:room])]
+        frame = layout.frame
+        queries = [query.join(frame.around_query) for query, _ in pairs]
+        passages = [document.join(frame.around_passage) for _, document in pairs]
         return [
-            self.template.fill(query, passage[i : i + room])
-            for i in window_starts(len(passage), room)
+            layout.sequences(query, passage)
+            for query, passage in zip(
+                self.cache.encode(queries, layout.max_query_tokens),
+                self.cache.encode(passages, layout.max_passage_tokens),
+                strict=True,
+            )
         ]
 
+    def _make_layout(self, options: CallOptions) -> Layout:
+        frame = self._template.frame(options.instruction, self._encode)
+        max_length = self.max_length(options)
+        if max_length < options.max_length:
+            logger.warning("max_length is %d: the model reads no more tokens", max_length)
+        around = len(frame.before) + len(frame.after)
+        budget = max_length + frame.uncounted - around
+        # a passage has one token at least
+        longest_query = budget - len(frame.between) - len(frame.passage_start) - 1
+        what_fits = f"with {around + len(frame.between)} tokens around query and document"
+        if longest_query < 1:
+            least = max_length + 1 - longest_query
+            raise ConfigurationError(
+                f"max_length must be at least {least} {what_fits}, got {max_length}"
+            )
+        given = options.query_max_length
+        if given is not None and given > longest_query:
+            raise ConfigurationError(
+                f"query_max_length must be at most {longest_query} with max_length={max_length} "
+                f"and {what_fits[5:]}, got {given}"
+            )
+        return Layout(
+            frame=frame,
+            max_query_tokens=given or min(max_length * 3 // 4, longest_query),
+            max_document_tokens=options.max_document_tokens,
+            max_length=max_length,
+            budget=budget,
+            long_documents=options.long_documents,
+        )
 
-def window_starts(tokens: int, room: int) -> list[int]:
-    """First tokens of windows that overlap by half; the last one ends with the text."""
-    if tokens <= room:
-        return [0]
-    step = max(room // 2, 1)
-    return [*range(0, tokens - room, step), tokens - room]
+    def _encode(self, text: str) -> TokenIds:
+        return to_ids(self._tokenizer.encode(text, add_special_tokens=False).ids)

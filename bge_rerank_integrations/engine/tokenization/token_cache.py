@@ -6,10 +6,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
-TokenIds = npt.NDArray[np.int32]
+from bge_rerank_integrations.engine.tokenization.sequence import TokenIds, to_ids
 
 # A token seldom stands for more characters than this; a text that needs more is read again, longer.
 _CHARACTERS_PER_TOKEN = 8
@@ -94,7 +93,7 @@ class CachedTokenizer:
         if not texts:
             return []
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        return [to_ids(encoding.ids) for encoding in encodings]
 
     def _remember(self, key: tuple[str, int | None], ids: TokenIds) -> None:
         self._cache[key] = ids

@@ -8,50 +8,68 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from bge_rerank_integrations.ranking import RankedDocument, rank
+from bge_rerank_integrations.ranking import Ranking, Scores, rank
 from bge_rerank_integrations.serving.api_errors import STATUSES, ApiError, ErrorKind
+from bge_rerank_integrations.settings import CallOverrides
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """A query and its documents.
+    """What an API request asks the engine.
 
-    :param max_tokens_per_document: truncate each document to this number of tokens; None means
-        as many as fit.
+    :param query: one for all documents, or one for each.
+    :param normalize: scores from 0 to 1; False means logits.
+    :param max_document_tokens: truncate each document to this number of tokens; None means as the
+        server's engine does.
     :param refuse_long: raise an error for a document that does not fit, instead of truncating it.
+    :param instruction: what a decoder is asked to judge; None means as the server's engine does.
     """
 
-    query: str
+    query: str | Sequence[str]
     documents: Sequence[str]
-    max_tokens_per_document: int | None = None
+    normalize: bool = True
+    max_document_tokens: int | None = None
     refuse_long: bool = False
+    instruction: str | None = None
+
+    @property
+    def options(self) -> CallOverrides:
+        """The options of the engine's call; others are the server's."""
+        options = CallOverrides(normalize=self.normalize)
+        if self.max_document_tokens is not None:
+            options["max_document_tokens"] = self.max_document_tokens
+        if self.refuse_long:
+            options["long_documents"] = "refuse"
+        if self.instruction is not None:
+            options["instruction"] = self.instruction
+        return options
 
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """The scores of one API request, from which every dialect builds its response.
+    """The scores of an API request, from which every dialect builds its response.
 
-    :param logits: one per document of all score requests, in input order.
-    :param tokens: number of tokens that the model read.
-    :param model: name of the model.
+    :param scores: one per document, in input order, on the scale that was asked for.
+    :param model: name of the model in responses.
     :param id: unique id of the response.
     :param created: Unix time in seconds.
     """
 
-    logits: Sequence[float]
-    tokens: int
+    scores: Scores
     model: str
     id: str
     created: int
 
-    def ranked(self, top_n: int | None, *, raw: bool = False) -> tuple[RankedDocument, ...]:
-        """Rank the documents, best first.
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that the model read."""
+        return self.scores.total_tokens
 
-        :param raw: logits instead of scores from 0 to 1.
-        """
-        return rank(self.logits, top_n=top_n, normalize=not raw)
+    def ranked(self, top_n: int | None) -> Ranking:
+        """Rank the documents, best first."""
+        return rank(self.scores, top_n=top_n)
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ class Operation(Generic[BodyT]):
 
     :param request: type of the request body.
     :param response: type of the response body.
-    :param to_score_requests: request body → what the engine scores.
+    :param to_score_request: request body → what the engine scores.
     :param to_response: request body and scores → response body.
     :param marker: a field that only this operation has, among those on the same path.
     :param keep_nulls: write empty optional fields as null.
@@ -89,7 +107,7 @@ class Operation(Generic[BodyT]):
     dialect: Dialect
     request: type[BodyT]
     response: type[BaseModel]
-    to_score_requests: Callable[[BodyT], Sequence[ScoreRequest]]
+    to_score_request: Callable[[BodyT], ScoreRequest]
     to_response: Callable[[BodyT, ScoreResult], BaseModel]
     marker: str | None = None
     keep_nulls: bool = False
@@ -143,6 +161,11 @@ TopN = Annotated[AtLeastOne | None, Field(description="How many results to retur
 ModelName = Annotated[
     str | None,
     Field(description="Ignored: a server has one model."),
+]
+
+Instruction = Annotated[
+    str | None,
+    Field(min_length=1, description="What a decoder model is asked to judge; by default its own."),
 ]
 
 EXAMPLE_QUERY = "What is deep learning?"

@@ -87,8 +87,8 @@ def _error_body(status: int, error: ApiError) -> CloudflareError:
     return CloudflareError(errors=[CloudflareErrorItem(code=status, message=error.message)])
 
 
-def _to_score_requests(request: CloudflareRequest) -> list[ScoreRequest]:
-    return [ScoreRequest(request.query, [context.text for context in request.contexts])]
+def _to_score_request(request: CloudflareRequest) -> ScoreRequest:
+    return ScoreRequest(request.query, [context.text for context in request.contexts])
 
 
 def _to_response(request: CloudflareRequest, result: ScoreResult) -> CloudflareResponse:
@@ -105,4 +105,4 @@ def _to_response(request: CloudflareRequest, result: ScoreResult) -> CloudflareR
 CLOUDFLARE = Dialect(
     "cloudflare", _error_body, CloudflareError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400}
 )
-RUN = Operation(CLOUDFLARE, CloudflareRequest, CloudflareResponse, _to_score_requests, _to_response)
+RUN = Operation(CLOUDFLARE, CloudflareRequest, CloudflareResponse, _to_score_request, _to_response)

@@ -10,6 +10,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     ApiRequest,
     AtLeastOne,
     Dialect,
+    Instruction,
     ModelName,
     Operation,
     ScoreRequest,
@@ -35,6 +36,7 @@ class CohereRequest(ApiRequest):
     max_tokens_per_doc: AtLeastOne | None = Field(
         default=None, description="Truncate each document to this number of tokens."
     )
+    instruction: Instruction = None
 
 
 class CohereResult(BaseModel):
@@ -88,8 +90,13 @@ def _error_body(_: int, error: ApiError) -> CohereError:
     return CohereError(message=error.message)
 
 
-def _to_score_requests(request: CohereRequest) -> list[ScoreRequest]:
-    return [ScoreRequest(request.query, request.documents, request.max_tokens_per_doc)]
+def _to_score_request(request: CohereRequest) -> ScoreRequest:
+    return ScoreRequest(
+        request.query,
+        request.documents,
+        max_document_tokens=request.max_tokens_per_doc,
+        instruction=request.instruction,
+    )
 
 
 def _to_response(request: CohereRequest, result: ScoreResult) -> CohereResponse:
@@ -108,4 +115,4 @@ def _to_response(request: CohereRequest, result: ScoreResult) -> CohereResponse:
 
 
 COHERE = Dialect("cohere", _error_body, CohereError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400})
-RERANK_V2 = Operation(COHERE, CohereRequest, CohereResponse, _to_score_requests, _to_response)
+RERANK_V2 = Operation(COHERE, CohereRequest, CohereResponse, _to_score_request, _to_response)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.dialects.base import (
@@ -13,6 +13,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     AtLeastOne,
     Dialect,
     Documents,
+    Instruction,
     ModelName,
     Operation,
     ScoreRequest,
@@ -35,6 +36,9 @@ class CommonRequest(ApiRequest):
     raw_scores: bool = Field(default=False, description="Logits instead of scores from 0 to 1.")
     max_tokens_per_doc: AtLeastOne | None = Field(
         default=None, description="Truncate each document to this number of tokens."
+    )
+    instruction: Instruction = Field(
+        default=None, validation_alias=AliasChoices("instruction", "instruct")
     )
 
 
@@ -95,9 +99,15 @@ def _error_body(status: int, error: ApiError) -> CommonError:
     )
 
 
-def to_score_requests(request: CommonRequest) -> list[ScoreRequest]:
+def to_score_request(request: CommonRequest) -> ScoreRequest:
     """One score request."""
-    return [ScoreRequest(request.query, request.documents, request.max_tokens_per_doc)]
+    return ScoreRequest(
+        request.query,
+        request.documents,
+        normalize=not request.raw_scores,
+        max_document_tokens=request.max_tokens_per_doc,
+        instruction=request.instruction,
+    )
 
 
 def _to_response(request: CommonRequest, result: ScoreResult) -> CommonResponse:
@@ -113,11 +123,11 @@ def _to_response(request: CommonRequest, result: ScoreResult) -> CommonResponse:
                     Text(text=request.documents[ranked.index]) if request.return_documents else None
                 ),
             )
-            for ranked in result.ranked(request.top_n, raw=request.raw_scores)
+            for ranked in result.ranked(request.top_n)
         ],
         usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
     )
 
 
 COMMON = Dialect("common", _error_body, CommonError)
-RERANK = Operation(COMMON, CommonRequest, CommonResponse, to_score_requests, _to_response)
+RERANK = Operation(COMMON, CommonRequest, CommonResponse, to_score_request, _to_response)

@@ -13,7 +13,7 @@ from bge_rerank_integrations.serving.dialects.common import (
     ErrorDetail,
     Usage,
     error_detail,
-    to_score_requests,
+    to_score_request,
 )
 
 
@@ -55,7 +55,7 @@ def _to_response(request: CommonRequest, result: ScoreResult) -> InfinityRespons
                 index=ranked.index,
                 document=request.documents[ranked.index] if request.return_documents else None,
             )
-            for ranked in result.ranked(request.top_n, raw=request.raw_scores)
+            for ranked in result.ranked(request.top_n)
         ],
         model=result.model,
         usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
@@ -66,5 +66,5 @@ def _to_response(request: CommonRequest, result: ScoreResult) -> InfinityRespons
 
 INFINITY = Dialect("infinity", openai_error, OpenAIError)
 RERANK = Operation(
-    INFINITY, CommonRequest, InfinityResponse, to_score_requests, _to_response, keep_nulls=True
+    INFINITY, CommonRequest, InfinityResponse, to_score_request, _to_response, keep_nulls=True
 )

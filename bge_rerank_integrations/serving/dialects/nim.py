@@ -63,20 +63,21 @@ class NimResponse(BaseModel):
     usage: Usage
 
 
-def _to_score_requests(request: NimRequest) -> list[ScoreRequest]:
+def _to_score_request(request: NimRequest) -> ScoreRequest:
     passages = [passage.text for passage in request.passages]
-    return [ScoreRequest(request.query.text, passages, refuse_long=request.truncate == "NONE")]
+    return ScoreRequest(
+        request.query.text, passages, normalize=False, refuse_long=request.truncate == "NONE"
+    )
 
 
 def _to_response(_: NimRequest, result: ScoreResult) -> NimResponse:
     return NimResponse(
         rankings=[
-            NimResult(index=ranked.index, logit=ranked.score)
-            for ranked in result.ranked(None, raw=True)
+            NimResult(index=ranked.index, logit=ranked.score) for ranked in result.ranked(None)
         ],
         usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
     )
 
 
 NIM = Dialect("nim", detail_error, DetailError)
-RANKING = Operation(NIM, NimRequest, NimResponse, _to_score_requests, _to_response)
+RANKING = Operation(NIM, NimRequest, NimResponse, _to_score_request, _to_response)

@@ -78,8 +78,13 @@ def _error_body(_: int, error: ApiError) -> TeiError:
     return TeiError(error=error.message, error_type=_ERROR_TYPES.get(error.kind, "validation"))
 
 
-def _to_score_requests(request: TeiRequest) -> list[ScoreRequest]:
-    return [ScoreRequest(request.query, request.texts, refuse_long=request.truncate is False)]
+def _to_score_request(request: TeiRequest) -> ScoreRequest:
+    return ScoreRequest(
+        request.query,
+        request.texts,
+        normalize=not request.raw_scores,
+        refuse_long=request.truncate is False,
+    )
 
 
 def _to_response(request: TeiRequest, result: ScoreResult) -> TeiResponse:
@@ -90,10 +95,10 @@ def _to_response(request: TeiRequest, result: ScoreResult) -> TeiResponse:
                 text=request.texts[ranked.index] if request.return_text else None,
                 score=ranked.score,
             )
-            for ranked in result.ranked(None, raw=request.raw_scores)
+            for ranked in result.ranked(None)
         ]
     )
 
 
 TEI = Dialect("tei", _error_body, TeiError, {ErrorKind.EMPTY: 400, ErrorKind.SCORING: 424})
-RERANK = Operation(TEI, TeiRequest, TeiResponse, _to_score_requests, _to_response, marker="texts")
+RERANK = Operation(TEI, TeiRequest, TeiResponse, _to_score_request, _to_response, marker="texts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,7 +16,6 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from bge_rerank_integrations.ranking import to_scores
 from bge_rerank_integrations.serving.api_errors import ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
@@ -25,6 +25,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     Dialect,
     Documents,
     DocumentText,
+    Instruction,
     JsonInt,
     ModelName,
     Operation,
@@ -73,6 +74,7 @@ class VllmRequest(ApiRequest):
     )
     truncate_prompt_tokens: TokenLimit = None
     use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
+    instruction: Instruction = None
 
 
 class VllmScoreRequest(ApiRequest):
@@ -89,6 +91,7 @@ class VllmScoreRequest(ApiRequest):
     )
     truncate_prompt_tokens: TokenLimit = None
     use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
+    instruction: Instruction = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
@@ -141,20 +144,26 @@ def _document_tokens(truncate_prompt_tokens: int | None) -> int | None:
     return truncate_prompt_tokens if (truncate_prompt_tokens or 0) > 0 else None
 
 
-def _to_score_requests(request: VllmRequest) -> list[ScoreRequest]:
-    limit = _document_tokens(request.truncate_prompt_tokens)
-    return [ScoreRequest(request.query, request.documents, limit)]
+def _to_score_request(request: VllmRequest) -> ScoreRequest:
+    return _score_request(request, request.query, request.documents)
 
 
-def _pairs_to_score_requests(request: VllmScoreRequest) -> list[ScoreRequest]:
-    """One score request for one text against many, otherwise one per pair."""
-    limit = _document_tokens(request.truncate_prompt_tokens)
-    if len(request.text_1) == 1:
-        return [ScoreRequest(request.text_1[0], request.text_2, limit)]
-    return [
-        ScoreRequest(query, [document], limit)
-        for query, document in zip(request.text_1, request.text_2, strict=True)
-    ]
+def _pairs_to_score_request(request: VllmScoreRequest) -> ScoreRequest:
+    """One text against many, or texts in pairs."""
+    query = request.text_1[0] if len(request.text_1) == 1 else request.text_1
+    return _score_request(request, query, request.text_2)
+
+
+def _score_request(
+    request: VllmRequest | VllmScoreRequest, query: str | Sequence[str], documents: Sequence[str]
+) -> ScoreRequest:
+    return ScoreRequest(
+        query,
+        documents,
+        normalize=request.use_activation,
+        max_document_tokens=_document_tokens(request.truncate_prompt_tokens),
+        instruction=request.instruction,
+    )
 
 
 def _to_response(request: VllmRequest, result: ScoreResult) -> VllmResponse:
@@ -168,29 +177,28 @@ def _to_response(request: VllmRequest, result: ScoreResult) -> VllmResponse:
                 document=Text(text=request.documents[ranked.index]),
                 relevance_score=ranked.score,
             )
-            for ranked in result.ranked(request.top_n or None, raw=not request.use_activation)
+            for ranked in result.ranked(request.top_n or None)
         ],
     )
 
 
-def _to_score_response(request: VllmScoreRequest, result: ScoreResult) -> VllmScoreResponse:
-    scores = to_scores(result.logits, normalize=request.use_activation)
+def _to_score_response(_: VllmScoreRequest, result: ScoreResult) -> VllmScoreResponse:
     return VllmScoreResponse(
         id=result.id,
         created=result.created,
         model=result.model,
-        data=[VllmScore(index=index, score=score) for index, score in enumerate(scores)],
+        data=[VllmScore(index=index, score=score) for index, score in enumerate(result.scores)],
         usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
     )
 
 
 VLLM = Dialect("vllm", openai_error, OpenAIError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400})
-RERANK = Operation(VLLM, VllmRequest, VllmResponse, _to_score_requests, _to_response)
+RERANK = Operation(VLLM, VllmRequest, VllmResponse, _to_score_request, _to_response)
 SCORE = Operation(
     VLLM,
     VllmScoreRequest,
     VllmScoreResponse,
-    _pairs_to_score_requests,
+    _pairs_to_score_request,
     _to_score_response,
     marker="text_1",
 )

@@ -69,8 +69,8 @@ def detail_error(_: int, error: ApiError) -> DetailError:
     return DetailError(detail=error.message)
 
 
-def _to_score_requests(request: VoyageRequest) -> list[ScoreRequest]:
-    return [ScoreRequest(request.query, request.documents, refuse_long=not request.truncation)]
+def _to_score_request(request: VoyageRequest) -> ScoreRequest:
+    return ScoreRequest(request.query, request.documents, refuse_long=not request.truncation)
 
 
 def _to_response(request: VoyageRequest, result: ScoreResult) -> VoyageResponse:
@@ -91,4 +91,4 @@ def _to_response(request: VoyageRequest, result: ScoreResult) -> VoyageResponse:
 VOYAGE = Dialect(
     "voyage", detail_error, DetailError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400}
 )
-RERANK = Operation(VOYAGE, VoyageRequest, VoyageResponse, _to_score_requests, _to_response)
+RERANK = Operation(VOYAGE, VoyageRequest, VoyageResponse, _to_score_request, _to_response)

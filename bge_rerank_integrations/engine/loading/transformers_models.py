@@ -1,4 +1,4 @@
-"""What transformers loads: its own model classes, and tokenizers in older formats."""
+"""transformers' own model classes, and its conversion of older tokenizers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from bge_rerank_integrations.engine.loading.load_request import LoadRequest
+from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
-from bge_rerank_integrations.engine.tokenization.pairs import PairTemplate
 from bge_rerank_integrations.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -30,11 +29,11 @@ def make_padded(request: LoadRequest) -> Scorer:
     """Any ``*ForSequenceClassification`` of transformers."""
     model = load_model(AutoModelForSequenceClassification, request)
     logger.info("%s cannot be packed: its batches are padded", request.checkpoint.model_type)
-    return PaddedScorer(model, PairTemplate.of(request.tokenizer).passage_type)
+    return PaddedScorer(model, request.passage_type)
 
 
 def load_model(model_class: Any, request: LoadRequest, **options: Any) -> PreTrainedModel:
-    """Read weights into a stock model class; nothing may be missing.
+    """Read weights into one of transformers' model classes; nothing may be missing.
 
     Tensors are read and converted one by one: half precision never holds a float32 copy of all.
 

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors by name; their files are mapped, and read tensor by tensor."""
+"""A checkpoint's tensors → layers; files are mapped, and tensors read and moved one by one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from bge_rerank_integrations.engine.scorers.linear import Linear, Norm, make_linear
 from bge_rerank_integrations.errors import ModelLoadError
 
 
-class Weights:
+class WeightFiles:
     """The tensors in a folder's safetensors files.
 
     :raises ModelLoadError: if a file is missing, cut off or no safetensors.
@@ -71,3 +72,51 @@ def _paths(folder: Path) -> list[Path]:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         return [folder / name for name in sorted(set(names))]
     return sorted(folder.glob("*.safetensors"))
+
+
+class Weights:
+    """A module's tensors by their names within it, on a device and in a precision.
+
+    :param files: the checkpoint's.
+    :param prefix: the module's name in the checkpoint.
+    """
+
+    def __init__(
+        self, files: WeightFiles, device: torch.device, dtype: torch.dtype, prefix: str = ""
+    ) -> None:
+        self._files = files
+        self.device = device
+        self._dtype = dtype
+        self._prefix = prefix
+
+    def module(self, name: str) -> Weights:
+        """Those of a module within this one."""
+        return Weights(self._files, self.device, self._dtype, f"{self._prefix}{name}.")
+
+    def in_float32(self) -> Weights:
+        """The same ones in full precision."""
+        return Weights(self._files, self.device, torch.float32, self._prefix)
+
+    def read(self, name: str, *shape: int | None) -> torch.Tensor:
+        """One tensor.
+
+        :raises ModelLoadError: if it is missing or of another shape.
+        """
+        tensor = self._files.read(self._prefix + name, shape)
+        return tensor.to(self.device, self._dtype)
+
+    def linear(self, inputs: int, outputs: int, *names: str) -> Linear:
+        """One linear layer with the outputs of all these, one after the other."""
+        weights = [self.read(f"{name}.weight", outputs, inputs) for name in names]
+        biases = [self.read(f"{name}.bias", outputs) for name in names]
+        if len(names) == 1:
+            # joined with nothing, they would still be copied
+            return make_linear(weights[0], biases[0])
+        return make_linear(torch.cat(weights), torch.cat(biases))
+
+    def norm(self, name: str, size: int, eps: float) -> Norm:
+        """A layer normalization; checkpoints from TensorFlow call its tensors gamma and beta."""
+        weight, bias = ("weight", "bias")
+        if f"{self._prefix}{name}.gamma" in self._files:
+            weight, bias = ("gamma", "beta")
+        return Norm(self.read(f"{name}.{weight}", size), self.read(f"{name}.{bias}", size), eps)

@@ -1,4 +1,4 @@
-"""What ``config.json`` says of an encoder that can be packed."""
+"""``config.json`` of an encoder that can be packed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderNames:
-    """What differs between model types.
+class EncoderLayout:
+    """Where a model type keeps its weights, and how it counts positions.
 
     :param body: name of the module that holds embeddings and layers.
     :param dense: the head's hidden layer, with tanh behind it.
@@ -24,13 +24,13 @@ class EncoderNames:
     positions_after_padding: bool
 
 
-_BERT = EncoderNames("bert", "bert.pooler.dense", "classifier", False)
-_ROBERTA = EncoderNames("roberta", "classifier.dense", "classifier.out_proj", True)
+_BERT = EncoderLayout("bert", "bert.pooler.dense", "classifier", False)
+_ROBERTA = EncoderLayout("roberta", "classifier.dense", "classifier.out_proj", True)
 
 # whose layers this package knows, by transformers' model_type
 MODEL_TYPES = {"bert": _BERT, "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "camembert": _ROBERTA}
 
-# what transformers' BertConfig and XLMRobertaConfig take where a checkpoint is silent
+# defaults of transformers' BertConfig and XLMRobertaConfig
 _DEFAULTS = {
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
@@ -45,11 +45,11 @@ def is_packable(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in MODEL_TYPES and config.get("hidden_act", "gelu") == "gelu"
 
 
-def readable_tokens(config: Mapping[str, Any]) -> int | None:
-    """How many tokens a model has positions for, of whatever type; None if it does not say."""
+def max_positions(config: Mapping[str, Any]) -> int | None:
+    """Tokens that a model of any type has positions for; None if its config does not say."""
     positions = config.get("max_position_embeddings")
-    names = MODEL_TYPES.get(str(config.get("model_type")))
-    if positions and names is not None and names.positions_after_padding:
+    layout = MODEL_TYPES.get(str(config.get("model_type")))
+    if positions and layout is not None and layout.positions_after_padding:
         return int(positions - _given(config)["pad_token_id"] - 1)
     return positions
 
@@ -59,14 +59,14 @@ def _given(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderShape:
-    """Sizes of an encoder, by the names of ``config.json``.
+class EncoderConfig:
+    """Sizes of an encoder, named as in ``config.json``.
 
-    :param names: where its weights are.
+    :param layout: where its weights are.
     :param padding_index: the padding token where positions count from it, else None.
     """
 
-    names: EncoderNames
+    layout: EncoderLayout
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -78,15 +78,15 @@ class EncoderShape:
     padding_index: int | None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> EncoderShape:
+    def from_config(cls, config: Mapping[str, Any]) -> EncoderConfig:
         """Read the sizes of a packable encoder.
 
         :raises ValueError: if they do not fit each other.
         """
         given = _given(config)
-        names = MODEL_TYPES[given["model_type"]]
-        shape = cls(
-            names=names,
+        layout = MODEL_TYPES[given["model_type"]]
+        encoder = cls(
+            layout=layout,
             vocab_size=int(given["vocab_size"]),
             hidden_size=int(given["hidden_size"]),
             intermediate_size=int(given["intermediate_size"]),
@@ -95,11 +95,11 @@ class EncoderShape:
             max_position_embeddings=int(given["max_position_embeddings"]),
             type_vocab_size=int(given["type_vocab_size"]),
             layer_norm_eps=float(given["layer_norm_eps"]),
-            padding_index=int(given["pad_token_id"]) if names.positions_after_padding else None,
+            padding_index=int(given["pad_token_id"]) if layout.positions_after_padding else None,
         )
-        if shape.hidden_size % shape.num_attention_heads:
+        if encoder.hidden_size % encoder.num_attention_heads:
             raise ValueError(
-                f"hidden_size {shape.hidden_size} is no multiple of num_attention_heads "
-                f"{shape.num_attention_heads}"
+                f"hidden_size {encoder.hidden_size} is no multiple of num_attention_heads "
+                f"{encoder.num_attention_heads}"
             )
-        return shape
+        return encoder

@@ -1,0 +1,186 @@
+"""One call on its way from texts to logits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from bge_rerank_integrations.engine.scorers import Logits
+from bge_rerank_integrations.engine.tokenization.pairs import Layout
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.errors import NonFiniteScoreError
+
+TextPair = tuple[str, str]
+
+
+def deadline_after(timeout_s: float | None) -> float:
+    """The moment, on the monotonic clock, at which a timeout that starts now is over.
+
+    :param timeout_s: None means never; 0 or less means that it is over already.
+    """
+    return math.inf if timeout_s is None else time.monotonic() + timeout_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobResult:
+    """What a job's future answers.
+
+    :param logits: `(pairs, outputs)` float32, finite, in the caller's order.
+    :param tokens: tokens that the model read.
+    """
+
+    logits: Logits
+    tokens: int
+
+    @property
+    def deepest(self) -> list[float]:
+        """Logits of the deepest layer: the model's own, one a pair."""
+        logits: list[float] = self.logits[:, -1].tolist()
+        return logits
+
+
+def wait(future: Future[JobResult]) -> JobResult:
+    """Wait for a job in this thread; Ctrl-C takes the job out of the queue."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingSequence:
+    """One sequence of a job that waits for its logits.
+
+    :param pair: number of its pair among the job's different ones.
+    """
+
+    job: Job
+    pair: int
+    tokens: TokenSequence
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class Job:
+    """The pairs of one call, and the future that its caller waits for.
+
+    Equal pairs are scored once, so that they get equal scores. All methods but :meth:`fail` are
+    called under the queue's lock.
+
+    :param pairs: the caller's pairs.
+    :param layout: how they become sequences.
+    :param n_outputs: columns of the logits.
+    :param deadline: moment on the monotonic clock at which the call has failed.
+    :param queue_deadline: moment until which it waits for a place in a full queue.
+    :param first_index: the caller's index of the first pair.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[TextPair],
+        layout: Layout,
+        n_outputs: int,
+        *,
+        deadline: float = math.inf,
+        queue_deadline: float = math.inf,
+        first_index: int = 0,
+    ) -> None:
+        self.future: Future[JobResult] = Future()
+        self.layout = layout
+        self.deadline = deadline
+        self.queue_deadline = queue_deadline
+        self.n_given = len(pairs)
+        self.admitted = False
+        self.ready: list[PendingSequence] = []
+        self._first_index = first_index
+        number_of: dict[TextPair, int] = {}
+        self._numbers = [number_of.setdefault(pair, len(number_of)) for pair in pairs]
+        self._pairs: Sequence[TextPair] = list(number_of)
+        self.size = len(self._pairs)
+        self._logits = np.full((self.size, n_outputs), -np.inf, dtype=np.float32)
+        self._taken = 0
+        self._tokenized = 0
+        self._unscored = 0
+        self._tokens = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the future has its answer (or was cancelled)."""
+        return self.future.done()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether every pair has been handed to the tokenizer."""
+        return self._taken == self.size
+
+    def index_of(self, pair: int) -> int:
+        """The caller's index of a pair, of its first occurrence."""
+        return self._first_index + self._numbers.index(pair)
+
+    def next_pairs(self, max_pairs: int, max_characters: int) -> tuple[int, Sequence[TextPair]]:
+        """The next pairs to tokenize, at least one, and the number of the first."""
+        start = self._taken
+        characters = 0
+        while self._taken < min(start + max_pairs, self.size):
+            characters += sum(map(len, self._pairs[self._taken]))
+            if characters > max_characters and self._taken > start:
+                break
+            self._taken += 1
+        return start, self._pairs[start : self._taken]
+
+    def add_sequences(self, start: int, sequences: Sequence[Sequence[TokenSequence]]) -> None:
+        """Take the sequences of the pairs from number ``start`` on."""
+        pending = [
+            PendingSequence(self, pair, tokens)
+            for pair, windows in enumerate(sequences, start)
+            for tokens in windows
+        ]
+        self._tokenized += len(sequences)
+        self._unscored += len(pending)
+        self._tokens += sum(map(len, pending))
+        # taken from the end, longest first: neighbors in a batch are alike
+        self.ready += sorted(pending, key=len)
+
+    def add_logits(self, pair: int, logits: Logits) -> None:
+        """Take one sequence's logits `(outputs,)`; of a pair's windows the best counts.
+
+        :raises NonFiniteScoreError: naming the pair, if a logit is NaN or infinite.
+        """
+        if not np.isfinite(logits).all():
+            worst = logits[~np.isfinite(logits)][0]
+            raise NonFiniteScoreError(self.index_of(pair), float(worst))
+        np.maximum(self._logits[pair], logits, out=self._logits[pair])
+        self._unscored -= 1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every pair has its logits."""
+        # a fast device may have scored all that there is while the rest is being tokenized
+        return self._tokenized == self.size and not self._unscored
+
+    def answer(self) -> None:
+        """Answer with the logits."""
+        with suppress(InvalidStateError):
+            self.future.set_result(JobResult(self._logits[self._numbers], self._tokens))
+
+    def fail(self, error: BaseException) -> bool:
+        """Answer with an error, and return True, unless there is an answer already."""
+        try:
+            self.future.set_exception(error)
+        except InvalidStateError:
+            return False
+        return True
+
+    def forget(self) -> None:
+        """Let go of texts and token ids."""
+        self._pairs = ()
+        self.ready = []
+        self._taken = self.size
