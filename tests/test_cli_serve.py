@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -13,8 +14,6 @@ from typer.testing import CliRunner, Result
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.settings import CallOptions
-
-WARNING = "may be reached by others, and no key is asked for"
 
 Serve = Callable[..., Result]
 
@@ -76,12 +75,14 @@ def test_the_environment_has_what_the_command_line_leaves_out(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "2001:db8::1", "example.org"])
-def test_a_public_address_without_a_key_is_warned_of(
+def test_a_public_address_needs_a_key_or_the_word_that_none_is_wanted(
     serve: Serve, started: list[uvicorn.Config], host: str
 ) -> None:
     result = serve("--host", host)
-    assert result.exit_code == 0, result.output
-    assert result.stderr == f"warning: {host} {WARNING}\n"
+    assert (result.exit_code, started) == (2, [])
+    assert result.stderr.startswith(f"error: {host} may be reached by others: set BGE_RERANK_API_")
+    result = serve("--host", host, "--no-api-key")
+    assert (result.exit_code, result.output) == (0, "")
     assert [config.host for config in started] == [host]
 
 
@@ -94,15 +95,49 @@ def test_this_machine_alone_needs_no_key(
     assert [config.host for config in started] == [host or "127.0.0.1"]
 
 
-def test_a_key_on_the_command_line_ends_the_warning(
-    serve: Serve, started: list[uvicorn.Config]
-) -> None:
-    assert serve("--host", "0.0.0.0", "--api-key", "k").output == ""
-    assert len(started) == 1
+def keys_of(config: uvicorn.Config) -> tuple[str, ...]:
+    keys: tuple[str, ...] = config.app.state.service.settings.api_keys  # type: ignore[union-attr]
+    return keys
 
 
-def test_a_key_in_the_environment_ends_the_warning(
-    serve: Serve, started: list[uvicorn.Config]
+def test_a_key_comes_from_the_command_line_the_environment_or_a_file(
+    serve: Serve, started: list[uvicorn.Config], tmp_path: Path
 ) -> None:
-    assert serve("--host", "0.0.0.0", env={"BGE_RERANK_API_KEY": "k"}).output == ""
-    assert len(started) == 1
+    file = tmp_path / "keys"
+    file.write_text(" old\n\nnew,key \n")
+    set_in_environment = {"BGE_RERANK_API_KEY": " a,key\n"}
+    for arguments, environment, keys in (
+        (["--api-key", "k"], set_in_environment, ("k",)),
+        ([], set_in_environment, ("a,key",)),
+        (["--api-key-file", str(file)], set_in_environment, ("old", "new,key")),
+        ([], {"BGE_RERANK_API_KEY_FILE": str(file)}, ("old", "new,key")),
+    ):
+        result = serve("--host", "0.0.0.0", *arguments, env=environment)
+        assert (result.exit_code, result.output) == (0, "")
+        assert keys_of(started[-1]) == keys
+
+
+@pytest.mark.parametrize("key", ["", " \n"])
+def test_an_empty_key_is_an_error(serve: Serve, started: list[uvicorn.Config], key: str) -> None:
+    for result in (serve(env={"BGE_RERANK_API_KEY": key}), serve("--api-key", key)):
+        assert (result.exit_code, started) == (2, [])
+        assert "is empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--api-key-file", "none"], "the API keys in none cannot be read"),
+        (["--api-key-file", "/dev/null"], "/dev/null holds no API key"),
+        (["--api-key-file", "none", "--api-key", "k"], "not both"),
+        (["--api-key", "k", "--no-api-key"], "--no-api-key was given, and a key too"),
+        (["--api-key", "a secret"], "api_keys must be a tuple of printable ASCII without spaces"),
+    ],
+)
+def test_keys_that_cannot_work_are_errors(
+    serve: Serve, started: list[uvicorn.Config], arguments: list[str], message: str
+) -> None:
+    result = serve(*arguments)
+    assert (result.exit_code, started) == (2, [])
+    assert message in result.stderr
+    assert "secret" not in result.stderr

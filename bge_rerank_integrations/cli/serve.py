@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bge_rerank_integrations.cli.options import Model, with_settings
-from bge_rerank_integrations.environment import API_KEY_VARIABLE
-from bge_rerank_integrations.errors import MissingExtraError
+from bge_rerank_integrations.environment import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE
+from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, split_settings
 
@@ -31,12 +33,23 @@ def serve(
     api_key: Annotated[
         str | None,
         typer.Option(
-            envvar=API_KEY_VARIABLE,
-            help="Require this API key of every request. Prefer the environment variable: all "
+            help=f"Require this API key of every request. Prefer a file or {API_KEY_VARIABLE}: all "
             "users of a machine can see a command line.",
             show_default="none",
         ),
     ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=API_KEY_FILE_VARIABLE,
+            help="File of API keys, one a line; every request must carry one of them.",
+            show_default="none",
+        ),
+    ] = None,
+    no_api_key: Annotated[
+        bool,
+        typer.Option("--no-api-key", help="Let others than this machine's users in without a key."),
+    ] = False,
     model_name: Annotated[
         str | None,
         typer.Option(help="Name of the model in responses.", show_default="the model's"),
@@ -72,7 +85,7 @@ def serve(
         raise MissingExtraError("serve") from error
 
     limits = ServerSettings(
-        api_key=api_key,
+        api_keys=_keys(host, api_key, api_key_file, no_api_key=no_api_key),
         model_name=model_name,
         max_documents=max_documents,
         max_characters=max_characters,
@@ -81,8 +94,6 @@ def serve(
     )
     # now, so that a setting that cannot work is refused before the server starts
     split_settings(model, settings)
-    if api_key is None and not _is_loopback(host):
-        typer.echo(f"warning: {host} may be reached by others, and no key is asked for", err=True)
 
     failures: list[Exception] = []
 
@@ -110,6 +121,18 @@ def _load(model: str, settings: dict[str, Any]) -> RerankEngine:
     from bge_rerank_integrations import RerankEngine
 
     return RerankEngine.shared(model, **settings)
+
+
+def _keys(host: str, key: str | None, file: Path | None, *, no_api_key: bool) -> tuple[str, ...]:
+    keys = read_api_keys(key, file)
+    if keys and no_api_key:
+        raise ConfigurationError("--no-api-key was given, and a key too")
+    if not keys and not no_api_key and not _is_loopback(host):
+        raise ConfigurationError(
+            f"{host} may be reached by others: set {API_KEY_VARIABLE} or --api-key-file, "
+            "or let everybody in with --no-api-key"
+        )
+    return keys
 
 
 def _is_loopback(host: str) -> bool:

@@ -45,7 +45,7 @@ def create_app(
 
     :param engine: an engine, or a function that makes one. The function is called in a thread at
         startup; until it returns, requests get 503.
-    :param settings: limits, key and deadline; None means the defaults.
+    :param settings: limits, keys and deadline; None means the defaults.
     :param on_load_error: called on the event loop if the engine cannot be made.
     :raises MissingExtraError: if the extra ``serve`` is not installed.
     """
@@ -68,8 +68,8 @@ def create_app(
         Middleware(MetricsMiddleware, metrics=metrics),
         Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, refuse=refuse),
     ]
-    if settings.api_key is not None:
-        middleware.insert(1, Middleware(KeyMiddleware, key=settings.api_key, refuse=refuse))
+    if settings.api_keys:
+        middleware.insert(1, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
     app = FastAPI(
         title="bge-rerank",
         summary="Rerank documents with a BGE cross-encoder, through the APIs of several services.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -20,15 +20,15 @@ Refuse = Callable[[str, ApiError], Response]
 
 
 class KeyMiddleware:
-    """Requires the API key on every path except :data:`PUBLIC_PATHS`.
+    """Requires an API key on every path except :data:`PUBLIC_PATHS`.
 
-    :param key: expected as ``Authorization: Bearer …``.
+    :param keys: one of them is expected as ``Authorization: Bearer …``.
     :param refuse: path and error → response.
     """
 
-    def __init__(self, app: ASGIApp, key: str, refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[str], refuse: Refuse) -> None:
         self._app = app
-        self._expected = f"bearer {key}".encode()
+        self._expected = [f"bearer {key}".encode() for key in keys]
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,8 +43,9 @@ class KeyMiddleware:
     def _has_key(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         given = f"{scheme.lower()} {key.strip()}".encode("latin-1")
-        # constant time: the time of a comparison tells nothing of the key
-        return hmac.compare_digest(given, self._expected)
+        # all of them, in constant time: the time tells nothing of the keys or of which one matched
+        matches = [hmac.compare_digest(given, expected) for expected in self._expected]
+        return any(matches)
 
 
 class BodyMiddleware:

@@ -10,8 +10,8 @@ Ray routes, restarts and scales. Its batching is off: the engine batches.
 # no "from __future__ import annotations": Ray evaluates the builder's annotation itself
 
 import math
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bge_rerank_integrations.checks import require
@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bge_rerank_integrations.engine.engine import RerankEngine
-from bge_rerank_integrations.environment import API_KEY_VARIABLE
+from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import (
@@ -45,7 +45,8 @@ _SETTINGS = frozenset(SETTINGS) - {"model", "normalize", "timeout_s"}
 class RayArguments(BaseModel):
     """Arguments of ``serve run …:app name=value``, or ``args`` in a Serve config file.
 
-    The API key is read from ``BGE_RERANK_API_KEY`` in the process that builds the application.
+    API keys are read from ``api_key_file``, else from ``BGE_RERANK_API_KEY``, in the process that
+    builds the application.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,6 +57,7 @@ class RayArguments(BaseModel):
         description="The engine's other settings by name; each may be an argument of its own.",
     )
     model_name: str | None = None
+    api_key_file: Path | None = Field(default=None, description="One API key a line.")
     max_documents: int = ServerSettings.max_documents
     timeout_s: float = ServerSettings.timeout_s
     replicas: int = Field(default=1, ge=1, description="Replicas; the minimum with autoscaling.")
@@ -120,7 +122,7 @@ def app(arguments: RayArguments) -> Any:
     # now, so that settings that do not fit each other are refused before a replica starts
     split_settings(arguments.model, arguments.engine)
     limits = ServerSettings(
-        api_key=os.environ.get(API_KEY_VARIABLE) or None,
+        api_keys=read_api_keys(file=arguments.api_key_file),
         model_name=arguments.model_name,
         max_documents=arguments.max_documents,
         timeout_s=arguments.timeout_s,

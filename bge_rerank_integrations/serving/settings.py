@@ -1,4 +1,4 @@
-"""Limits, API key and timeouts of a server."""
+"""Limits, API keys and timeouts of a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bge_rerank_integrations.errors import ConfigurationError
 class ServerSettings:
     """Settings of one server.
 
-    :param api_key: required as ``Authorization: Bearer …``; None requires no key.
+    :param api_keys: one of them is required as ``Authorization: Bearer …``; with none, no key is.
     :param model_name: the model's name in responses; None uses the engine's.
     :param max_documents: maximum number of documents (or pairs) in one request.
     :param max_characters: maximum number of characters in one text.
@@ -22,7 +22,7 @@ class ServerSettings:
     :raises ConfigurationError: for an invalid setting; the message names it.
     """
 
-    api_key: str | None = field(default=None, repr=False)
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     model_name: str | None = None
     max_documents: int = 2_048
     max_characters: int = 200_000
@@ -31,10 +31,15 @@ class ServerSettings:
     retry_after_s: int = 1
 
     def __post_init__(self) -> None:
-        if self.api_key is not None and not (self.api_key and self.api_key.isascii()):
-            raise ConfigurationError("api_key must be None or a non-empty ASCII string")
+        # their values stay out of the message
+        if not isinstance(self.api_keys, tuple) or not all(map(_is_key, self.api_keys)):
+            raise ConfigurationError("api_keys must be a tuple of printable ASCII without spaces")
         for name in ("max_documents", "max_characters", "max_body_bytes", "retry_after_s"):
             value = getattr(self, name)
             require(is_int(value, 1), name, "an int of at least 1", value)
         is_above_0 = is_finite(self.timeout_s) and self.timeout_s > 0
         require(is_above_0, "timeout_s", "a finite number of seconds above 0", self.timeout_s)
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and all("!" <= character <= "~" for character in key) and key != ""

@@ -25,7 +25,7 @@ PRIVATE = ("/info", "/metrics", "/nothing")
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", KEY, f"Basic {KEY}", "ü"])
 async def test_every_alias_asks_for_the_key(serve: Serve, path: str, header: str | None) -> None:
     engine = FakeEngine()
-    async with serve(engine, ServerSettings(api_key=KEY)) as client:
+    async with serve(engine, ServerSettings(api_keys=(KEY,))) as client:
         headers = {} if header is None else {"Authorization": header.encode("latin-1")}
         response = await client.post(path, json=BODIES[path], headers=headers)
         assert response.status_code == 401
@@ -39,8 +39,15 @@ async def test_every_alias_asks_for_the_key(serve: Serve, path: str, header: str
         assert response.status_code == 200
 
 
+async def test_each_of_several_keys_is_accepted(serve: Serve) -> None:
+    async with serve(FakeEngine(), ServerSettings(api_keys=("old-key", "new-key"))) as client:
+        for key, status in (("old-key", 200), ("new-key", 200), ("old-key,new-key", 401)):
+            response = await client.get("/info", headers={"Authorization": f"Bearer {key}"})
+            assert response.status_code == status
+
+
 async def test_only_the_page_and_the_state_are_public(serve: Serve) -> None:
-    async with serve(FakeEngine(), ServerSettings(api_key=KEY)) as client:
+    async with serve(FakeEngine(), ServerSettings(api_keys=(KEY,))) as client:
         for path in PUBLIC:
             assert (await client.get(path)).status_code == 200
         for path in PRIVATE:
@@ -159,8 +166,11 @@ async def test_a_client_that_goes_away_leaves_the_queue(body: bytes) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"api_key": ""},
-        {"api_key": "ü"},
+        {"api_keys": ("",)},
+        {"api_keys": ("k", "ü")},
+        {"api_keys": ("a key",)},
+        {"api_keys": ("key\n",)},
+        {"api_keys": "key"},
         {"max_documents": 0},
         {"max_body_bytes": True},
         {"timeout_s": 0},
@@ -173,4 +183,4 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any]) -> None:
 
 
 def test_the_key_is_not_shown() -> None:
-    assert KEY not in repr(ServerSettings(api_key=KEY))
+    assert KEY not in repr(ServerSettings(api_keys=(KEY,)))

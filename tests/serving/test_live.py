@@ -56,7 +56,7 @@ MODELS = {"cloudflare": "@cf/baai/bge-reranker-base"}
 def url(xlmr: str) -> Iterator[str]:
     with (
         RerankEngine(xlmr, dtype="float32", normalize=False, device="cpu") as engine,
-        live_server(engine, ServerSettings(api_key=KEY)) as url,
+        live_server(engine, ServerSettings(api_keys=(KEY,))) as url,
     ):
         yield url
 

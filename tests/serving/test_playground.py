@@ -199,7 +199,7 @@ class TestInABrowser:
             page.wait(lambda: engine.cancelled)
 
     def test_the_key_is_asked_for_where_one_is_set(self, browser: webdriver.Chrome) -> None:
-        with live_server(FakeEngine(), ServerSettings(api_key=KEY)) as url:
+        with live_server(FakeEngine(), ServerSettings(api_keys=(KEY,))) as url:
             page = Page(browser, url)
             page.wait(lambda: page["key-form"].is_displayed())
             page["key"].send_keys("wrong", Keys.ENTER)

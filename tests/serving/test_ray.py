@@ -25,6 +25,7 @@ from bge_rerank_integrations import (
     RemoteReranker,
     RerankEngine,
 )
+from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import SETTINGS, split_settings
 from serving.conftest import probability
 
@@ -251,6 +252,25 @@ def test_a_wrong_argument_is_refused_by_name(given: dict[str, Any], message: str
 def test_settings_that_do_not_fit_each_other_are_refused_before_a_replica_starts() -> None:
     with pytest.raises(ConfigurationError, match="query_max_length must be less than max_length"):
         app(RayArguments.model_validate({"max_length": "64", "query_max_length": "64"}))
+
+
+def test_keys_come_from_a_file_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keys(**arguments: Any) -> tuple[str, ...]:
+        built = app(RayArguments.model_validate(arguments))
+        limits = built._bound_deployment.init_args[2]
+        assert isinstance(limits, ServerSettings)
+        return limits.api_keys
+
+    assert keys() == ()
+    monkeypatch.setenv("BGE_RERANK_API_KEY", " key\n")
+    assert keys() == ("key",)
+    (tmp_path / "keys").write_text("old\nnew\n")
+    assert keys(api_key_file=str(tmp_path / "keys")) == ("old", "new")
+    monkeypatch.setenv("BGE_RERANK_API_KEY", "")
+    with pytest.raises(ConfigurationError, match="BGE_RERANK_API_KEY is empty"):
+        keys()
 
 
 def test_the_settings_reach_the_replicas_engine(
