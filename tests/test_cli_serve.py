@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.cli.app import app
+from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import CallOptions
 
 Serve = Callable[..., Result]
@@ -95,9 +96,26 @@ def test_this_machine_alone_needs_no_key(
     assert [config.host for config in started] == [host or "127.0.0.1"]
 
 
-def keys_of(config: uvicorn.Config) -> tuple[str, ...]:
-    keys: tuple[str, ...] = config.app.state.service.settings.api_keys  # type: ignore[union-attr]
-    return keys
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ([], ("localhost",)),
+        (["--host", "::1"], ("localhost",)),
+        (["--allowed-host", "a.example", "--allowed-host", "b"], ("a.example", "b")),
+        (["--host", "0.0.0.0", "--no-api-key"], ()),
+        (["--host", "0.0.0.0", "--no-api-key", "--allowed-host", "a"], ("a",)),
+    ],
+)
+def test_a_server_of_this_machine_is_named_localhost(
+    serve: Serve, started: list[uvicorn.Config], arguments: list[str], allowed: tuple[str, ...]
+) -> None:
+    assert serve(*arguments).exit_code == 0
+    assert settings_of(started[0]).allowed_hosts == allowed
+
+
+def settings_of(config: uvicorn.Config) -> ServerSettings:
+    settings: ServerSettings = config.app.state.service.settings  # type: ignore[union-attr]
+    return settings
 
 
 def test_a_key_comes_from_the_command_line_the_environment_or_a_file(
@@ -114,7 +132,7 @@ def test_a_key_comes_from_the_command_line_the_environment_or_a_file(
     ):
         result = serve("--host", "0.0.0.0", *arguments, env=environment)
         assert (result.exit_code, result.output) == (0, "")
-        assert keys_of(started[-1]) == keys
+        assert settings_of(started[-1]).api_keys == keys
 
 
 @pytest.mark.parametrize("key", ["", " \n"])

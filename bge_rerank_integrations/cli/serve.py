@@ -50,6 +50,14 @@ def serve(
         bool,
         typer.Option("--no-api-key", help="Let others than this machine's users in without a key."),
     ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Host name of this server, may be repeated; requests for other names than these "
+            "and localhost are refused.",
+            show_default="any, but only localhost on a loopback address",
+        ),
+    ] = None,
     model_name: Annotated[
         str | None,
         typer.Option(help="Name of the model in responses.", show_default="the model's"),
@@ -86,6 +94,8 @@ def serve(
 
     limits = ServerSettings(
         api_keys=_keys(host, api_key, api_key_file, no_api_key=no_api_key),
+        # a page of the web cannot have the name localhost, see HostMiddleware
+        allowed_hosts=tuple(allowed_host or (["localhost"] if _is_loopback(host) else [])),
         model_name=model_name,
         max_documents=max_documents,
         max_characters=max_characters,

@@ -28,6 +28,7 @@ class ErrorKind(str, Enum):
     INVALID = "invalid_request"
     EMPTY = "empty_request"
     UNAUTHORIZED = "invalid_api_key"
+    HOST = "host_not_allowed"
     NOT_FOUND = "not_found"
     NOT_ALLOWED = "method_not_allowed"
     TOO_LARGE = "request_too_large"
@@ -44,6 +45,7 @@ STATUSES: Mapping[ErrorKind, int] = {
     ErrorKind.INVALID: 422,
     ErrorKind.EMPTY: 422,
     ErrorKind.UNAUTHORIZED: 401,
+    ErrorKind.HOST: 421,
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.NOT_ALLOWED: 405,
     ErrorKind.TOO_LARGE: 413,

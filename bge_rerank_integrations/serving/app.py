@@ -24,7 +24,7 @@ from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.endpoints import add_endpoint
 from bge_rerank_integrations.serving.health import add_health_routes
 from bge_rerank_integrations.serving.metrics import Metrics, MetricsMiddleware
-from bge_rerank_integrations.serving.middleware import BodyMiddleware, KeyMiddleware
+from bge_rerank_integrations.serving.middleware import BodyMiddleware, HostMiddleware, KeyMiddleware
 from bge_rerank_integrations.serving.playground import add_playground
 from bge_rerank_integrations.serving.responses import add_error_handlers, error_response
 from bge_rerank_integrations.serving.routes import ROUTES, dialect_at
@@ -70,6 +70,9 @@ def create_app(
     ]
     if settings.api_keys:
         middleware.insert(1, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
+    if settings.allowed_hosts:
+        hosts = Middleware(HostMiddleware, allowed=settings.allowed_hosts, refuse=refuse)
+        middleware.insert(1, hosts)
     app = FastAPI(
         title="bge-rerank",
         summary="Rerank documents with a BGE cross-encoder, through the APIs of several services.",

@@ -1,8 +1,10 @@
-"""Checks before a body is read: API key, body size, content type."""
+"""Checks before a body is read: host, API key, body size, content type."""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
+import re
 from collections.abc import Callable, Iterable
 
 from starlette.datastructures import Headers
@@ -16,7 +18,49 @@ from bge_rerank_integrations.serving.routes import find
 # the playground asks for the key itself; orchestrators probe health without one
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json"})
 
+_HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*?)\.?(:\d*)?")
+
 Refuse = Callable[[str, ApiError], Response]
+
+
+class HostMiddleware:
+    """Refuses requests for other host names than the server's.
+
+    A page on the web can point its own name at a loopback address, and would then read this
+    server's answers (DNS rebinding). That takes a name: addresses, and clients that name no host,
+    are let in.
+
+    :param allowed: the names, without ports.
+    :param refuse: path and error → response.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Iterable[str], refuse: Refuse) -> None:
+        self._app = app
+        self._allowed = {"localhost", *(name.lower() for name in allowed)}
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or all(map(self._allows, Headers(scope=scope).getlist("host"))):
+            await self._app(scope, receive, send)
+            return
+        message = "this server does not answer to that host name; --allowed-host adds one"
+        response = self._refuse(scope["path"], ApiError(ErrorKind.HOST, message))
+        await response(scope, receive, send)
+
+    def _allows(self, host: str) -> bool:
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = found["name"].lower()
+        return not name or name in self._allowed or _is_address(name.strip("[]"))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class KeyMiddleware:

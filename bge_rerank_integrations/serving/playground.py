@@ -13,7 +13,14 @@ from fastapi import FastAPI, Response
 def add_playground(app: FastAPI) -> None:
     """Serve the playground at ``/``; it sends requests to this server only."""
     page = (files(__package__) / "playground.html").read_text(encoding="utf-8")
-    headers = {"Content-Security-Policy": _policy(page), "Referrer-Policy": "no-referrer"}
+    headers = {
+        "Content-Security-Policy": _policy(page),
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        # the page belongs to this version of the server
+        "Cache-Control": "no-store",
+    }
 
     @app.get("/", include_in_schema=False)
     async def playground() -> Response:

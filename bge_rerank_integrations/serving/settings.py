@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from bge_rerank_integrations.checks import is_finite, is_int, require
@@ -13,6 +14,8 @@ class ServerSettings:
     """Settings of one server.
 
     :param api_keys: one of them is required as ``Authorization: Bearer …``; with none, no key is.
+    :param allowed_hosts: host names of this server, besides ``localhost`` and addresses; requests
+        for others get 421. With none, every host name is answered.
     :param model_name: the model's name in responses; None uses the engine's.
     :param max_documents: maximum number of documents (or pairs) in one request.
     :param max_characters: maximum number of characters in one text.
@@ -23,6 +26,7 @@ class ServerSettings:
     """
 
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    allowed_hosts: tuple[str, ...] = ()
     model_name: str | None = None
     max_documents: int = 2_048
     max_characters: int = 200_000
@@ -34,6 +38,9 @@ class ServerSettings:
         # their values stay out of the message
         if not isinstance(self.api_keys, tuple) or not all(map(_is_key, self.api_keys)):
             raise ConfigurationError("api_keys must be a tuple of printable ASCII without spaces")
+        are_names = isinstance(self.allowed_hosts, tuple) and all(map(_is_name, self.allowed_hosts))
+        expected = "a tuple of host names without ports"
+        require(are_names, "allowed_hosts", expected, self.allowed_hosts)
         for name in ("max_documents", "max_characters", "max_body_bytes", "retry_after_s"):
             value = getattr(self, name)
             require(is_int(value, 1), name, "an int of at least 1", value)
@@ -43,3 +50,7 @@ class ServerSettings:
 
 def _is_key(key: object) -> bool:
     return isinstance(key, str) and all("!" <= character <= "~" for character in key) and key != ""
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[\w.-]+", name, re.ASCII) is not None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 from starlette.types import Message
 
@@ -53,6 +54,44 @@ async def test_only_the_page_and_the_state_are_public(serve: Serve) -> None:
         for path in PRIVATE:
             assert (await client.get(path)).status_code == 401
         assert (await client.get("/health/")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "is_allowed"),
+    [
+        ("localhost", True),
+        ("LocalHost:8787", True),
+        ("rerank.example.com", True),
+        ("Rerank.Example.com.:80", True),
+        ("127.0.0.1:8787", True),
+        ("[::1]:8787", True),
+        ("10.0.0.7", True),
+        ("", True),
+        ("evil.example", False),
+        ("rerank.example.com.evil.example", False),
+        ("localhost.evil.example:8787", False),
+        ("127.0.0.1.evil.example", False),
+        ("[evil.example]", False),
+        ("localhost:80@evil.example", False),
+        ("localhost, evil.example", False),
+    ],
+)
+async def test_only_the_servers_own_host_names_are_answered(
+    serve: Serve, host: str, is_allowed: bool
+) -> None:
+    engine = FakeEngine()
+    settings = ServerSettings(allowed_hosts=("rerank.example.com",), api_keys=(KEY,))
+    headers = {"Host": host, "Authorization": f"Bearer {KEY}"}
+    app = create_app(engine, settings)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        for path, body in BODIES.items():
+            response = await client.post(path, json=body, headers=headers)
+            assert response.status_code == (200 if is_allowed else 421)
+            if not is_allowed:
+                assert "host name" in message_of(path, response)
+        assert (await client.get("/", headers=headers)).status_code == (200 if is_allowed else 421)
+    assert bool(engine.calls) == is_allowed
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -171,6 +210,8 @@ async def test_a_client_that_goes_away_leaves_the_queue(body: bytes) -> None:
         {"api_keys": ("a key",)},
         {"api_keys": ("key\n",)},
         {"api_keys": "key"},
+        {"allowed_hosts": "localhost"},
+        {"allowed_hosts": ("localhost:80",)},
         {"max_documents": 0},
         {"max_body_bytes": True},
         {"timeout_s": 0},

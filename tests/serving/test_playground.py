@@ -42,6 +42,13 @@ async def test_the_page_asks_nobody_else(client: httpx.AsyncClient) -> None:
     assert "unsafe" not in policy
 
 
+async def test_the_page_is_not_kept_framed_opened_or_guessed_at(client: httpx.AsyncClient) -> None:
+    headers = (await client.get("/")).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
