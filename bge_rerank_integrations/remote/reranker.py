@@ -204,15 +204,19 @@ class RemoteReranker:
         """Scores in input order, and the documents' indices in the service's order."""
         deadline = time.monotonic() + self._timeout_s
         chunks = self._chunks(query, documents)
-        bodies = [self._body(query, chunk) for chunk in chunks]
-        answers = [self._transport.post(self._url, body, deadline) for body in bodies]
+        answers = [
+            self._transport.post(self._url, self._body(query, chunk), deadline, len(chunk))
+            for chunk in chunks
+        ]
         return self._read(chunks, answers)
 
     async def _aask(self, query: str, documents: Iterable[str]) -> tuple[Scores, list[int]]:
         deadline = time.monotonic() + self._timeout_s
         chunks = self._chunks(query, documents)
-        bodies = [self._body(query, chunk) for chunk in chunks]
-        answers = [await self._transport.apost(self._url, body, deadline) for body in bodies]
+        answers = [
+            await self._transport.apost(self._url, self._body(query, chunk), deadline, len(chunk))
+            for chunk in chunks
+        ]
         return self._read(chunks, answers)
 
     def _chunks(self, query: str, documents: Iterable[str]) -> list[list[str]]:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -32,6 +33,7 @@ from bge_rerank_integrations.errors import (
 from bge_rerank_integrations.remote.responses import HttpResponse, error_message, read_json
 
 _TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
+_ENCODINGS = ("gzip", "deflate")
 # jitter: clients that failed together should not retry together
 _backoff = wait_exponential(multiplier=0.2, max=10.0) + wait_random(0.0, 0.2)
 
@@ -67,7 +69,7 @@ class Transport:
         max_attempts: int,
         handler: Any = None,
     ) -> None:
-        self._headers = dict(headers)
+        self._headers = {**headers, "Accept-Encoding": ", ".join(_ENCODINGS)}
         self._secret = secret
         self._max_attempts = max_attempts
         self._handler = handler
@@ -79,27 +81,28 @@ class Transport:
             asyncio.AbstractEventLoop, httpx.AsyncClient
         ] = weakref.WeakKeyDictionary()
 
-    def post(self, url: str, body: bytes, deadline: float) -> Any:
+    def post(self, url: str, body: bytes, deadline: float, documents: int) -> Any:
         """Send one request, with retries.
 
         :param deadline: time of ``time.monotonic()``.
+        :param documents: how many the request has; they bound the size of the response.
         :returns: the parsed body of the response.
         :raises RerankError: see :class:`RemoteReranker`.
         """
         try:
             for attempt in Retrying(**self._policy(deadline)):
                 with attempt:
-                    return self._post_once(url, body, deadline)
+                    return self._post_once(url, body, deadline, _max_bytes(body, documents))
         except _TransientError as transient:
             raise transient.error from transient.__cause__
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def apost(self, url: str, body: bytes, deadline: float) -> Any:
+    async def apost(self, url: str, body: bytes, deadline: float, documents: int) -> Any:
         """Send like :meth:`post`, without blocking the event loop."""
         try:
             async for attempt in AsyncRetrying(**self._policy(deadline)):
                 with attempt:
-                    return await self._apost_once(url, body, deadline)
+                    return await self._apost_once(url, body, deadline, _max_bytes(body, documents))
         except _TransientError as transient:
             raise transient.error from transient.__cause__
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -126,30 +129,39 @@ class Transport:
             "reraise": True,
         }
 
-    def _post_once(self, url: str, body: bytes, deadline: float) -> Any:
+    def _post_once(self, url: str, body: bytes, deadline: float, max_bytes: int) -> Any:
         try:
             with self._sync_client().stream(
                 "POST", url, content=body, timeout=_left_s(deadline)
             ) as response:
-                chunks = []
-                for chunk in response.iter_bytes():
-                    chunks.append(chunk)
+                received = _Received(response, max_bytes)
+                for chunk in () if received.is_complete else response.iter_raw():
+                    received.add(chunk)
                     # httpx restarts its timeout with every packet
                     _left_s(deadline)
         except httpx.HTTPError as error:
             raise self._failure(error) from error
-        return self._read(HttpResponse(response.status_code, response.headers, b"".join(chunks)))
+        return self._read(received.response())
 
-    async def _apost_once(self, url: str, body: bytes, deadline: float) -> Any:
+    async def _apost_once(self, url: str, body: bytes, deadline: float, max_bytes: int) -> Any:
         left_s = _left_s(deadline)
-        sending = self._async_client().post(url, content=body, timeout=left_s)
+
+        async def send() -> HttpResponse:
+            async with self._async_client().stream(
+                "POST", url, content=body, timeout=left_s
+            ) as response:
+                received = _Received(response, max_bytes)
+                if not received.is_complete:
+                    async for chunk in response.aiter_raw():
+                        received.add(chunk)
+            return received.response()
+
         try:
-            response = await asyncio.wait_for(sending, left_s)
+            return self._read(await asyncio.wait_for(send(), left_s))
         except httpx.HTTPError as error:
             raise self._failure(error) from error
         except asyncio.TimeoutError as error:
             raise _late() from error
-        return self._read(HttpResponse(response.status_code, response.headers, response.content))
 
     def _read(self, response: HttpResponse) -> Any:
         if response.status == 200:
@@ -185,6 +197,47 @@ class Transport:
             client = httpx.AsyncClient(headers=self._headers, transport=self._handler)
             self._async_clients[loop] = client
         return client
+
+
+class _Received:
+    """A response as it comes in, decoded up to a size: a small one may unpack to a gigabyte.
+
+    :raises RemoteError: if it grows larger, or is packed in a way that was not asked for.
+    """
+
+    def __init__(self, response: httpx.Response, max_bytes: int) -> None:
+        self._response = response
+        self._max_bytes = max_bytes
+        # a transport may answer with content that is read already
+        self.is_complete = response.is_stream_consumed
+        self._content = bytearray(response.content if self.is_complete else b"")
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", *_ENCODINGS):
+            raise RemoteError(f"the service answered with Content-Encoding {encoding!r:.40}")
+        # 47: the headers of gzip and of zlib
+        self._decoder = zlib.decompressobj(47) if encoding in _ENCODINGS else None
+
+    def add(self, chunk: bytes) -> None:
+        """Take what came in."""
+        if self._decoder is not None:
+            left = self._max_bytes - len(self._content)
+            try:
+                chunk = self._decoder.decompress(chunk, left + 1)
+            except zlib.error as error:
+                raise RemoteError(f"the service's answer cannot be unpacked: {error}") from error
+        self._content += chunk
+        if len(self._content) > self._max_bytes:
+            raise RemoteError(f"the service's answer is larger than {self._max_bytes} bytes")
+
+    def response(self) -> HttpResponse:
+        """The whole response."""
+        response = self._response
+        return HttpResponse(response.status_code, response.headers, bytes(self._content))
+
+
+def _max_bytes(body: bytes, documents: int) -> int:
+    """Bytes of a response, at most: a result for each document, and the texts in escapes."""
+    return 2**20 + 1_024 * documents + 4 * len(body)
 
 
 def _wait_s(state: RetryCallState) -> float:

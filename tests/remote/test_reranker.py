@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import json
 import logging
 import math
 import pickle
 import time
-from collections.abc import Callable
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -471,3 +474,66 @@ def test_threads_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(requests) == 8
     assert len(made) == 1
     assert made[0].is_closed
+
+
+class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A response's bytes, and how many of its chunks were read."""
+
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self.chunks = chunks
+        self.read = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.chunks:
+            self.read += 1
+            yield chunk
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self:
+            yield chunk
+
+
+def streaming(chunks: Chunks, encoding: str) -> Handler:
+    headers = {"Content-Encoding": encoding}
+    return lambda request: httpx.Response(200, headers=headers, stream=chunks)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
+async def test_an_answer_that_grows_too_large_is_refused_while_it_comes(encoding: str) -> None:
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[encoding]
+    packed = pack(b" " * 30_000_000)
+    size = max(len(packed) // 50, 1)
+    parts = [packed[start : start + size] for start in range(0, len(packed), size)]
+    tracemalloc.start()
+    too_large = pytest.raises(RemoteError, match=r"answer is larger than \d+ bytes")
+    chunks, again = Chunks(parts), Chunks(parts)
+    with too_large:
+        remote(streaming(chunks, encoding)).rerank("q", ["a"])
+    with too_large:
+        await remote(streaming(again, encoding)).arerank("q", ["a"])
+    assert max(chunks.read, again.read) < len(parts) / 2
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
+async def test_a_packed_answer_is_read(encoding: str) -> None:
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[encoding]
+    packed = pack(json.dumps(OK).encode())
+    for size in (1, 7, len(packed)):
+        parts = [packed[start : start + size] for start in range(0, len(packed), size)]
+        reranker = remote(streaming(Chunks(parts), encoding))
+        assert reranker.score("q", ["a"]) == [0.25]
+        assert await reranker.ascore("q", ["a"]) == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "message"),
+    [("br", b"x", "Content-Encoding 'br'"), ("gzip", b"no gzip", "cannot be unpacked")],
+)
+def test_an_answer_packed_in_another_way_is_refused(
+    encoding: str, content: bytes, message: str
+) -> None:
+    with pytest.raises(RemoteError, match=message):
+        remote(streaming(Chunks([content]), encoding)).rerank("q", ["a"])
