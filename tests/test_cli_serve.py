@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fake_reranker import FakeEngines
+from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.cli.app import app
+from bge_rerank_integrations.serving.http_server import EarlyResponseMiddleware
 from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import CallOptions
 
@@ -38,11 +40,18 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
     return FakeEngines.installed(monkeypatch)
 
 
+def application_of(config: uvicorn.Config) -> FastAPI:
+    assert isinstance(config.app, EarlyResponseMiddleware)
+    assert isinstance(config.app.app, FastAPI)
+    return config.app.app
+
+
 def asked_by(config: uvicorn.Config, engines: FakeEngines) -> tuple[EngineConfig, CallOptions]:
     """What the application of a server asks of its engine when it starts."""
+    application = application_of(config)
 
     async def start() -> None:
-        async with config.app.router.lifespan_context(config.app):  # type: ignore[union-attr]
+        async with application.router.lifespan_context(application):
             while engines.asked is None:
                 await asyncio.sleep(0.005)
 
@@ -96,6 +105,15 @@ def test_this_machine_alone_needs_no_key(
     assert [config.host for config in started] == [host or "127.0.0.1"]
 
 
+def test_idle_connections_are_kept_for_75_seconds_or_as_told(
+    serve: Serve, started: list[uvicorn.Config]
+) -> None:
+    serve()
+    serve("--keep-alive-s", "7")
+    assert [config.timeout_keep_alive for config in started] == [75, 7]
+    assert serve("--keep-alive-s", "0").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "allowed"),
     [
@@ -114,7 +132,7 @@ def test_a_server_of_this_machine_is_named_localhost(
 
 
 def settings_of(config: uvicorn.Config) -> ServerSettings:
-    settings: ServerSettings = config.app.state.service.settings  # type: ignore[union-attr]
+    settings: ServerSettings = application_of(config).state.service.settings
     return settings
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +73,9 @@ def serve(
     timeout_s: Annotated[
         float, typer.Option(help="Seconds after which a request gets 504.")
     ] = ServerSettings.timeout_s,
+    keep_alive_s: Annotated[
+        int, typer.Option(help="Seconds after which an idle connection is closed.")
+    ] = ServerSettings.keep_alive_s,
     log_level: Annotated[str, typer.Option(help="critical, error, warning, info or debug.")] = (
         "info"
     ),
@@ -81,12 +83,11 @@ def serve(
 ) -> None:
     """Serve a reranker over HTTP, with the APIs of Cohere, Jina, TEI, vLLM and others.
 
-    After SIGTERM, requests in progress finish first.
+    After SIGTERM or SIGHUP, requests in progress finish first.
     """
     try:
-        import uvicorn
-
         from bge_rerank_integrations.serving.app import create_app
+        from bge_rerank_integrations.serving.http_server import make_server
     except ModuleNotFoundError as error:
         if error.name != "uvicorn":
             raise
@@ -101,6 +102,7 @@ def serve(
         max_characters=max_characters,
         max_body_bytes=max_body_bytes,
         timeout_s=timeout_s,
+        keep_alive_s=keep_alive_s,
     )
     # now, so that a setting that cannot work is refused before the server starts
     split_settings(model, settings)
@@ -111,16 +113,8 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(lambda: _load(model, settings), limits, on_load_error=give_up),
-            host=host,
-            port=port,
-            log_level=log_level,
-            server_header=False,
-            timeout_graceful_shutdown=math.ceil(timeout_s),
-        )
-    )
+    app = create_app(lambda: _load(model, settings), limits, on_load_error=give_up)
+    server = make_server(app, limits, host=host, port=port, log_level=log_level)
     server.run()
     if failures:
         raise failures[0]

@@ -93,7 +93,7 @@ class KeyMiddleware:
 
 
 class BodyMiddleware:
-    """Rejects a body that is too large, before or while it is read, or that is not JSON.
+    """Rejects a body that is too large, before or while it is read, or that is not plain JSON.
 
     :param max_bytes: maximum size of a body.
     :param refuse: path and error → response.
@@ -122,15 +122,25 @@ class BodyMiddleware:
         await self._app(scope, receive_within_limit, send)
 
     def _error(self, scope: Scope) -> ApiError | None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not find(scope["path"]):
+        if scope["type"] != "http":
             return None
         headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # a proxy that reads the other one sees other requests here (RFC 9112, section 6.1)
+            message = "send either Content-Length or Transfer-Encoding"
+            return ApiError(ErrorKind.MALFORMED, message)
+        if scope["method"] != "POST" or not find(scope["path"]):
+            return None
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._max_bytes:
             return ApiError(ErrorKind.TOO_LARGE, self._too_large())
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
             message = f"send Content-Type: application/json, got {content_type or 'none'!r:.80}"
+            return ApiError(ErrorKind.MEDIA_TYPE, message)
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity":
+            message = f"send a body without Content-Encoding, got {encoding!r:.80}"
             return ApiError(ErrorKind.MEDIA_TYPE, message)
         return None
 

@@ -21,6 +21,7 @@ class ServerSettings:
     :param max_characters: maximum number of characters in one text.
     :param max_body_bytes: maximum size of a request body.
     :param timeout_s: seconds after which a request gets 504.
+    :param keep_alive_s: whole seconds after which an idle connection is closed.
     :param retry_after_s: seconds in the ``Retry-After`` header of a 429 or 503.
     :raises ConfigurationError: for an invalid setting; the message names it.
     """
@@ -32,6 +33,8 @@ class ServerSettings:
     max_characters: int = 200_000
     max_body_bytes: int = 16 * 2**20
     timeout_s: float = 60.0
+    # longer than the clients and proxies keep theirs: they close first, and never lose a request
+    keep_alive_s: int = 75
     retry_after_s: int = 1
 
     def __post_init__(self) -> None:
@@ -41,7 +44,8 @@ class ServerSettings:
         are_names = isinstance(self.allowed_hosts, tuple) and all(map(_is_name, self.allowed_hosts))
         expected = "a tuple of host names without ports"
         require(are_names, "allowed_hosts", expected, self.allowed_hosts)
-        for name in ("max_documents", "max_characters", "max_body_bytes", "retry_after_s"):
+        counts = ("max_documents", "max_characters", "max_body_bytes")
+        for name in (*counts, "keep_alive_s", "retry_after_s"):
             value = getattr(self, name)
             require(is_int(value, 1), name, "an int of at least 1", value)
         is_above_0 = is_finite(self.timeout_s) and self.timeout_s > 0

@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import uvicorn
-
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.http_server import make_server
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 
@@ -27,8 +26,9 @@ def live_server(
     # asyncio switches off Nagle's algorithm, 40 ms here, only where the protocol is named
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
+        settings = settings or ServerSettings()
         app = create_app(lambda: engine, settings)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        server = make_server(app, settings, log_level="error")
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -1,0 +1,111 @@
+"""The process that listens: connections, signals and the end of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bge_rerank_integrations.serving.settings import ServerSettings
+
+# how long a client may go on sending after it was refused
+_LINGER_S = 2.0
+
+
+def make_server(
+    app: ASGIApp,
+    settings: ServerSettings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    log_level: str = "info",
+) -> uvicorn.Server:
+    """Make the server of an application; it stops as soon as its requests are answered."""
+    config = uvicorn.Config(
+        EarlyResponseMiddleware(app),
+        host=host,
+        port=port,
+        log_level=log_level,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=math.ceil(settings.timeout_s),
+    )
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """Stops on SIGHUP as on SIGTERM."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals(), self._hangup_captured():
+            yield
+
+    @contextmanager
+    def _hangup_captured(self) -> Iterator[None]:
+        hangup = getattr(signal, "SIGHUP", None)
+        is_main = threading.current_thread() is threading.main_thread()
+        # nohup ignores the signal, and keeps the server
+        if hangup is None or not is_main or signal.getsignal(hangup) is signal.SIG_IGN:
+            yield
+            return
+        before = signal.signal(hangup, self.handle_exit)
+        try:
+            yield
+        finally:
+            signal.signal(hangup, before)
+
+
+class EarlyResponseMiddleware:
+    """Closes the connection after a response that came before its request had been read.
+
+    The rest of the request is read and dropped for a moment: a client that is still sending gets
+    a reset instead of the response if the connection closes at once.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _has_body(scope):
+            await self.app(scope, receive, send)
+            return
+        is_read = is_early = False
+
+        async def receive_and_record() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
+
+        async def drop_the_rest() -> None:
+            while not is_read:
+                await receive_and_record()
+
+        async def send_and_close(message: Message) -> None:
+            nonlocal is_early
+            if message["type"] == "http.response.start" and not is_read:
+                is_early = True
+                MutableHeaders(scope=message)["Connection"] = "close"
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if not (is_early and is_last):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(drop_the_rest(), _LINGER_S)
+            await send({"type": "http.response.body", "body": b""})
+
+        await self.app(scope, receive_and_record, send_and_close)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"

@@ -1,0 +1,114 @@
+"""Connections of clients that break the rules, on a real socket of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+
+import pytest
+
+from bge_rerank_integrations.serving.settings import ServerSettings
+from serving.fake_engine import FakeEngine
+from serving.live import live_server
+from serving.test_live import start, url_of
+
+pytestmark = pytest.mark.enable_socket
+
+BODY = json.dumps({"query": "q", "documents": ["a"]}).encode()
+
+
+@contextmanager
+def connection(url: str) -> Iterator[socket.socket]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as opened:
+        yield opened
+
+
+def head(*headers: str) -> bytes:
+    lines = ("POST /rerank HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers)
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def read_all(opened: socket.socket) -> bytes:
+    """What the server sends until it closes the connection."""
+    return b"".join(iter(lambda: opened.recv(65_536), b""))
+
+
+@pytest.mark.parametrize("length", [50_000, 5_000_000])
+def test_a_body_that_is_too_large_is_refused_and_its_connection_closed(length: int) -> None:
+    with (
+        live_server(FakeEngine(), ServerSettings(max_body_bytes=1_000)) as url,
+        connection(url) as opened,
+    ):
+        opened.sendall(head(f"Content-Length: {length}") + b" " * length)
+        answer = read_all(opened)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert b"a request may hold 1000 bytes" in answer
+
+
+def test_a_client_that_goes_on_sending_after_a_refusal_is_dropped() -> None:
+    with (
+        live_server(FakeEngine(), ServerSettings(max_body_bytes=1_000)) as url,
+        connection(url) as opened,
+    ):
+        started = time.monotonic()
+        opened.sendall(head("Content-Length: 5000000") + b" ")
+        assert read_all(opened).startswith(b"HTTP/1.1 413 ")
+    assert 1 < time.monotonic() - started < 5
+
+
+def test_a_request_with_two_lengths_is_refused_and_its_connection_closed() -> None:
+    engine = FakeEngine()
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+    with live_server(engine) as url, connection(url) as opened:
+        headers = head(f"Content-Length: {len(chunked)}", "Transfer-Encoding: chunked")
+        opened.sendall(headers + chunked)
+        answer = read_all(opened)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"either Content-Length or Transfer-Encoding" in answer
+    assert not engine.calls
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "nonsense"])
+def test_an_encoding_that_is_not_known_is_refused(encoding: str) -> None:
+    with live_server(FakeEngine()) as url, connection(url) as opened:
+        headers = head(f"Content-Length: {len(BODY)}", f"Content-Encoding: {encoding}")
+        opened.sendall(headers + BODY)
+        answer = read_all(opened)
+    assert answer.startswith(b"HTTP/1.1 415 ")
+    assert b"without Content-Encoding" in answer
+
+
+def test_a_connection_is_kept_for_the_next_request() -> None:
+    headers = {"Content-Type": "application/json"}
+    with live_server(FakeEngine()) as url:
+        client = HTTPConnection(url.removeprefix("http://"))
+        client.connect()
+        opened = client.sock
+        for encoding in ({}, {"Content-Encoding": "identity"}):
+            client.request("POST", "/rerank", BODY, headers | encoding)
+            answer = client.getresponse()
+            assert (answer.status, answer.getheader("connection")) == (200, None)
+            answer.read()
+            assert client.sock is opened
+        client.close()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_the_server_when_its_requests_are_answered(xlmr: str, name: str) -> None:
+    process = start("--model", xlmr, "--device", "cpu")
+    try:
+        url_of(process)
+        os.kill(process.pid, getattr(signal, name))
+        _, shown = process.communicate(timeout=20)
+        assert "Application shutdown complete" in shown
+    finally:
+        process.kill()
+        process.communicate()
