@@ -21,6 +21,7 @@ from bge_rerank_integrations.engine.loading.families import (
 from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer, template_of
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.encoder_config import max_positions
+from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 from bge_rerank_integrations.settings import EngineConfig
 
@@ -58,6 +59,7 @@ def load(config: EngineConfig) -> LoadedModel:
     checkpoint = open_checkpoint(config)
     family = family_of(checkpoint)
     check_settings(config, family)
+    WeightFiles(checkpoint.folder).check_sizes(checkpoint.config)
     layers = scored_layers(config, checkpoint, family)
     tokenizer = load_tokenizer(checkpoint)
     template = template_of(tokenizer, checkpoint, family)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -15,17 +16,28 @@ from bge_rerank_integrations.errors import ModelLoadError
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The checkpoint's fast tokenizer, as it was saved."""
+    """The checkpoint's fast tokenizer, without the truncation and padding that it was saved with.
+
+    :raises ModelLoadError: if its file is missing or not readable.
+    """
     folder = checkpoint.folder
     try:
-        if (folder / "tokenizer.json").is_file():
-            return Tokenizer.from_file(str(folder / "tokenizer.json"))
-        # transformers takes seconds to import
-        from bge_rerank_integrations.engine.loading.transformers_models import convert_tokenizer
-
-        return convert_tokenizer(folder)
+        tokenizer = _read_tokenizer(folder)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ModelLoadError(f"{folder.name}: the tokenizer cannot be read: {error}") from error
+    # before anything is tokenized: a file may ask for any amount of padding
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # transformers takes seconds to import
+    from bge_rerank_integrations.engine.loading.transformers_models import convert_tokenizer
+
+    return convert_tokenizer(folder)
 
 
 def template_of(

@@ -49,6 +49,8 @@ def load_model(model_class: Any, request: LoadRequest, **options: Any) -> PreTra
                 dtype=request.dtype,
                 use_safetensors=True,
                 local_files_only=True,
+                # by default transformers asks on the terminal
+                trust_remote_code=False,
                 output_loading_info=True,
                 **options,
             )
@@ -67,7 +69,9 @@ def load_model(model_class: Any, request: LoadRequest, **options: Any) -> PreTra
 def convert_tokenizer(folder: Path) -> Tokenizer:
     """The fast tokenizer of a checkpoint that has no ``tokenizer.json``."""
     with _quiet_transformers():
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 from bge_rerank_integrations.engine.scorers.linear import Linear, Norm, make_linear
 from bge_rerank_integrations.errors import ModelLoadError
+
+# numbers of a config.json that something is allocated for
+_SIZE = re.compile(r"num_\w+|\w+_size|n_(layers?|heads)|(\w+_)?dim")
+_FILE_NAME = re.compile(r"[^/\\]+\.safetensors")
 
 
 class WeightFiles:
@@ -32,6 +37,25 @@ class WeightFiles:
 
     def __contains__(self, name: str) -> bool:
         return name in self._file_of
+
+    def check_sizes(self, config: Mapping[str, Any]) -> None:
+        """Compare the sizes that ``config.json`` claims with the tensors, before any is allocated.
+
+        :raises ModelLoadError: for a size above every dimension of every tensor, or for more
+            layers than there are tensors.
+        """
+        shapes = [file.get_slice(name).get_shape() for name, file in sorted(self._file_of.items())]
+        largest = max((size for shape in shapes for size in shape), default=0)
+        for name, value in config.items():
+            if isinstance(value, Mapping):
+                self.check_sizes(value)
+            elif isinstance(value, int) and _SIZE.fullmatch(name):
+                limit = len(shapes) if "layers" in name else largest
+                if value > limit:
+                    raise ModelLoadError(
+                        f"{self.folder.name}: config.json says {name} {value}, and the weights "
+                        f"have {len(shapes)} tensors of at most {largest} rows or columns"
+                    )
 
     def read(self, name: str, shape: Sequence[int | None]) -> torch.Tensor:
         """One tensor as it is stored; its memory is the mapped file.
@@ -69,8 +93,12 @@ def _paths(folder: Path) -> list[Path]:
     """All files of the weights, read off the index of a checkpoint in several files."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [folder / name for name in sorted(set(names))]
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        for name in names:
+            # a file of another folder is not this checkpoint's
+            if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+                raise ModelLoadError(f"{folder.name}: {index.name} names the file {name!r:.80}")
+        return [folder / name for name in names]
     return sorted(folder.glob("*.safetensors"))
 
 

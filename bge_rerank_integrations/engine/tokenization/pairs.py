@@ -96,7 +96,7 @@ class Layout:
 class PairTokenizer:
     """Tokenizes pairs; calls with different options share its cache.
 
-    :param tokenizer: the checkpoint's; its truncation and padding are switched off.
+    :param tokenizer: the checkpoint's, without truncation and padding.
     :param template: what stands around a pair.
     :param max_positions: tokens that the model reads, at most; None where it does not say.
     :param max_cached_tokens: token ids to remember for texts that come again.
@@ -110,8 +110,6 @@ class PairTokenizer:
         max_positions: int | None = None,
         max_cached_tokens: int = 0,
     ) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         self.cache = CachedTokenizer(tokenizer, max_cached_tokens)
         self._tokenizer = tokenizer
         self._template = template
