@@ -26,6 +26,7 @@ from transformers import (
 from bge_rerank_integrations import (
     ConfigurationError,
     EngineConfig,
+    InputError,
     ModelLoadError,
     RerankEngine,
     UnsupportedModelError,
@@ -251,6 +252,28 @@ def test_texts_are_cut_at_a_sliding_window(
     edit_json(folder / "config.json", sliding_window=150, use_sliding_window=False)
     with RerankEngine(str(folder), max_length=200, device="cpu") as engine:
         assert engine.max_length == 200
+
+
+@pytest.mark.parametrize("model", ["gemma", "minicpm"])
+def test_what_is_refused_is_what_would_be_cut(model: str) -> None:
+    settings: Any = {"device": "cpu", "max_length": 64}
+    engine, scorer = recorded_engine(str(GOLDEN / model), **settings)
+    with engine:
+        texts = ["the panda eats " * count for count in range(1, 40)]
+        read = {}
+        for text in texts:
+            engine.score("who?", [text])
+            read[text] = scorer.sequences[-1].ids.tolist()
+        cut = [text for text in texts if read[text] == read[texts[-1]]]
+        fitting = texts[: -len(cut)]
+        assert fitting
+        for text in fitting:
+            engine.score("who?", [text], long_documents="refuse")
+            assert scorer.sequences[-1].ids.tolist() == read[text]
+        for text in cut[1:]:
+            with pytest.raises(InputError, match=f"the model reads {len(read[text])}:"):
+                engine.score("who?", [text], long_documents="refuse")
+        assert engine.stats().failures == 0
 
 
 def test_a_query_must_leave_room() -> None:

@@ -140,7 +140,7 @@ def test_heads_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "tensor"),
     [
-        ({"vocab_size": 301}, "bert.embeddings.word_embeddings.weight"),
+        ({"vocab_size": 299}, "bert.embeddings.word_embeddings.weight"),
         ({"intermediate_size": 65}, "bert.encoder.layer.0.intermediate.dense.weight"),
         ({"max_position_embeddings": 129}, "bert.embeddings.position_embeddings.weight"),
     ],

@@ -195,8 +195,11 @@ class Scheduler:
                 if is_exit(alone):
                     raise
                 index, error = job.index_of(number), alone
-                refused = "" if isinstance(alone, InputError) else " cannot be tokenized"
-                answer = InputError(f"document {index}{refused}: {alone}", index)
+                if isinstance(alone, InputError):
+                    # the caller asked for that: no failure of the engine
+                    job.fail(caused_by(InputError(f"document {index}: {alone}", index), alone))
+                    return
+                answer = InputError(f"document {index} cannot be tokenized: {alone}", index)
                 break
         if job.fail(caused_by(answer, error)):
             self.counters.add(failures=1)

@@ -55,7 +55,12 @@ class Layout:
     long_documents: LongDocuments
 
     @property
-    def max_passage_tokens(self) -> int | None:
+    def known_query_tokens(self) -> int | None:
+        """Tokens of the query's part that have to be known; None means all."""
+        return None if self.long_documents == "refuse" else self.max_query_tokens
+
+    @property
+    def known_passage_tokens(self) -> int | None:
         """Tokens of the passage's part that have to be known; None means all."""
         if self.max_document_tokens is not None:
             return self.max_document_tokens + len(self.frame.passage_start)
@@ -64,21 +69,18 @@ class Layout:
     def sequences(self, query: TokenIds, passage: TokenIds) -> list[TokenSequence]:
         """One sequence, or one a window; each has at least one token of the passage's part.
 
-        :param query: ids of the query's part, within its limit.
+        :param query: ids of the query's part.
         :param passage: ids of the passage's part.
-        :raises InputError: if the passage is too long and ``long_documents`` is ``"refuse"``.
+        :raises InputError: if one of them is too long and ``long_documents`` is ``"refuse"``.
         """
         frame = self.frame
         head = np.concatenate([frame.before, query, frame.between])
         budget = self.budget - len(query) - len(frame.between)
-        parts = [passage[:budget]]
-        if len(passage) > budget and self.long_documents == "refuse":
-            around = len(head) + len(frame.after)
-            raise InputError(
-                f"query and document have {around + len(passage)} tokens and the model reads "
-                f"{around + budget}: shorten them, or allow truncation"
-            )
-        if len(passage) > budget and self.long_documents == "window":
+        is_windowed = self.long_documents == "window"
+        parts = [passage[: budget if is_windowed else min(budget, self.max_length)]]
+        if self.long_documents == "refuse":
+            self._check_lengths(query, passage, len(parts[0]), len(head) + len(frame.after))
+        if is_windowed and len(passage) > budget:
             start = frame.passage_start
             rest, budget = passage[len(start) :], budget - len(start)
             parts = [
@@ -91,6 +93,23 @@ class Layout:
             )
             for part in parts
         ]
+
+    def _check_lengths(self, query: TokenIds, passage: TokenIds, read: int, around: int) -> None:
+        """Refuse what would be cut.
+
+        :param read: tokens of the passage's part that the model would read.
+        :param around: tokens of all but the passage's part.
+        """
+        if len(query) > self.max_query_tokens:
+            raise InputError(
+                f"the query has {len(query)} tokens and the model reads {self.max_query_tokens} of "
+                "a query: shorten it, or allow truncation"
+            )
+        if len(passage) > read:
+            raise InputError(
+                f"query and document have {around + len(passage)} tokens and the model reads "
+                f"{around + read}: shorten them, or allow truncation"
+            )
 
 
 class PairTokenizer:
@@ -155,8 +174,8 @@ class PairTokenizer:
         return [
             layout.sequences(query, passage)
             for query, passage in zip(
-                self.cache.encode(queries, layout.max_query_tokens),
-                self.cache.encode(passages, layout.max_passage_tokens),
+                self.cache.encode(queries, layout.known_query_tokens),
+                self.cache.encode(passages, layout.known_passage_tokens),
                 strict=True,
             )
         ]
