@@ -73,6 +73,9 @@ def serve(
     timeout_s: Annotated[
         float, typer.Option(help="Seconds after which a request gets 504.")
     ] = ServerSettings.timeout_s,
+    body_timeout_s: Annotated[
+        float, typer.Option(help="Seconds in which all of a request's body must come.")
+    ] = ServerSettings.body_timeout_s,
     keep_alive_s: Annotated[
         int, typer.Option(help="Seconds after which an idle connection is closed.")
     ] = ServerSettings.keep_alive_s,
@@ -102,6 +105,7 @@ def serve(
         max_characters=max_characters,
         max_body_bytes=max_body_bytes,
         timeout_s=timeout_s,
+        body_timeout_s=body_timeout_s,
         keep_alive_s=keep_alive_s,
     )
     # now, so that a setting that cannot work is refused before the server starts

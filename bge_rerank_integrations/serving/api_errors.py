@@ -31,6 +31,7 @@ class ErrorKind(str, Enum):
     HOST = "host_not_allowed"
     NOT_FOUND = "not_found"
     NOT_ALLOWED = "method_not_allowed"
+    SLOW = "request_timeout"
     TOO_LARGE = "request_too_large"
     MEDIA_TYPE = "unsupported_media_type"
     OVERLOADED = "overloaded"
@@ -48,6 +49,7 @@ STATUSES: Mapping[ErrorKind, int] = {
     ErrorKind.HOST: 421,
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.NOT_ALLOWED: 405,
+    ErrorKind.SLOW: 408,
     ErrorKind.TOO_LARGE: 413,
     ErrorKind.MEDIA_TYPE: 415,
     ErrorKind.OVERLOADED: 429,

@@ -66,7 +66,12 @@ def create_app(
 
     middleware = [
         Middleware(MetricsMiddleware, metrics=metrics),
-        Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, refuse=refuse),
+        Middleware(
+            BodyMiddleware,
+            max_bytes=settings.max_body_bytes,
+            timeout_s=settings.body_timeout_s,
+            refuse=refuse,
+        ),
     ]
     if settings.api_keys:
         middleware.insert(1, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import re
+import time
 from collections.abc import Callable, Iterable
 
 from starlette.datastructures import Headers
@@ -93,15 +95,17 @@ class KeyMiddleware:
 
 
 class BodyMiddleware:
-    """Rejects a body that is too large, before or while it is read, or that is not plain JSON.
+    """Rejects a body that is too large, too slow or not plain JSON, before or while it is read.
 
     :param max_bytes: maximum size of a body.
+    :param timeout_s: seconds in which all of a body must come.
     :param refuse: path and error → response.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float, refuse: Refuse) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,11 +113,20 @@ class BodyMiddleware:
         if error is not None:
             await self._refuse(scope["path"], error)(scope, receive, send)
             return
-        received = 0
+        received, is_read = 0, False
+        deadline = time.monotonic() + self._timeout_s
 
         async def receive_within_limit() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, is_read
+            if is_read:
+                # what comes now is that the client has gone
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+            except asyncio.TimeoutError:
+                expected = f"the body must come within {self._timeout_s:g} seconds"
+                raise HTTPException(408, expected) from None
+            is_read = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self._max_bytes:
                 raise HTTPException(413, self._too_large())

@@ -23,6 +23,7 @@ _KIND_OF_STATUS = {
     400: ErrorKind.MALFORMED,
     404: ErrorKind.NOT_FOUND,
     405: ErrorKind.NOT_ALLOWED,
+    408: ErrorKind.SLOW,
     413: ErrorKind.TOO_LARGE,
 }
 _UNREADABLE = "the body is not JSON in UTF-8, is nested too deeply or holds too long a number"

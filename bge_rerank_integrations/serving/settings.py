@@ -21,6 +21,7 @@ class ServerSettings:
     :param max_characters: maximum number of characters in one text.
     :param max_body_bytes: maximum size of a request body.
     :param timeout_s: seconds after which a request gets 504.
+    :param body_timeout_s: seconds in which all of a body must come; else the request gets 408.
     :param keep_alive_s: whole seconds after which an idle connection is closed.
     :param retry_after_s: seconds in the ``Retry-After`` header of a 429 or 503.
     :raises ConfigurationError: for an invalid setting; the message names it.
@@ -33,6 +34,7 @@ class ServerSettings:
     max_characters: int = 200_000
     max_body_bytes: int = 16 * 2**20
     timeout_s: float = 60.0
+    body_timeout_s: float = 20.0
     # longer than the clients and proxies keep theirs: they close first, and never lose a request
     keep_alive_s: int = 75
     retry_after_s: int = 1
@@ -48,8 +50,10 @@ class ServerSettings:
         for name in (*counts, "keep_alive_s", "retry_after_s"):
             value = getattr(self, name)
             require(is_int(value, 1), name, "an int of at least 1", value)
-        is_above_0 = is_finite(self.timeout_s) and self.timeout_s > 0
-        require(is_above_0, "timeout_s", "a finite number of seconds above 0", self.timeout_s)
+        for name in ("timeout_s", "body_timeout_s"):
+            value = getattr(self, name)
+            is_above_0 = is_finite(value) and value > 0
+            require(is_above_0, name, "a finite number of seconds above 0", value)
 
 
 def _is_key(key: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -62,6 +63,33 @@ def test_a_client_that_goes_on_sending_after_a_refusal_is_dropped() -> None:
         opened.sendall(head("Content-Length: 5000000") + b" ")
         assert read_all(opened).startswith(b"HTTP/1.1 413 ")
     assert 1 < time.monotonic() - started < 5
+
+
+def test_a_body_that_drips_is_refused_at_the_deadline() -> None:
+    engine = FakeEngine()
+    with (
+        live_server(engine, ServerSettings(body_timeout_s=0.5)) as url,
+        connection(url) as opened,
+    ):
+        started = time.monotonic()
+        opened.sendall(head("Content-Length: 1000"))
+        while not select.select([opened], [], [], 0.1)[0]:
+            assert time.monotonic() - started < 5
+            opened.sendall(b" ")
+        assert time.monotonic() - started > 0.4
+        answer = read_all(opened)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"the body must come within 0.5 seconds" in answer
+    assert not engine.calls
+
+
+def test_an_answer_may_take_longer_than_its_body_did() -> None:
+    engine = FakeEngine(delay_s=0.5)
+    with live_server(engine, ServerSettings(body_timeout_s=0.2)) as url:
+        client = HTTPConnection(url.removeprefix("http://"))
+        client.request("POST", "/rerank", BODY, {"Content-Type": "application/json"})
+        assert client.getresponse().status == 200
+        client.close()
 
 
 def test_a_request_with_two_lengths_is_refused_and_its_connection_closed() -> None:

@@ -215,6 +215,7 @@ async def test_a_client_that_goes_away_leaves_the_queue(body: bytes) -> None:
         {"max_documents": 0},
         {"max_body_bytes": True},
         {"timeout_s": 0},
+        {"body_timeout_s": 0},
         {"timeout_s": float("nan")},
     ],
 )
