@@ -351,6 +351,11 @@ def test_scores_by_layer(reference: dict[str, Any]) -> None:
         assert list(again) == [3, 6]
         assert again[3] == pytest.approx(by_layer[3], abs=1e-5)
         assert again[6] == pytest.approx(by_layer[6], abs=1e-5)
+        assert by_layer[3] != pytest.approx(by_layer[6], abs=1e-3)
+        short: Any = {"max_length": 32, "normalize": False}
+        logits = engine.score_layers(reference["pairs"], **short)
+        assert logits[6] == pytest.approx(engine.score_pairs(reference["pairs"], **short), abs=1e-5)
+        assert logits[6] != pytest.approx(by_layer[6].logits, abs=1e-3)
 
 
 def test_scores_by_layer_need_a_layerwise_model(engine: RerankEngine) -> None:

@@ -25,6 +25,15 @@ def test_equal_documents_are_scored_once(make_engine: MakeEngine) -> None:
     assert sum(map(len, scorer.batches)) == 3
 
 
+def test_statistics_count_equal_documents_as_often_as_they_were_given(
+    make_engine: MakeEngine,
+) -> None:
+    engine = make_engine()
+    engine.score("q", ["a", "b", "a", "a"])
+    engine.score_pairs([("q", "a"), ("q", "a")])
+    assert (engine.stats().pairs, engine.stats().sequences) == (6, 3)
+
+
 def test_equal_pairs_are_scored_once(make_engine: MakeEngine) -> None:
     engine = make_engine(scorer := FakeScorer())
     scores = engine.score_pairs([("q", "a"), ["r", "a"], ("q", "a")])

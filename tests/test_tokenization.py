@@ -1,21 +1,33 @@
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bge_rerank_integrations import ConfigurationError, InputError, UnsupportedModelError
-from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
+from bge_rerank_integrations.engine.tokenization.pairs import Layout, PairTokenizer
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
 from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
 from bge_rerank_integrations.settings import CallOptions
 
+# reads instruction, query and passage
+PROMPT = PromptTemplate(
+    before="{instruction} ",
+    query="{query}",
+    separator=" - ",
+    passage="p: {passage}",
+    after=(" end",),
+    answer="yes",
+    instruction="Is it so?",
+)
 LONG = "The quick brown fox jumps over the lazy dog, wrote Ada in 1843. " * 200
 
 
@@ -131,6 +143,41 @@ def test_calls_with_different_options_share_the_cache(tokenizer: Tokenizer) -> N
     assert tokenize.cache.hits == 4
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_length": 48},
+        {"query_max_length": 20},
+        {"max_document_tokens": 5},
+        {"long_documents": "window"},
+        {"instruction": "Which one?"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_an_option_changes_the_next_call_and_not_those_after_it(
+    tokenizer: Tokenizer, options: dict[str, Any]
+) -> None:
+    def ids(tokenize: PairTokenizer, asked: CallOptions) -> list[list[int]]:
+        (windows,) = tokenize([(LONG, LONG)], tokenize.layout(asked))
+        return [window.ids.tolist() for window in windows]
+
+    plain = CallOptions(max_length=64)
+    changed = replace(plain, **options)
+    expected = ids(PairTokenizer(tokenizer, PROMPT), changed)
+    tokenize = PairTokenizer(tokenizer, PROMPT)
+    before = ids(tokenize, plain)
+    assert ids(tokenize, changed) == expected != before
+    assert ids(tokenize, plain) == before
+
+
+def test_instructions_of_many_calls_are_not_all_remembered(tokenizer: Tokenizer) -> None:
+    tokenize = PairTokenizer(tokenizer, PROMPT)
+    for number in range(500):
+        tokenize.layout(CallOptions(instruction=f"Which one of {number}?"))
+    remembered = [thing for thing in gc.get_objects() if type(thing) is Layout]
+    assert len(remembered) < 100
+
+
 def test_an_encoder_takes_no_instruction(tokenizer: Tokenizer) -> None:
     with pytest.raises(ConfigurationError, match=r"instruction must be None .* got 'Find it'"):
         sequences(tokenizer, ("q", "d"), instruction="Find it")
@@ -197,6 +244,7 @@ def test_a_word_is_not_cut_before_tokenization(max_tokens: int) -> None:
     st.lists(st.none() | st.integers(1, 10), min_size=1, max_size=4),
 )
 @example(["some words to cut"], [2, None, 3])
+@settings(deadline=None)
 def test_remembered_texts_give_the_same_ids(texts: list[str], limits: list[int | None]) -> None:
     """Whatever length they were asked for before."""
     tokenizer = Tokenizer.from_file(str(Path(__file__).parent / "golden/xlmr/tokenizer.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Event
 
 import numpy as np
@@ -100,21 +101,35 @@ def test_only_the_caller_of_a_bad_document_fails(
     assert_works(engine)
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
-def test_a_bad_document_after_repeated_ones_has_its_own_index(
-    make_engine: MakeEngine, stage: str
-) -> None:
+@pytest.fixture(params=["tokenizer", "scorer", "logits"])
+def make_poisoned(request: pytest.FixtureRequest, make_engine: MakeEngine) -> MakeEngine:
+    """Makes an engine in which the poison does its harm at one stage."""
+    if request.param == "tokenizer":
+        return partial(make_engine, tokenize=broken_tokenizer(TypeError("not a text")))
+    return partial(make_engine, poisoned(raises if request.param == "scorer" else has_nan))
+
+
+def test_a_bad_document_after_repeated_ones_has_its_own_index(make_poisoned: MakeEngine) -> None:
     """Repeated documents are scored once; the caller counts all of them."""
-    if stage == "tokenizer":
-        engine = make_engine(tokenize=broken_tokenizer(TypeError("not a text")))
-    else:
-        engine = make_engine(poisoned(raises))
+    engine = make_poisoned()
     with pytest.raises((InputError, ScoringError), match="document 4 ") as caught:
         engine.score("q", ["a", "b", "a", "a", "poison", "poison"])
     assert caught.value.index == 4
     with pytest.raises((InputError, ScoringError), match="document 5 ") as caught:
         engine.score_pairs([("q", document) for document in ["a", "b", "b", "b", "a", "poison"]])
     assert caught.value.index == 5
+
+
+async def test_a_bad_pair_late_in_a_stream_has_its_own_index(make_poisoned: MakeEngine) -> None:
+    """A stream is scored in chunks, here of 2 pairs; the caller counts all of them."""
+    engine = make_poisoned(max_queued_pairs=4)
+    pairs = [("q", document) for document in [*GOOD[:5], "good", "good", "poison", "good"]]
+    with pytest.raises((InputError, ScoringError), match="document 7 ") as caught:
+        engine.score_pairs(pairs)
+    assert caught.value.index == 7
+    with pytest.raises((InputError, ScoringError), match="document 7 ") as caught:
+        await engine.ascore_pairs(pairs)
+    assert caught.value.index == 7
 
 
 def test_the_cause_of_a_failure_is_chained(make_engine: MakeEngine) -> None:

@@ -142,6 +142,20 @@ def test_the_call_that_waits_for_a_place_gets_it(make_engine: MakeEngine) -> Non
     assert_works(engine)
 
 
+@pytest.mark.parametrize("call", METHODS)
+def test_one_call_may_wait_for_a_place_where_others_are_refused(
+    make_engine: MakeEngine, call: Callable[..., Any]
+) -> None:
+    engine = full_engine(make_engine, gate := Event())
+    patient = in_thread(call, engine, queue_timeout_s=PATIENCE_S)
+    with pytest.raises(OverloadedError):
+        call(engine)
+    assert not patient.done()
+    gate.set()
+    assert patient.result(PATIENCE_S)
+    assert_works(engine)
+
+
 def test_a_stream_that_has_begun_is_not_refused_later(make_engine: MakeEngine) -> None:
     """Its first pairs may be refused; what was scored by then would be lost with the next ones."""
     engine = make_engine(FakeScorer(gate=(gate := Event())), max_queued_pairs=8)
