@@ -15,16 +15,18 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 from callers import engine_threads
-from fakes import recorded_engine
+from fakes import LOAD, fake_model, recorded_engine
 
 from bge_rerank_integrations import (
     ConfigurationError,
     DeadlineError,
     EngineClosedError,
+    EngineConfig,
     ForkedProcessError,
     InputError,
     Ranking,
@@ -218,6 +220,33 @@ def test_equal_settings_share_a_model_from_any_thread(xlmr: str) -> None:
     assert not any(engine.is_alive for engine in others)
     with RerankEngine.shared(xlmr, max_length=99) as fresh:
         assert fresh != shared
+
+
+def test_every_other_config_is_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOAD, lambda config: fake_model())
+    others: dict[str, Any] = {
+        "model": "other",
+        "revision": "v1",
+        "device": ("cpu", "cpu"),
+        "dtype": "float32",
+        "cutoff_layers": (3,),
+        "compress_ratio": 2,
+        "compress_layers": (1,),
+        "cache_folder": "elsewhere",
+        "local_files_only": True,
+        "max_batch_tokens": 512,
+        "max_cached_tokens": 0,
+        "max_queued_pairs": 7,
+    }
+    assert list(others) == [field.name for field in fields(EngineConfig)]
+    with RerankEngine.shared("one") as first:
+        for name, value in others.items():
+            config = replace(EngineConfig("one"), **{name: value})
+            with RerankEngine.shared(config) as engine:
+                assert engine.config == config
+                assert engine == RerankEngine.shared(config) != first
+        assert first.is_alive
+        assert first == RerankEngine.shared("one")
 
 
 def test_engines_with_other_options_share_the_model(xlmr: str) -> None:

@@ -25,6 +25,15 @@ def test_equal_documents_are_scored_once(make_engine: MakeEngine) -> None:
     assert sum(map(len, scorer.batches)) == 3
 
 
+async def test_the_tokens_of_all_chunks_of_a_stream_are_counted(make_engine: MakeEngine) -> None:
+    engine = make_engine(max_queued_pairs=4)
+    documents = ["a", "bc", "def", "ghij", "klmno"]
+    pairs = [("q", document) for document in documents]
+    tokens = sum(len(document) + 1 for document in documents)
+    assert engine.score_pairs(pairs).total_tokens == tokens
+    assert (await engine.ascore_pairs(pairs)).total_tokens == tokens
+
+
 def test_statistics_count_equal_documents_as_often_as_they_were_given(
     make_engine: MakeEngine,
 ) -> None:

@@ -92,6 +92,18 @@ def test_windows_cover_the_whole_passage(tokenizer: Tokenizer) -> None:
     assert parts == [passage[start : start + room] for start in starts]
 
 
+def test_one_token_more_than_fits_is_read_in_another_window(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(LONG, add_special_tokens=False).ids
+    query = len(tokenizer.encode("who?", add_special_tokens=False))
+    read: list[list[list[int]]] = []
+    for limit in (64, 65):
+        passage = tokenizer.decode(ids[: limit - 4 - query])
+        (windows,) = sequences(tokenizer, ("who?", passage), max_length=64, long_documents="window")
+        read.append([window.ids[window.passage_start : -1].tolist() for window in windows])
+    room = 64 - 4 - query
+    assert read == [[ids[:room]], [ids[:room], ids[1 : room + 1]]]
+
+
 def test_a_short_passage_is_one_window(tokenizer: Tokenizer) -> None:
     pairs = [("who?", "Ada"), ("who?", "")]
     for windows in sequences(tokenizer, *pairs, max_length=64, long_documents="window"):
@@ -108,6 +120,14 @@ def test_a_document_is_cut_where_the_call_says(tokenizer: Tokenizer, long_docume
     assert pair.ids[pair.passage_start : pair.passage_end].tolist() == passage[:30]
 
 
+def test_what_stands_before_a_document_is_no_part_of_its_limit(tokenizer: Tokenizer) -> None:
+    tokenize = PairTokenizer(tokenizer, PROMPT)
+    start = len(tokenizer.encode("p:", add_special_tokens=False))
+    whole = tokenizer.encode(f"p: {LONG}", add_special_tokens=False).ids
+    ((pair,),) = tokenize([("who?", LONG)], tokenize.layout(CallOptions(max_document_tokens=30)))
+    assert pair.ids[pair.passage_start : pair.passage_end].tolist() == whole[: start + 30]
+
+
 def test_a_document_that_is_too_long_is_refused_with_true_counts(tokenizer: Tokenizer) -> None:
     refusing: Any = {"max_length": 64, "long_documents": "refuse"}
     query, passage = (
@@ -115,11 +135,12 @@ def test_a_document_that_is_too_long_is_refused_with_true_counts(tokenizer: Toke
     )
     with pytest.raises(InputError, match=f"have {query + passage + 4} tokens .* reads 64"):
         sequences(tokenizer, ("who?", LONG), **refusing)
-    fitting = tokenizer.decode(
-        tokenizer.encode(LONG, add_special_tokens=False).ids[: 64 - 4 - query]
-    )
+    ids = tokenizer.encode(LONG, add_special_tokens=False).ids
+    fitting, longer = (tokenizer.decode(ids[: limit - 4 - query]) for limit in (64, 65))
     ((pair,),) = sequences(tokenizer, ("who?", fitting), **refusing)
     assert len(pair) == 64
+    with pytest.raises(InputError, match=r"have 65 tokens .* reads 64"):
+        sequences(tokenizer, ("who?", longer), **refusing)
 
 
 def test_a_query_that_would_be_cut_is_refused_too(tokenizer: Tokenizer) -> None:

@@ -125,10 +125,15 @@ def test_top_n_and_threshold_are_applied_here() -> None:
     assert [document.index for document in kept] == [5, 4]
 
 
-def test_equal_scores_keep_the_services_order() -> None:
+async def test_equal_scores_keep_the_services_order() -> None:
     results = [{"index": index, "relevance_score": 1.0} for index in (2, 0, 1)]
     handler, _ = answering({"results": results})
-    assert [kept.index for kept in remote(handler).rerank("q", ["d"] * 3)] == [2, 0, 1]
+    async with remote(handler) as reranker:
+        for ranking in (
+            reranker.rerank("q", ["d"] * 3),
+            await reranker.arerank("q", ["d"] * 3),
+        ):
+            assert [kept.index for kept in ranking] == [2, 0, 1]
 
 
 def test_long_lists_become_several_requests() -> None:
