@@ -84,6 +84,21 @@ def test_the_environment_has_what_the_command_line_leaves_out(
     assert result.stderr.startswith("error: max_length must be an int of at least 16, got 'two'")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-length", "64", "--query-max-length", "64"], "query_max_length must be less than"),
+        (["--instruction", ""], "instruction must be None or a non-empty string, got ''"),
+    ],
+)
+def test_settings_that_cannot_work_start_no_server(
+    serve: Serve, started: list[uvicorn.Config], options: list[str], message: str
+) -> None:
+    result = serve(*options)
+    assert (result.exit_code, started) == (2, [])
+    assert result.stderr.startswith(f"error: {message}")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "2001:db8::1", "example.org"])
 def test_a_public_address_needs_a_key_or_the_word_that_none_is_wanted(
     serve: Serve, started: list[uvicorn.Config], host: str
