@@ -205,6 +205,7 @@ def test_a_sample_is_drawn_from_everywhere() -> None:
     collection = Collection("c", queries, {"d": "text"}, {query: {"d": 1} for query in queries})
     drawn = [int(query) for query in collection.sample(100).queries]
     assert drawn == sorted(set(drawn))
+    assert drawn == [int(query) for query in collection.sample(100).queries]
     # of each fifth of the queries 20 are expected
     assert all(10 <= count <= 30 for count in Counter(n // 200 for n in drawn).values())
     assert len({n // 200 for n in drawn}) == 5
