@@ -145,9 +145,12 @@ def test_a_document_that_is_too_long_is_refused_with_true_counts(tokenizer: Toke
 
 def test_a_query_that_would_be_cut_is_refused_too(tokenizer: Tokenizer) -> None:
     refusing: Any = {"max_length": 64, "query_max_length": 8, "long_documents": "refuse"}
-    query = len(tokenizer.encode(LONG, add_special_tokens=False))
-    with pytest.raises(InputError, match=f"the query has {query} tokens .* reads 8 of a query"):
-        sequences(tokenizer, (LONG, "short"), **refusing)
+    ids = tokenizer.encode(LONG, add_special_tokens=False).ids
+    for count in (len(ids), 9):
+        query = tokenizer.decode(ids[:count])
+        with pytest.raises(InputError, match=f"the query has {count} tokens .* reads 8 of a query"):
+            sequences(tokenizer, (query, "short"), **refusing)
+    assert sequences(tokenizer, (tokenizer.decode(ids[:8]), "short"), **refusing)
 
 
 def test_calls_with_different_options_share_the_cache(tokenizer: Tokenizer) -> None:
