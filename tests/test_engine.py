@@ -204,21 +204,23 @@ def test_several_devices_serve_one_queue(xlmr: str, engine: RerankEngine) -> Non
 
 def test_equal_settings_share_a_model_from_any_thread(xlmr: str) -> None:
     before = engine_threads()
+    # a config of its own: other tests share the default one
+    config = EngineConfig(xlmr, max_cached_tokens=4_321)
     with ThreadPoolExecutor(8) as threads:
-        engines = list(threads.map(lambda _: RerankEngine.shared(xlmr, max_length=99), range(16)))
+        engines = list(threads.map(lambda _: RerankEngine.shared(config, max_length=99), range(16)))
     shared = engines[0]
     assert set(engines) == {shared}
     assert len(engine_threads() - before) == 3
     others = [
-        RerankEngine.shared(xlmr, max_length=98, queue_timeout_s=1),
-        RerankEngine.shared(xlmr, normalize=False),
+        RerankEngine.shared(xlmr, max_cached_tokens=4_321, max_length=98, queue_timeout_s=1),
+        RerankEngine.shared(config, normalize=False),
         shared.with_options(normalize=False),
     ]
     assert len(engine_threads() - before) == 3
     assert shared not in others
     shared.close()
     assert not any(engine.is_alive for engine in others)
-    with RerankEngine.shared(xlmr, max_length=99) as fresh:
+    with RerankEngine.shared(config, max_length=99) as fresh:
         assert fresh != shared
 
 
