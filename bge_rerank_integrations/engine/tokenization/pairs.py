@@ -62,9 +62,13 @@ class Layout:
     @property
     def known_passage_tokens(self) -> int | None:
         """Tokens of the passage's part that have to be known; None means all."""
+        limits = []
         if self.max_document_tokens is not None:
-            return self.max_document_tokens + len(self.frame.passage_start)
-        return self.max_length if self.long_documents == "truncate" else None
+            limits.append(self.max_document_tokens + len(self.frame.passage_start))
+        if self.long_documents == "truncate":
+            # a larger limit of the call must not make the tokenizer read more
+            limits.append(self.max_length)
+        return min(limits, default=None)
 
     def sequences(self, query: TokenIds, passage: TokenIds) -> list[TokenSequence]:
         """One sequence, or one a window; each has at least one token of the passage's part.
