@@ -12,7 +12,7 @@ from bge_rerank_integrations.cli.options import Model, with_settings
 from bge_rerank_integrations.environment import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.serving.api_keys import read_api_keys
-from bge_rerank_integrations.serving.settings import ServerSettings
+from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, split_settings
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8787
 
 
-# requests name their scale themselves; the deadline is the server's
-@with_settings(but=("normalize", "timeout_s"), variables=True)
+@with_settings(but=NOT_SERVED, variables=True)
 def serve(
     model: Model = BUILT_IN_MODEL,
     host: Annotated[

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
-from bge_rerank_integrations.serving.settings import ServerSettings
+from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
 from bge_rerank_integrations.settings import (
     BUILT_IN_MODEL,
     SETTINGS,
@@ -38,8 +38,7 @@ from bge_rerank_integrations.settings import (
     split_settings,
 )
 
-# requests name their scale themselves; the deadline is the server's
-_SETTINGS = frozenset(SETTINGS) - {"model", "normalize", "timeout_s"}
+_SETTINGS = frozenset(SETTINGS) - {"model", *NOT_SERVED}
 
 
 class RayArguments(BaseModel):

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from bge_rerank_integrations.checks import is_finite, is_int, require
 from bge_rerank_integrations.errors import ConfigurationError
 
+# settings of an engine that are not a server's: requests name their scale themselves, and
+# ServerSettings.timeout_s is the deadline
+NOT_SERVED = ("normalize", "timeout_s")
+
 
 @dataclass(frozen=True)
 class ServerSettings:

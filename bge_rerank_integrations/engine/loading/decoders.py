@@ -17,7 +17,6 @@ from bge_rerank_integrations.engine.scorers.decoder import (
     Compression,
     DecoderScorer,
 )
-from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
 
 
@@ -25,12 +24,13 @@ def make_decoder(request: LoadRequest) -> Scorer:
     """The logit of the relevant answer, or its difference to the counter-answer's."""
     assert isinstance(request.template, PromptTemplate)
     model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
-    weights = WeightFiles(request.checkpoint.folder)
 
     def answer_row(answer: str) -> torch.Tensor:
         token = request.tokenizer.encode(answer, add_special_tokens=False).ids[0]
         # tied models save the embeddings only
-        return weights.read_row(("lm_head.weight", "model.embed_tokens.weight"), token).float()
+        return request.files.read_row(
+            ("lm_head.weight", "model.embed_tokens.weight"), token
+        ).float()
 
     head = answer_row(request.template.answer)
     if request.template.counter_answer is not None:
@@ -104,8 +104,9 @@ def _load_body(model_class: Any, request: LoadRequest, config: Any) -> Any:
 
 def _layer_heads(request: LoadRequest, numbers: Mapping[int, int]) -> dict[int, torch.Tensor]:
     """The head's row of each layer, by the heads' numbers in the checkpoint."""
-    weights = WeightFiles(request.checkpoint.folder)
     return {
-        layers: weights.read_row([f"lm_head.{number}.linear_head.weight"], 0).to(request.device)
+        layers: request.files.read_row([f"lm_head.{number}.linear_head.weight"], 0).to(
+            request.device
+        )
         for layers, number in numbers.items()
     }

@@ -30,7 +30,8 @@ _LAYER_SETTINGS = ("cutoff_layers", "compress_ratio", "compress_layers")
 class LoadRequest:
     """One scorer to make.
 
-    :param checkpoint: the model's files.
+    :param checkpoint: the model's folder and config.
+    :param files: its weights.
     :param config: the caller's settings.
     :param tokenizer: the checkpoint's.
     :param template: what stands around a pair.
@@ -40,6 +41,7 @@ class LoadRequest:
     """
 
     checkpoint: Checkpoint
+    files: WeightFiles
     config: EngineConfig
     tokenizer: Tokenizer
     template: PairTemplate | PromptTemplate
@@ -134,7 +136,7 @@ def _make_encoder(request: LoadRequest) -> Scorer:
 
         return make_padded(request)
     return EncoderScorer(
-        Weights(WeightFiles(checkpoint.folder), request.device, request.dtype),
+        Weights(request.files, request.device, request.dtype),
         EncoderConfig.from_config(checkpoint.config),
         request.passage_type,
     )

@@ -59,7 +59,8 @@ def load(config: EngineConfig) -> LoadedModel:
     checkpoint = open_checkpoint(config)
     family = family_of(checkpoint)
     check_settings(config, family)
-    WeightFiles(checkpoint.folder).check_sizes(checkpoint.config)
+    files = WeightFiles(checkpoint.folder)
+    files.check_sizes(checkpoint.config)
     layers = scored_layers(config, checkpoint, family)
     tokenizer = load_tokenizer(checkpoint)
     template = template_of(tokenizer, checkpoint, family)
@@ -67,6 +68,7 @@ def load(config: EngineConfig) -> LoadedModel:
         family.make_scorer(
             LoadRequest(
                 checkpoint,
+                files,
                 config,
                 tokenizer,
                 template,
