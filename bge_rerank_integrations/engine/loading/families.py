@@ -17,6 +17,7 @@ from bge_rerank_integrations.engine.scorers.encoder_config import (
     EncoderConfig,
     is_packable,
 )
+from bge_rerank_integrations.engine.scorers.heads import classification_head
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
 from bge_rerank_integrations.engine.tokenization import templates
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
@@ -135,11 +136,10 @@ def _make_encoder(request: LoadRequest) -> Scorer:
         from bge_rerank_integrations.engine.loading.transformers_models import make_padded
 
         return make_padded(request)
-    return EncoderScorer(
-        Weights(request.files, request.device, request.dtype),
-        EncoderConfig.from_config(checkpoint.config),
-        request.passage_type,
-    )
+    weights = Weights(request.files, request.device, request.dtype)
+    config = EncoderConfig.from_config(checkpoint.config)
+    body = weights.module(config.layout.body)
+    return EncoderScorer(body, config, request.passage_type, classification_head(weights, config))
 
 
 def _check_encoder(checkpoint: Checkpoint) -> None:

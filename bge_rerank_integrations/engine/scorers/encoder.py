@@ -1,10 +1,9 @@
 """Encoders of the BERT and RoBERTa families, without padding.
 
-Every sequence's tokens lie one behind the other, so linear layers see real tokens only. The head
-reads the first token alone: in the last layer only those rows get a query, an attention output and
-a feed-forward pass. Both are exact; a padded pass gives the same logits to float rounding.
-
-The head computes in float32 always: a bfloat16 logit of 9 would be a multiple of 1/16, and ties.
+Every sequence's tokens lie one behind the other, so linear layers see real tokens only. Where the
+head reads the first token alone, only those rows get a query, an attention output and a
+feed-forward pass in the last layer. Both are exact; a padded pass gives the same logits to float
+rounding.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from torch.nn.functional import embedding, pad
 
 from bge_rerank_integrations.engine.scorers.attention import packed_attention
 from bge_rerank_integrations.engine.scorers.encoder_config import EncoderConfig
+from bge_rerank_integrations.engine.scorers.heads import Head, mean_pool
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
 from bge_rerank_integrations.engine.scorers.packing import Packing, download, upload
 from bge_rerank_integrations.engine.scorers.weights import Weights
@@ -25,24 +25,27 @@ from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
 
 class EncoderScorer:
-    """Scores packed batches with a ``*ForSequenceClassification`` of one label.
+    """Scores packed batches with embeddings, layers and a head.
 
-    :param weights: the checkpoint's, on the device and in the precision to compute in.
+    :param body: the module of embeddings and layers, on the device and in the precision to compute
+        in.
     :param config: its sizes.
     :param passage_type: token type of the passage (1 in BERT, 0 in RoBERTa).
+    :param head: hidden states → logits.
     :raises ModelLoadError: if a tensor is missing or of another config.
     """
 
     padded = False
 
-    def __init__(self, weights: Weights, config: EncoderConfig, passage_type: int) -> None:
-        body = weights.module(config.layout.body)
-        self._device = weights.device
-        self._head = _Head(weights.in_float32(), config)
+    def __init__(self, body: Weights, config: EncoderConfig, passage_type: int, head: Head) -> None:
+        self._device = body.device
+        self._head = head
         self._embeddings = _Embeddings(body.module("embeddings"), config, passage_type)
         layers = [body.module(f"encoder.layer.{n}") for n in range(config.num_hidden_layers)]
         self._layers = [_Layer(layer, config) for layer in layers[:-1]]
-        self._last_layer = _LastLayer(layers[-1], config)
+        self._last_layer: _Layer | _LastLayer = (
+            _LastLayer(layers[-1], config) if head.pooling == "cls" else _Layer(layers[-1], config)
+        )
 
     @torch.inference_mode()
     def score(self, batch: Sequence[TokenSequence]) -> npt.ArrayLike:
@@ -55,8 +58,9 @@ class EncoderScorer:
         hidden = self._embeddings(batch)
         for layer in self._layers:
             hidden = layer.forward(hidden, packing)
-        logits = self._head(self._last_layer.forward(hidden, packing))
-        return download(logits[: len(batch)])
+        states = self._last_layer.forward(hidden, packing)
+        pooled = states if self._head.pooling == "cls" else mean_pool(states, packing)
+        return download(self._head(pooled)[: len(batch)])
 
 
 class _Embeddings:
@@ -175,15 +179,3 @@ class _LastLayer(_Block):
         query = self._by_head(self._query(rows))
         attended = packed_attention(query, key, value, firsts, packing, scale=self._scale)
         return self._finish(attended, rows)
-
-
-class _Head:
-    """States of the first tokens `(n, hidden)` → logits `(n, 1)`: a layer, tanh, another layer."""
-
-    def __init__(self, weights: Weights, config: EncoderConfig) -> None:
-        hidden = config.hidden_size
-        self._dense = weights.linear(hidden, hidden, config.layout.dense)
-        self._logits = weights.linear(hidden, 1, config.layout.logits)
-
-    def __call__(self, first: torch.Tensor) -> torch.Tensor:
-        return self._logits(torch.tanh(self._dense(first.float())))
