@@ -25,7 +25,13 @@ from bge_rerank_integrations.errors import (
     ScoringError,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.ranking import RankedDocument, Ranking, Reranker, Scores
+from bge_rerank_integrations.ranking import (
+    RankedDocument,
+    Ranking,
+    Reranker,
+    Scores,
+    TokenUsage,
+)
 from bge_rerank_integrations.settings import CallOptions, EngineConfig
 
 if TYPE_CHECKING:
@@ -56,6 +62,7 @@ __all__ = [
     "Reranker",
     "Scores",
     "ScoringError",
+    "TokenUsage",
     "UnsupportedModelError",
     "__version__",
 ]

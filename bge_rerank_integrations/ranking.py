@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, overload, runtime_checkable
 
 from bge_rerank_integrations.checks import is_finite, is_int, require
 from bge_rerank_integrations.errors import NonFiniteScoreError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """What the model read of a call's texts.
+
+    A text is truncated if the model did not read it to its end; a document in windows is whole.
+
+    :param total_tokens: tokens read, special tokens included; equal pairs are read once.
+    :param pair_tokens: tokens of each pair in input order, of all its windows; empty where a
+        service does not say.
+    :param truncated: indices of the truncated documents; empty where a service does not say.
+    :param truncated_documents: how many documents were truncated, as far as it is known.
+    :param query_truncated: whether a query was truncated.
+    """
+
+    total_tokens: int = 0
+    pair_tokens: Sequence[int] = ()
+    truncated: Sequence[int] = ()
+    truncated_documents: int = 0
+    query_truncated: bool = False
+
+    @classmethod
+    def joined(cls, parts: Iterable[TokenUsage]) -> TokenUsage:
+        """The usage of a call that was made in parts, one after another."""
+        parts = list(parts)
+        pair_tokens, truncated = array("i"), []
+        for part in parts:
+            truncated += [len(pair_tokens) + index for index in part.truncated]
+            pair_tokens.extend(part.pair_tokens)
+        return cls(
+            sum(part.total_tokens for part in parts),
+            pair_tokens,
+            truncated,
+            sum(part.truncated_documents for part in parts),
+            any(part.query_truncated for part in parts),
+        )
 
 
 class Scores(list[float]):
@@ -17,7 +58,7 @@ class Scores(list[float]):
     :param scores: one a document.
     :param logits: what the model said of each document, before its activation: scores of 1.0 may
         hide different logits, so rankings are made from these.
-    :param total_tokens: tokens that the model read for this call, special tokens included.
+    :param usage: tokens that the model read for this call, and what it did not read.
     :param model: the model that scored them.
     """
 
@@ -25,17 +66,27 @@ class Scores(list[float]):
         self,
         scores: Iterable[float] = (),
         logits: Sequence[float] = (),
-        total_tokens: int = 0,
+        usage: TokenUsage = TokenUsage(),
         model: str = "",
     ) -> None:
         super().__init__(scores)
         self.logits = logits
-        self.total_tokens = total_tokens
+        self.usage = usage
         self.model = model
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens that the model read for this call, special tokens included."""
+        return self.usage.total_tokens
 
     @classmethod
     def from_logits(
-        cls, logits: Sequence[float], *, normalize: bool, total_tokens: int = 0, model: str = ""
+        cls,
+        logits: Sequence[float],
+        *,
+        normalize: bool,
+        usage: TokenUsage = TokenUsage(),
+        model: str = "",
     ) -> Scores:
         """Report logits, or their sigmoids.
 
@@ -45,7 +96,7 @@ class Scores(list[float]):
             if not math.isfinite(logit):
                 raise NonFiniteScoreError(index, float(logit))
         scores = [sigmoid(logit) if normalize else float(logit) for logit in logits]
-        return cls(scores, logits, total_tokens, model)
+        return cls(scores, logits, usage, model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +118,16 @@ class Ranking(Sequence[RankedDocument]):
     :param documents: the kept documents.
     :param total_tokens: tokens that the model read for this call, special tokens included.
     :param model: the model that scored them.
+    :param truncated_documents: how many of the documents given the model did not read to their
+        ends, as far as it is known.
+    :param query_truncated: whether it did not read the query to its end.
     """
 
     documents: tuple[RankedDocument, ...] = ()
     total_tokens: int = 0
     model: str = ""
+    truncated_documents: int = 0
+    query_truncated: bool = False
 
     @overload
     def __getitem__(self, position: int) -> RankedDocument: ...
@@ -153,6 +209,9 @@ def rank(
     :raises ConfigurationError: see :func:`check_selection`.
     """
     check_selection(top_n, score_threshold)
+    usage = scores.usage
+    if usage.truncated_documents:
+        logger.debug("%d of %d documents truncated", usage.truncated_documents, len(scores))
     order = sorted(
         range(len(scores)) if ties is None else ties, key=lambda index: -scores.logits[index]
     )
@@ -161,7 +220,9 @@ def rank(
         for index in order[:top_n]
         if score_threshold is None or scores[index] >= score_threshold
     )
-    return Ranking(kept, scores.total_tokens, scores.model)
+    return Ranking(
+        kept, usage.total_tokens, scores.model, usage.truncated_documents, usage.query_truncated
+    )
 
 
 def sigmoid(logit: float) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import bge_rerank_integrations
-from bge_rerank_integrations.ranking import Ranking, Scores, rank
+from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, rank
 from bge_rerank_integrations.settings import CallOptions, EngineConfig, split_settings
 
 
@@ -85,7 +85,9 @@ class FakeReranker:
         if self.error is not None:
             raise self.error
         logits = [float(len(_words(query) & _words(document)) - 2) for query, document in pairs]
-        return Scores.from_logits(logits, normalize=True, total_tokens=len(pairs), model=self.model)
+        return Scores.from_logits(
+            logits, normalize=True, usage=TokenUsage(len(pairs)), model=self.model
+        )
 
 
 class FakeEngines:

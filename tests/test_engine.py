@@ -49,6 +49,29 @@ def test_rerank_orders_by_score_and_tells_what_it_read(engine: RerankEngine) -> 
     assert ranking.total_tokens > len(DOCUMENTS) * 10
 
 
+@pytest.mark.parametrize("max_queued_pairs", [100, 4])
+async def test_what_was_read_of_each_document_is_told(xlmr: str, max_queued_pairs: int) -> None:
+    """In one job, and in the several of a stream."""
+    documents = ["bamboo", "panda " * 100, "a panda", "panda " * 100, "panda " * 99]
+    config = EngineConfig(xlmr, device="cpu", dtype="float32", max_queued_pairs=max_queued_pairs)
+    pairs = [(QUERY, document) for document in documents]
+    with RerankEngine(config, max_length=64) as engine:
+        alone = [engine.score(QUERY, [document]).total_tokens for document in documents]
+        answers = [engine.score_pairs(pairs), await engine.ascore_pairs(pairs)]
+        if max_queued_pairs > len(pairs):
+            answers += [engine.score(QUERY, documents), await engine.ascore(QUERY, documents)]
+        for scores in answers:
+            assert list(scores.usage.pair_tokens) == alone
+            assert list(scores.usage.truncated) == [1, 3, 4]
+            assert scores.usage.truncated_documents == 3
+            assert not scores.usage.query_truncated
+        windows = engine.score(QUERY, documents[:2], long_documents="window").usage
+        assert windows.truncated_documents == 0
+        assert sum(windows.pair_tokens) == windows.total_tokens > 64 + alone[0]
+        assert engine.score(QUERY, documents[:1], query_max_length=2).usage.query_truncated
+        assert engine.rerank(QUERY, documents, top_n=1).truncated_documents == 3
+
+
 def test_an_engine_is_a_reranker(engine: RerankEngine) -> None:
     assert isinstance(engine, Reranker)
 

@@ -75,6 +75,7 @@ def test_the_public_names_change_only_on_purpose() -> None:
         "Reranker",
         "Scores",
         "ScoringError",
+        "TokenUsage",
         "UnsupportedModelError",
         "__version__",
     }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import math
 import pickle
 from typing import Any
@@ -16,7 +17,7 @@ from bge_rerank_integrations import (
     RankedDocument,
     Ranking,
 )
-from bge_rerank_integrations.ranking import Scores, rank, sigmoid
+from bge_rerank_integrations.ranking import Scores, TokenUsage, rank, sigmoid
 
 LOGITS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False))
 
@@ -65,13 +66,36 @@ def test_threshold_must_be_a_finite_number(threshold: Any) -> None:
 
 
 def test_scores_are_a_list_that_knows_its_logits() -> None:
-    scores = Scores.from_logits([0.0, 2.0], normalize=True, total_tokens=9, model="m")
+    scores = Scores.from_logits([0.0, 2.0], normalize=True, usage=TokenUsage(9), model="m")
     assert scores == [0.5, sigmoid(2.0)]
     for same in (scores, pickle.loads(pickle.dumps(scores)), copy.deepcopy(scores)):
         assert same == scores
         assert (same.logits, same.total_tokens, same.model) == ([0.0, 2.0], 9, "m")
     ranking = rank(scores)
     assert (ranking.total_tokens, ranking.model) == (9, "m")
+
+
+def test_usages_of_parts_are_joined_with_the_indices_of_the_whole() -> None:
+    parts = [
+        TokenUsage(30, [10, 20], [1], 1),
+        TokenUsage(5, [5], query_truncated=True),
+        TokenUsage(9, [4, 5], [0, 1], 2),
+    ]
+    whole = TokenUsage.joined(iter(parts))
+    assert list(whole.pair_tokens) == [10, 20, 5, 4, 5]
+    assert list(whole.truncated) == [1, 3, 4]
+    assert (whole.total_tokens, whole.truncated_documents, whole.query_truncated) == (44, 3, True)
+    assert not TokenUsage.joined(parts[::2]).query_truncated
+
+
+def test_a_ranking_tells_what_was_truncated(caplog: pytest.LogCaptureFixture) -> None:
+    usage = TokenUsage(9, truncated_documents=2, query_truncated=True)
+    with caplog.at_level(logging.DEBUG):
+        ranking = rank(Scores.from_logits([0.0, 2.0, 1.0], normalize=True, usage=usage), top_n=1)
+    assert (ranking.truncated_documents, ranking.query_truncated) == (2, True)
+    assert caplog.messages == ["2 of 3 documents truncated"]
+    rank(Scores.from_logits([0.0], normalize=True))
+    assert len(caplog.messages) == 1
 
 
 def test_equal_logits_may_have_an_order_of_their_own() -> None:

@@ -120,6 +120,58 @@ def test_a_document_is_cut_where_the_call_says(tokenizer: Tokenizer, long_docume
     assert pair.ids[pair.passage_start : pair.passage_end].tolist() == passage[:30]
 
 
+@pytest.mark.parametrize(
+    ("options", "whole"),
+    [
+        ({"max_length": 64}, 64 - 4 - 2),
+        ({"max_length": 64, "max_document_tokens": 30}, 30),
+        ({"max_length": 64, "max_document_tokens": 30, "long_documents": "window"}, 30),
+        ({"max_length": 64, "max_document_tokens": 30, "long_documents": "refuse"}, 30),
+    ],
+)
+def test_one_token_too_many_makes_a_document_truncated(
+    tokenizer: Tokenizer, options: dict[str, Any], whole: int
+) -> None:
+    ids = tokenizer.encode(LONG, add_special_tokens=False).ids
+    tokenize = PairTokenizer(
+        tokenizer, PairTemplate.from_tokenizer(tokenizer), max_cached_tokens=10_000
+    )
+    pairs = [("who?", tokenizer.decode(ids[:count])) for count in (whole, whole + 1)]
+    # the second time from the cache
+    for _ in range(2):
+        read = tokenize([*pairs, ("who?", LONG)], tokenize.layout(CallOptions(**options)))
+        assert [windows[-1].document_truncated for windows in read] == [False, True, True]
+        assert not any(window.query_truncated for windows in read for window in windows)
+        assert all(len(window) <= 64 for windows in read for window in windows)
+
+
+def test_a_decoder_tells_truncated_documents_too(tokenizer: Tokenizer) -> None:
+    # tokens granted beyond max_length: the pair has room that the passage alone may not take
+    template = replace(PROMPT, before="", uncounted_after=50)
+    tokenize = PairTokenizer(tokenizer, template)
+    layout = tokenize.layout(CallOptions(max_length=64))
+    ids = tokenizer.encode(LONG, add_special_tokens=False).ids
+    start = len(layout.frame.passage_start)
+    texts = [tokenizer.decode(ids[: 64 - start + more]) for more in (0, 1)]
+    read = tokenize([("who?", text) for text in texts], layout)
+    assert [window.document_truncated for (window,) in read] == [False, True]
+
+
+def test_a_document_in_windows_is_not_truncated(tokenizer: Tokenizer) -> None:
+    (windows,) = sequences(tokenizer, ("who?", LONG), max_length=64, long_documents="window")
+    assert len(windows) > 1
+    assert not any(window.document_truncated for window in windows)
+
+
+def test_one_token_too_many_makes_a_query_truncated(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(LONG, add_special_tokens=False).ids
+    pairs = [(tokenizer.decode(ids[:count]), "short") for count in (8, 9)]
+    read = sequences(tokenizer, *pairs, query_max_length=8)
+    assert [window.query_truncated for (window,) in read] == [False, True]
+    assert [len(window) for (window,) in read] == [len(read[0][0])] * 2
+    assert not any(window.document_truncated for (window,) in read)
+
+
 def test_what_stands_before_a_document_is_no_part_of_its_limit(tokenizer: Tokenizer) -> None:
     tokenize = PairTokenizer(tokenizer, PROMPT)
     start = len(tokenizer.encode("p:", add_special_tokens=False))

@@ -17,7 +17,7 @@ from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, deadlin
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
-from bge_rerank_integrations.ranking import Ranking, Scores, check_selection, rank
+from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
 from bge_rerank_integrations.settings import (
     DEFAULT_MODEL,
     CallOptions,
@@ -149,7 +149,7 @@ class RerankEngine:
         asked = self._asked(options)
         job = self._submit(_with_query(query, documents), asked)
         result = wait(job.future)
-        return self._scores(result.deepest, result.tokens, asked)
+        return self._scores(result.deepest, result.usage, asked)
 
     async def ascore(
         self, query: str, documents: Iterable[str], **options: Unpack[CallOverrides]
@@ -158,7 +158,7 @@ class RerankEngine:
         asked = self._asked(options)
         job = self._submit(_with_query(query, documents), asked)
         result = await wrap_future(job.future)
-        return self._scores(result.deepest, result.tokens, asked)
+        return self._scores(result.deepest, result.usage, asked)
 
     def score_pairs(
         self,
@@ -175,7 +175,7 @@ class RerankEngine:
         with self._stream(pairs, asked, show_progress) as stream:
             while (future := stream.next_future()) is not None:
                 stream.add(wait(future))
-        return self._scores(stream.logits, stream.tokens, asked)
+        return self._scores(stream.logits, stream.usage, asked)
 
     async def ascore_pairs(
         self,
@@ -188,7 +188,7 @@ class RerankEngine:
         with self._stream(pairs, asked, show_progress) as stream:
             while (future := stream.next_future()) is not None:
                 stream.add(await wrap_future(future))
-        return self._scores(stream.logits, stream.tokens, asked)
+        return self._scores(stream.logits, stream.usage, asked)
 
     def score_layers(
         self, pairs: Iterable[Sequence[str]], **options: Unpack[CallOverrides]
@@ -207,7 +207,7 @@ class RerankEngine:
         asked = self._asked(options)
         result = wait(self._submit(check_pairs(pairs), asked).future)
         return {
-            layer: self._scores(result.logits[:, column].tolist(), result.tokens, asked)
+            layer: self._scores(result.logits[:, column].tolist(), result.usage, asked)
             for column, layer in enumerate(self._running.layers)
         }
 
@@ -283,9 +283,9 @@ class RerankEngine:
         max_queued_pairs = self.config.max_queued_pairs
         return PairStream(pairs, self._submit, options, max_queued_pairs, show_progress)
 
-    def _scores(self, logits: list[float], tokens: int, options: CallOptions) -> Scores:
+    def _scores(self, logits: list[float], usage: TokenUsage, options: CallOptions) -> Scores:
         return Scores.from_logits(
-            logits, normalize=options.normalize, total_tokens=tokens, model=self.model
+            logits, normalize=options.normalize, usage=usage, model=self.model
         )
 
 

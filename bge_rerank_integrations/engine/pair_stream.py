@@ -21,6 +21,7 @@ from bge_rerank_integrations.engine.scheduling.job import (
     deadline_after,
 )
 from bge_rerank_integrations.inputs import check_pairs
+from bge_rerank_integrations.ranking import TokenUsage
 from bge_rerank_integrations.settings import CallOptions
 
 _CHUNK_PAIRS = 2_048
@@ -54,7 +55,7 @@ class PairStream:
         show_progress: bool,
     ) -> None:
         self.logits: list[float] = []
-        self.tokens = 0
+        self._usages: list[TokenUsage] = []
         self._source = iter(pairs)
         self._submit = submit
         self._options = options
@@ -82,8 +83,13 @@ class PairStream:
         """Take the answer to the future that was waited for."""
         self._waiting.popleft()
         self.logits += result.deepest
-        self.tokens += result.tokens
+        self._usages.append(result.usage)
         self._bar.update(len(result.logits))
+
+    @property
+    def usage(self) -> TokenUsage:
+        """What the model has read so far."""
+        return TokenUsage.joined(self._usages)
 
     def __enter__(self) -> Self:
         return self

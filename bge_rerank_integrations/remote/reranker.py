@@ -22,9 +22,9 @@ except ModuleNotFoundError as error:
     raise
 
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
-from bge_rerank_integrations.ranking import RankedDocument, Ranking, Scores, check_selection, rank
+from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
 from bge_rerank_integrations.remote.dialects import DIALECTS
-from bge_rerank_integrations.remote.responses import read_results, read_tokens
+from bge_rerank_integrations.remote.responses import HttpResponse, read_scores
 from bge_rerank_integrations.remote.transport import Transport
 from bge_rerank_integrations.settings import DEFAULT_MODEL
 
@@ -155,13 +155,13 @@ class RemoteReranker:
         for index, (query, _) in enumerate(checked):
             indices.setdefault(query, []).append(index)
         scores, logits = [0.0] * len(checked), [0.0] * len(checked)
-        tokens = 0
+        usages = []
         for query, its in indices.items():
             answer = self.score(query, [checked[index][1] for index in its])
-            tokens += answer.total_tokens
+            usages.append(answer.usage)
             for index, score, logit in zip(its, answer, answer.logits, strict=True):
                 scores[index], logits[index] = score, logit
-        return Scores(scores, logits, tokens, self._model)
+        return Scores(scores, logits, TokenUsage.joined(usages), self._model)
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -233,25 +233,10 @@ class RemoteReranker:
         ).encode()
 
     def _read(
-        self, chunks: Sequence[Sequence[str]], answers: Sequence[Any]
+        self, chunks: Sequence[Sequence[str]], responses: Sequence[HttpResponse]
     ) -> tuple[Scores, list[int]]:
-        results: list[RankedDocument] = []
-        for chunk, answer in zip(chunks, answers, strict=True):
-            first = len(results)
-            results += [
-                RankedDocument(first + result.index, result.score)
-                for result in read_results(self._dialect, answer, len(chunk))
-            ]
-        # the service ranks by logits, many of which become a score of 1.0
-        order = [result.index for result in results]
-        scores = Scores.from_logits(
-            [result.score for result in sorted(results, key=lambda result: result.index)],
-            # other dialects report normalized scores, or logits on request
-            normalize=self._normalize and self._dialect.answers_logits,
-            total_tokens=sum(read_tokens(self._dialect, answer) for answer in answers),
-            model=self._model,
-        )
-        return scores, order
+        answers = zip(map(len, chunks), responses, strict=True)
+        return read_scores(self._dialect, answers, normalize=self._normalize, model=self._model)
 
 
 def _check_settings(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bge_rerank_integrations.checks import is_finite, is_int
 from bge_rerank_integrations.errors import RemoteError
-from bge_rerank_integrations.ranking import RankedDocument
+from bge_rerank_integrations.ranking import RankedDocument, Scores, TokenUsage
 from bge_rerank_integrations.remote.dialects import RemoteDialect
+
+# what this project's server says of a call in its headers, in every dialect
+TRUNCATED_DOCUMENTS = "x-truncated-documents"
+TRUNCATED_QUERY = "x-truncated-query"
 
 _MAX_QUOTED = 200
 
@@ -46,6 +50,41 @@ def read_json(response: HttpResponse) -> Any:
             f"({response.content_type})",
             response.status,
         ) from error
+
+
+def read_scores(
+    dialect: RemoteDialect,
+    answers: Iterable[tuple[int, HttpResponse]],
+    *,
+    normalize: bool,
+    model: str,
+) -> tuple[Scores, list[int]]:
+    """Read the answers to the requests of one call.
+
+    :param answers: for each request its number of documents, and the response.
+    :param normalize: report scores from 0 to 1, also where the service answers logits.
+    :returns: scores in input order, and the documents' indices in the service's order.
+    :raises RemoteError: see :func:`read_json` and :func:`read_results`.
+    """
+    results: list[RankedDocument] = []
+    usages = []
+    for count, response in answers:
+        body, first = read_json(response), len(results)
+        results += [
+            RankedDocument(first + result.index, result.score)
+            for result in read_results(dialect, body, count)
+        ]
+        usages.append(read_usage(dialect, response, body))
+    # the service ranks by logits, many of which become a score of 1.0
+    order = [result.index for result in results]
+    scores = Scores.from_logits(
+        [result.score for result in sorted(results, key=lambda result: result.index)],
+        # other dialects report normalized scores, or logits on request
+        normalize=normalize and dialect.answers_logits,
+        usage=TokenUsage.joined(usages),
+        model=model,
+    )
+    return scores, order
 
 
 def read_results(dialect: RemoteDialect, body: Any, count: int) -> list[RankedDocument]:
@@ -85,10 +124,18 @@ def _read_result(dialect: RemoteDialect, result: Any, count: int) -> RankedDocum
     return RankedDocument(index, float(score))
 
 
-def read_tokens(dialect: RemoteDialect, body: Any) -> int:
-    """Read the service's number of tokens; 0 if it reports none."""
+def read_usage(dialect: RemoteDialect, response: HttpResponse, body: Any) -> TokenUsage:
+    """Read what the service says of its reading; 0 tokens if it reports none.
+
+    :param body: of the response, parsed.
+    """
     tokens = _at(body, dialect.tokens) if dialect.tokens else 0
-    return int(tokens) if is_finite(tokens) else 0
+    truncated = response.headers.get(TRUNCATED_DOCUMENTS, "")
+    return TokenUsage(
+        total_tokens=int(tokens) if is_finite(tokens) else 0,
+        truncated_documents=int(truncated) if truncated.isdecimal() else 0,
+        query_truncated=response.headers.get(TRUNCATED_QUERY) == "true",
+    )
 
 
 def error_message(response: HttpResponse, secret: str | None) -> str:

@@ -30,7 +30,7 @@ from bge_rerank_integrations.errors import (
     RemoteError,
     RerankError,
 )
-from bge_rerank_integrations.remote.responses import HttpResponse, error_message, read_json
+from bge_rerank_integrations.remote.responses import HttpResponse, error_message
 
 _TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 _ENCODINGS = ("gzip", "deflate")
@@ -81,12 +81,12 @@ class Transport:
             asyncio.AbstractEventLoop, httpx.AsyncClient
         ] = weakref.WeakKeyDictionary()
 
-    def post(self, url: str, body: bytes, deadline: float, documents: int) -> Any:
+    def post(self, url: str, body: bytes, deadline: float, documents: int) -> HttpResponse:
         """Send one request, with retries.
 
         :param deadline: time of ``time.monotonic()``.
         :param documents: how many the request has; they bound the size of the response.
-        :returns: the parsed body of the response.
+        :returns: a response of status 200.
         :raises RerankError: see :class:`RemoteReranker`.
         """
         try:
@@ -97,7 +97,7 @@ class Transport:
             raise transient.error from transient.__cause__
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def apost(self, url: str, body: bytes, deadline: float, documents: int) -> Any:
+    async def apost(self, url: str, body: bytes, deadline: float, documents: int) -> HttpResponse:
         """Send like :meth:`post`, without blocking the event loop."""
         try:
             async for attempt in AsyncRetrying(**self._policy(deadline)):
@@ -129,7 +129,7 @@ class Transport:
             "reraise": True,
         }
 
-    def _post_once(self, url: str, body: bytes, deadline: float, max_bytes: int) -> Any:
+    def _post_once(self, url: str, body: bytes, deadline: float, max_bytes: int) -> HttpResponse:
         try:
             with self._sync_client().stream(
                 "POST", url, content=body, timeout=_left_s(deadline)
@@ -141,9 +141,11 @@ class Transport:
                     _left_s(deadline)
         except httpx.HTTPError as error:
             raise self._failure(error) from error
-        return self._read(received.response())
+        return self._checked(received.response())
 
-    async def _apost_once(self, url: str, body: bytes, deadline: float, max_bytes: int) -> Any:
+    async def _apost_once(
+        self, url: str, body: bytes, deadline: float, max_bytes: int
+    ) -> HttpResponse:
         left_s = _left_s(deadline)
 
         async def send() -> HttpResponse:
@@ -157,15 +159,15 @@ class Transport:
             return received.response()
 
         try:
-            return self._read(await asyncio.wait_for(send(), left_s))
+            return self._checked(await asyncio.wait_for(send(), left_s))
         except httpx.HTTPError as error:
             raise self._failure(error) from error
         except asyncio.TimeoutError as error:
             raise _late() from error
 
-    def _read(self, response: HttpResponse) -> Any:
+    def _checked(self, response: HttpResponse) -> HttpResponse:
         if response.status == 200:
-            return read_json(response)
+            return response
         message, status = error_message(response, self._secret), response.status
         error: RerankError = RemoteError(message, status)
         if status == 429:

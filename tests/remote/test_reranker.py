@@ -171,6 +171,28 @@ async def test_scores_come_in_input_order() -> None:
     assert [json.loads(request.content)["documents"] for request in requests] == [list("abc")] * 2
 
 
+async def test_what_the_service_truncated_is_told_of_all_requests() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        documents = json.loads(request.content)["documents"]
+        results = [{"index": index, "relevance_score": 0.1} for index in range(len(documents))]
+        headers = {"X-Truncated-Documents": str(len(documents)), "X-Truncated-Query": "true"}
+        told = headers if "c" in documents else {}
+        return httpx.Response(200, json={"results": results}, headers=told)
+
+    async with remote(handler, max_documents=2) as reranker:
+        for scores in (reranker.score("q", list("abcd")), await reranker.ascore("q", list("abcd"))):
+            assert (scores.usage.truncated_documents, scores.usage.query_truncated) == (2, True)
+        assert reranker.rerank("q", list("abcde")).truncated_documents == 2
+        pairs = reranker.score_pairs([("p", "a"), ("q", "c"), ("r", "c")])
+        assert pairs.usage.truncated_documents == 2
+        assert not reranker.score("q", list("ab")).usage.query_truncated
+
+
+def test_a_count_of_truncated_documents_that_is_none_is_left_out() -> None:
+    handler, _ = answering(httpx.Response(200, json=OK, headers={"X-Truncated-Documents": "-1"}))
+    assert remote(handler).rerank("q", ["d"]).truncated_documents == 0
+
+
 def scoring_by_number(request: httpx.Request) -> httpx.Response:
     """NIM's answer, best first: the number in a passage is its logit."""
     logits = [float(passage["text"]) for passage in json.loads(request.content)["passages"]]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing_extensions import Unpack
 
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
-from bge_rerank_integrations.ranking import Scores
+from bge_rerank_integrations.ranking import Scores, TokenUsage
 from bge_rerank_integrations.settings import CallOverrides
 
 
@@ -22,14 +22,21 @@ class FakeEngine:
 
     :param error: raised by every call, instead of an answer.
     :param delay_s: how long an answer takes.
+    :param usage: what the answers say that was read; by default ten tokens a pair.
     """
 
     model = "fake"
     max_length = 512
 
-    def __init__(self, error: Exception | None = None, delay_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        error: Exception | None = None,
+        delay_s: float = 0.0,
+        usage: TokenUsage | None = None,
+    ) -> None:
         self.error = error
         self.delay_s = delay_s
+        self.usage = usage
         self.is_alive = True
         self.calls: list[tuple[tuple[tuple[str, str], ...], CallOverrides]] = []
         self.waiting = 0
@@ -61,6 +68,6 @@ class FakeEngine:
         return Scores.from_logits(
             logits,
             normalize=options["normalize"],
-            total_tokens=10 * len(pairs),
+            usage=self.usage or TokenUsage(10 * len(pairs), [10] * len(pairs)),
             model=self.model,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -15,6 +16,7 @@ from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.tokenization.pairs import Layout
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.errors import NonFiniteScoreError
+from bge_rerank_integrations.ranking import TokenUsage
 
 TextPair = tuple[str, str]
 
@@ -32,11 +34,11 @@ class JobResult:
     """What a job's future answers.
 
     :param logits: `(pairs, outputs)` float32, finite, in the caller's order.
-    :param tokens: tokens that the model read.
+    :param usage: what the model read of the pairs.
     """
 
     logits: Logits
-    tokens: int
+    usage: TokenUsage
 
     @property
     def deepest(self) -> list[float]:
@@ -109,7 +111,9 @@ class Job:
         self._taken = 0
         self._tokenized = 0
         self._unscored = 0
-        self._tokens = 0
+        self._pair_tokens = array("i", bytes(array("i").itemsize * self.size))
+        self._truncated: set[int] = set()
+        self._query_truncated = False
 
     @property
     def is_done(self) -> bool:
@@ -145,7 +149,11 @@ class Job:
         ]
         self._tokenized += len(sequences)
         self._unscored += len(pending)
-        self._tokens += sum(map(len, pending))
+        for sequence in pending:
+            self._pair_tokens[sequence.pair] += len(sequence)
+            if sequence.tokens.document_truncated:
+                self._truncated.add(sequence.pair)
+            self._query_truncated |= sequence.tokens.query_truncated
         # taken from the end, longest first: neighbors in a batch are alike
         self.ready += sorted(pending, key=len)
 
@@ -169,7 +177,7 @@ class Job:
     def answer(self) -> None:
         """Answer with the logits."""
         with suppress(InvalidStateError):
-            self.future.set_result(JobResult(self._logits[self._numbers], self._tokens))
+            self.future.set_result(JobResult(self._logits[self._numbers], self._usage()))
 
     def fail(self, error: BaseException) -> bool:
         """Answer with an error, and return True, unless there is an answer already."""
@@ -184,3 +192,13 @@ class Job:
         self._pairs = ()
         self.ready = []
         self._taken = self.size
+
+    def _usage(self) -> TokenUsage:
+        truncated = [index for index, pair in enumerate(self._numbers) if pair in self._truncated]
+        return TokenUsage(
+            total_tokens=sum(self._pair_tokens),
+            pair_tokens=array("i", (self._pair_tokens[pair] for pair in self._numbers)),
+            truncated=truncated,
+            truncated_documents=len(truncated),
+            query_truncated=self._query_truncated,
+        )

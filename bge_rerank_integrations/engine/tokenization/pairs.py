@@ -57,33 +57,44 @@ class Layout:
     @property
     def known_query_tokens(self) -> int | None:
         """Tokens of the query's part that have to be known; None means all."""
-        return None if self.long_documents == "refuse" else self.max_query_tokens
+        # one more than is read tells whether there is more
+        return None if self.long_documents == "refuse" else self.max_query_tokens + 1
 
     @property
     def known_passage_tokens(self) -> int | None:
         """Tokens of the passage's part that have to be known; None means all."""
         limits = []
-        if self.max_document_tokens is not None:
-            limits.append(self.max_document_tokens + len(self.frame.passage_start))
+        if self.max_passage_tokens is not None:
+            limits.append(self.max_passage_tokens + 1)
         if self.long_documents == "truncate":
             # a larger limit of the call must not make the tokenizer read more
-            limits.append(self.max_length)
+            limits.append(self.max_length + 1)
         return min(limits, default=None)
+
+    @property
+    def max_passage_tokens(self) -> int | None:
+        """Tokens of the passage's part where the call limits the document's."""
+        if self.max_document_tokens is None:
+            return None
+        return self.max_document_tokens + len(self.frame.passage_start)
 
     def sequences(self, query: TokenIds, passage: TokenIds) -> list[TokenSequence]:
         """One sequence, or one a window; each has at least one token of the passage's part.
 
-        :param query: ids of the query's part.
-        :param passage: ids of the passage's part.
+        :param query: ids of the query's part, :attr:`known_query_tokens` at most.
+        :param passage: ids of the passage's part, :attr:`known_passage_tokens` at most.
         :raises InputError: if one of them is too long and ``long_documents`` is ``"refuse"``.
         """
         frame = self.frame
-        head = np.concatenate([frame.before, query, frame.between])
-        budget = self.budget - len(query) - len(frame.between)
         is_windowed = self.long_documents == "window"
+        head = np.concatenate([frame.before, query[: self.max_query_tokens], frame.between])
+        around = len(head) + len(frame.after)
+        budget = self.budget + len(frame.before) - len(head)
+        whole, passage = len(passage), passage[: self.max_passage_tokens]
         parts = [passage[: budget if is_windowed else min(budget, self.max_length)]]
         if self.long_documents == "refuse":
-            self._check_lengths(query, passage, len(parts[0]), len(head) + len(frame.after))
+            self._check_lengths(query, passage, len(parts[0]), around)
+        is_truncated = whole > len(passage if is_windowed else parts[0])
         if is_windowed and len(passage) > budget:
             start = frame.passage_start
             rest, budget = passage[len(start) :], budget - len(start)
@@ -93,7 +104,11 @@ class Layout:
             ]
         return [
             TokenSequence(
-                np.concatenate([head, part, frame.after]), len(head), len(head) + len(part)
+                np.concatenate([head, part, frame.after]),
+                len(head),
+                len(head) + len(part),
+                query_truncated=len(query) > self.max_query_tokens,
+                document_truncated=is_truncated,
             )
             for part in parts
         ]

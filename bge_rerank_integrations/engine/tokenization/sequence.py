@@ -23,11 +23,15 @@ class TokenSequence:
     :param ids: token ids with the special tokens, `(n,)` int32.
     :param passage_start: index of the passage's first token; the query stands before it.
     :param passage_end: index after the passage's last token.
+    :param query_truncated: whether the query goes on after what is in here.
+    :param document_truncated: whether the document goes on after all that is read of it.
     """
 
     ids: TokenIds
     passage_start: int
     passage_end: int
+    query_truncated: bool = False
+    document_truncated: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
