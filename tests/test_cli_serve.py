@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[uvicorn.Config]:
     started: list[uvicorn.Config] = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda server: started.append(server.config))
     return started
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """The command configures the log of its process, which here is pytest's."""
+    loggers = [logging.getLogger(name) for name in (None, "uvicorn", "bge_rerank_integrations")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    logging.captureWarnings(False)
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers = handlers
 
 
 @pytest.fixture

@@ -12,7 +12,12 @@ from bge_rerank_integrations.cli.options import Model, with_settings
 from bge_rerank_integrations.environment import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.serving.api_keys import read_api_keys
-from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
+from bge_rerank_integrations.serving.settings import (
+    NOT_SERVED,
+    LogFormat,
+    LogLevel,
+    ServerSettings,
+)
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, split_settings
 
 if TYPE_CHECKING:
@@ -78,9 +83,13 @@ def serve(
     keep_alive_s: Annotated[
         int, typer.Option(help="Seconds after which an idle connection is closed.")
     ] = ServerSettings.keep_alive_s,
-    log_level: Annotated[str, typer.Option(help="critical, error, warning, info or debug.")] = (
-        "info"
-    ),
+    log_level: Annotated[
+        LogLevel, typer.Option(envvar="BGE_RERANK_LOG_LEVEL", help="What is logged, to stderr.")
+    ] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(envvar="BGE_RERANK_LOG_FORMAT", help="Lines of text, or of JSON."),
+    ] = LogFormat.TEXT,
     **settings: Any,
 ) -> None:
     """Serve a reranker over HTTP, with the APIs of Cohere, Jina, TEI, vLLM and others.
@@ -90,8 +99,9 @@ def serve(
     try:
         from bge_rerank_integrations.serving.app import create_app
         from bge_rerank_integrations.serving.http_server import make_server
+        from bge_rerank_integrations.serving.log_output import configure_logging
     except ModuleNotFoundError as error:
-        if error.name != "uvicorn":
+        if error.name not in ("uvicorn", "pythonjsonlogger"):
             raise
         raise MissingExtraError("serve") from error
 
@@ -110,6 +120,7 @@ def serve(
     # now, so that a setting that cannot work is refused before the server starts
     split_settings(model, settings)
 
+    configure_logging(log_format, log_level)
     failures: list[Exception] = []
 
     def give_up(error: Exception) -> None:
@@ -117,7 +128,7 @@ def serve(
         server.should_exit = True
 
     app = create_app(lambda: _load(model, settings), limits, on_load_error=give_up)
-    server = make_server(app, limits, host=host, port=port, log_level=log_level)
+    server = make_server(app, limits, host=host, port=port)
     server.run()
     if failures:
         raise failures[0]

@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
 from starlette.middleware import Middleware
 
 from bge_rerank_integrations import __version__
+from bge_rerank_integrations.serving.access_log import AccessLogMiddleware
 from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.endpoints import add_endpoint
 from bge_rerank_integrations.serving.health import add_health_routes
@@ -65,6 +66,7 @@ def create_app(
         return error_response(dialect_at(path), error, settings.retry_after_s)
 
     middleware = [
+        Middleware(AccessLogMiddleware),
         Middleware(MetricsMiddleware, metrics=metrics),
         Middleware(
             BodyMiddleware,
@@ -74,10 +76,10 @@ def create_app(
         ),
     ]
     if settings.api_keys:
-        middleware.insert(1, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
+        middleware.insert(2, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
     if settings.allowed_hosts:
         hosts = Middleware(HostMiddleware, allowed=settings.allowed_hosts, refuse=refuse)
-        middleware.insert(1, hosts)
+        middleware.insert(2, hosts)
     app = FastAPI(
         title="bge-rerank",
         summary="Rerank documents with a BGE cross-encoder, through the APIs of several services.",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, Union
 from fastapi import FastAPI, Request, Response
 from pydantic import Discriminator, Tag
 
+from bge_rerank_integrations.serving.access_log import current_request
 from bge_rerank_integrations.serving.api_errors import OPERATION_TAGS, ErrorKind
 from bge_rerank_integrations.serving.metrics import Metrics
 from bge_rerank_integrations.serving.responses import json_response
@@ -52,6 +53,10 @@ def add_endpoint(
         except _ClientGoneError:
             # for the metrics: no client is left to read it
             return Response(status_code=499)
+        request_record = current_request()
+        if request_record is not None:
+            request_record.documents = len(score_request.documents)
+            request_record.tokens, request_record.model = result.tokens, result.model
         headers = {"Server-Timing": f"rerank;dur={(time.perf_counter() - start) * 1e3:.1f}"}
         return json_response(
             operation.to_response(body, result), headers=headers, keep_nulls=operation.keep_nulls

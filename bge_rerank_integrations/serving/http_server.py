@@ -25,14 +25,15 @@ def make_server(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    log_level: str = "info",
 ) -> uvicorn.Server:
     """Make the server of an application; it stops as soon as its requests are answered."""
     config = uvicorn.Config(
         EarlyResponseMiddleware(app),
         host=host,
         port=port,
-        log_level=log_level,
+        # the process configures its log, and the application logs its requests
+        log_config=None,
+        access_log=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=math.ceil(settings.timeout_s),

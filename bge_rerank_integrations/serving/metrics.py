@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterable
+from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving import routes
 from bge_rerank_integrations.serving.service import RerankService
 
@@ -41,6 +53,9 @@ class Metrics:
     def __init__(self, service: RerankService) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_EngineCollector(service))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        _add_build_info(self._registry)
         self.requests = Counter(
             "bge_rerank_requests",
             "Requests answered; 499 means that the client disconnected.",
@@ -69,6 +84,13 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+def _add_build_info(registry: CollectorRegistry) -> None:
+    # from the packages' metadata: a server that is loading has not imported torch yet
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    versions |= {"version": __version__, "python": platform.python_version()}
+    Info("bge_rerank_build", "Versions of this server.", registry=registry).info(versions)
 
 
 class MetricsMiddleware:

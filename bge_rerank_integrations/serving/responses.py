@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from bge_rerank_integrations.errors import RerankError
+from bge_rerank_integrations.serving.access_log import REQUEST_ID_HEADER, current_request
 from bge_rerank_integrations.serving.api_errors import (
     RETRY_LATER,
     ApiError,
@@ -83,4 +84,10 @@ def add_error_handlers(app: FastAPI, retry_after_s: int) -> None:
 
     @app.exception_handler(Exception)
     async def broken(request: Request, _: Exception) -> Response:
-        return respond(request, ApiError(ErrorKind.INTERNAL, "the server failed on this request"))
+        error = ApiError(ErrorKind.INTERNAL, "the server failed on this request")
+        response = respond(request, error)
+        # Starlette answers these outside of all middleware
+        record = current_request()
+        if record is not None:
+            response.headers[REQUEST_ID_HEADER] = record.id
+        return response

@@ -1,9 +1,10 @@
-"""Limits, API keys and timeouts of a server."""
+"""Limits, API keys, timeouts and the log of a server."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import Enum
 
 from bge_rerank_integrations.checks import is_finite, is_int, require
 from bge_rerank_integrations.errors import ConfigurationError
@@ -11,6 +12,23 @@ from bge_rerank_integrations.errors import ConfigurationError
 # settings of an engine that are not a server's: requests name their scale themselves, and
 # ServerSettings.timeout_s is the deadline
 NOT_SERVED = ("normalize", "timeout_s")
+
+
+class LogFormat(str, Enum):
+    """Formats of the log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(str, Enum):
+    """Levels of the log, from the fewest lines to the most."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+    DEBUG = "debug"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def live_server(
         listening.bind(("127.0.0.1", 0))
         settings = settings or ServerSettings()
         app = create_app(lambda: engine, settings)
-        server = make_server(app, settings, log_level="error")
+        server = make_server(app, settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

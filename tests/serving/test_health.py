@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import platform
+import re
+import sys
 import threading
 
 import httpx
 import pytest
+import torch
+import transformers
 
-from bge_rerank_integrations import ModelLoadError
+from bge_rerank_integrations import ModelLoadError, __version__
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.conftest import Serve
@@ -82,6 +87,23 @@ async def test_the_metrics_count_requests_and_show_the_engines(client: httpx.Asy
     assert "bge_rerank_engine_tokens_total 0.0" in text
     assert "bge_rerank_ready 1.0" in text
     assert "made/up" not in text
+
+
+async def test_the_metrics_tell_the_build_and_the_process(client: httpx.AsyncClient) -> None:
+    lines = (await client.get("/metrics")).text.splitlines()
+    build = next(line for line in lines if line.startswith("bge_rerank_build_info"))
+    assert build.endswith(" 1.0")
+    assert dict(re.findall(r'(\w+)="([^"]*)"', build)) == {
+        "version": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+    assert any(line.startswith("python_info{") for line in lines)
+    if sys.platform == "linux":
+        values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("process_"))
+        assert float(values["process_resident_memory_bytes"]) > 1e7
+        assert float(values["process_open_fds"]) >= 3
 
 
 async def test_two_servers_count_apart(serve: Serve) -> None:
