@@ -116,6 +116,11 @@ HEADERS = (
 )
 
 
+def languages_of(model: str) -> str | None:
+    """The languages that a model reads; None for a model that the catalog does not have."""
+    return next((entry.languages for entry in CATALOG if entry.model == model), None)
+
+
 def rows() -> Iterator[tuple[str, ...]]:
     """The rows of the catalog, in the order of ``HEADERS``."""
     for entry in CATALOG:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from bge_rerank_integrations.catalog import CATALOG, HEADERS, markdown
+from bge_rerank_integrations.catalog import CATALOG, HEADERS, languages_of, markdown
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
 
@@ -31,3 +31,9 @@ def test_the_command_lists_every_model() -> None:
     assert lines[0].split("\t") == list(HEADERS)
     assert [line.split("\t")[0] for line in lines[1:]] == [entry.model for entry in CATALOG]
     assert CliRunner().invoke(app, ["models", "--markdown"]).stdout.strip() == markdown()
+
+
+def test_languages_are_known_of_the_catalog_s_models_alone() -> None:
+    assert languages_of("tiny") == "English"
+    assert languages_of("BAAI/bge-reranker-v2-m3") == "100+"
+    assert languages_of("/a/folder") is None

@@ -159,3 +159,11 @@ def test_scores_are_the_engine_s_own(rerank, xlmr: str, engine: RerankEngine) ->
     ]
     assert answered["model"] == xlmr
     assert answered["total_tokens"] == ranking.total_tokens
+
+
+def test_truncated_texts_are_told_on_standard_error(rerank, xlmr: str) -> None:
+    options = ["--model", xlmr, "--max-length", "16", "--query-max-length", "2"]
+    result = rerank("q " * 9, "-", *options, input="word " * 99 + "\nshort\n" + "end " * 99)
+    assert result.stderr == "truncated: 2 passages and the query\n"
+    assert len(result.stdout.splitlines()) == 3
+    assert rerank("q", "-", "--model", xlmr, input="short").stderr == ""

@@ -86,6 +86,8 @@ def rerank(
         return
     passages = read_passages(files or (), jsonl=jsonl)
     ranking = _rank(load(), query, passages, top_n, score_threshold)
+    if truncated := _truncated(ranking):
+        typer.echo(f"truncated: {truncated}", err=True)
     if as_json:
         document = _document(query, passages, ranking)
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
@@ -120,6 +122,13 @@ def _rank(
     except InputError as error:
         where = "QUERY" if error.index is None else passages[error.index].place
         raise InputError(f"{where}: {error}", error.index) from error
+
+
+def _truncated(ranking: Ranking) -> str:
+    """What the model did not read to its end."""
+    count = ranking.truncated_documents
+    passages = [f"{count} passage{'s' * (count > 1)}"] if count else []
+    return " and ".join([*passages, *(["the query"] * ranking.query_truncated)])
 
 
 def _document(query: str, passages: Sequence[FilePassage], ranking: Ranking) -> dict[str, Any]:

@@ -57,7 +57,13 @@ def add_endpoint(
         if request_record is not None:
             request_record.documents = len(score_request.documents)
             request_record.tokens, request_record.model = result.tokens, result.model
-        headers = {"Server-Timing": f"rerank;dur={(time.perf_counter() - start) * 1e3:.1f}"}
+        usage = result.scores.usage
+        metrics.truncated_documents.inc(usage.truncated_documents)
+        headers = {
+            "Server-Timing": f"rerank;dur={(time.perf_counter() - start) * 1e3:.1f}",
+            "X-Truncated-Documents": str(usage.truncated_documents),
+            "X-Truncated-Query": str(usage.query_truncated).lower(),
+        }
         return json_response(
             operation.to_response(body, result), headers=headers, keep_nulls=operation.keep_nulls
         )

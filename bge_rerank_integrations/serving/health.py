@@ -6,9 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from bge_rerank_integrations import __version__
+from bge_rerank_integrations.catalog import languages_of
 from bge_rerank_integrations.serving.metrics import Metrics
 from bge_rerank_integrations.serving.responses import json_response
 from bge_rerank_integrations.serving.service import RerankService
@@ -25,6 +26,9 @@ class Info(BaseModel):
 
     model_id: str
     model_dtype: str
+    languages: str | None = Field(
+        default=None, description="Languages that the model reads, where the catalog knows them."
+    )
     device: str
     max_input_length: int
     max_documents: int
@@ -55,6 +59,7 @@ def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) ->
             Info(
                 model_id=service.model_name,
                 model_dtype=stats.dtype,
+                languages=languages_of(engine.model),
                 device=stats.device,
                 max_input_length=engine.max_length,
                 max_documents=settings.max_documents,

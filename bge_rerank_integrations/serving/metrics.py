@@ -75,6 +75,11 @@ class Metrics:
             buckets=_DOCUMENTS,
             registry=self._registry,
         )
+        self.truncated_documents = Counter(
+            "bge_rerank_truncated_documents",
+            "Documents that the model did not read to their ends.",
+            registry=self._registry,
+        )
         self.in_progress = Gauge(
             "bge_rerank_requests_in_progress",
             "Requests in progress.",

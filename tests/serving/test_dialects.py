@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bge_rerank_integrations.ranking import TokenUsage
 from serving.fake_engine import FakeEngine
 
 QUERY = "what is a panda"
@@ -16,6 +17,7 @@ DOCUMENTS = ["no word of it", "a panda is a bear", "what a panda is", "is it"]
 LOGITS = [-1.5, 1.5, 2.5, -0.5]
 SCORES = [pytest.approx(score) for score in (0.18242552, 0.81757448, 0.92414182, 0.37754067)]
 ORDER = [2, 1, 3, 0]
+WHOLE = {"truncated_documents": 0, "query_truncated": False}
 
 
 async def post(client: httpx.AsyncClient, path: str, /, **body: Any) -> Any:
@@ -36,8 +38,47 @@ async def test_the_common_form(client: httpx.AsyncClient, path: str) -> None:
             {"index": 2, "relevance_score": SCORES[2]},
             {"index": 1, "relevance_score": SCORES[1]},
         ],
-        "usage": {"prompt_tokens": 40, "total_tokens": 40},
+        "usage": {"prompt_tokens": 40, "total_tokens": 40, **WHOLE},
     }
+
+
+async def test_the_common_form_tells_tokens_and_truncation_on_request(
+    client: httpx.AsyncClient, fake_engine: FakeEngine
+) -> None:
+    fake_engine.usage = TokenUsage(16, [5, 3, 7, 1], [0, 2], 2)
+    asked = {"query": QUERY, "documents": DOCUMENTS}
+    results = (await post(client, "/rerank", **asked, return_tokens=True))["results"]
+    told = {result["index"]: (result["tokens"], result["truncated"]) for result in results}
+    assert told == {0: (5, True), 1: (3, False), 2: (7, True), 3: (1, False)}
+    assert "tokens" not in (await post(client, "/rerank", **asked))["results"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "documents", "where"),
+    [
+        ("/rerank", "documents", "usage"),
+        ("/v2/rerank", "documents", "meta"),
+        ("/infinity/rerank", "documents", "usage"),
+        ("/vllm/rerank", "documents", "usage"),
+        ("/voyage/v1/rerank", "documents", "usage"),
+        ("/tei/rerank", "texts", None),
+    ],
+)
+async def test_truncated_texts_are_told_in_every_dialect(
+    client: httpx.AsyncClient,
+    fake_engine: FakeEngine,
+    path: str,
+    documents: str,
+    where: str | None,
+) -> None:
+    fake_engine.usage = TokenUsage(16, [4] * 4, [0, 2], 2, query_truncated=True)
+    response = await client.post(path, json={"query": QUERY, documents: DOCUMENTS})
+    assert response.headers["x-truncated-documents"] == "2"
+    assert response.headers["x-truncated-query"] == "true"
+    if where is not None:
+        told = response.json()[where]
+        assert (told["truncated_documents"], told["query_truncated"]) == (2, True)
+    assert "bge_rerank_truncated_documents_total 2.0" in (await client.get("/metrics")).text
 
 
 async def test_the_common_form_repeats_texts_and_gives_logits_on_request(
@@ -75,6 +116,7 @@ async def test_cohere_v2(client: httpx.AsyncClient) -> None:
         "api_version": {"version": "2"},
         "billed_units": {"search_units": 2},
         "tokens": {"input_tokens": 1200},
+        **WHOLE,
     }
     assert answer.keys() == {"id", "results", "meta"}
 
@@ -104,7 +146,7 @@ async def test_scores_come_in_input_order(client: httpx.AsyncClient, path: str) 
         {"index": index, "object": "score", "score": score} for index, score in enumerate(SCORES)
     ]
     assert answer["object"] == "list"
-    assert answer["usage"] == {"prompt_tokens": 40, "total_tokens": 40}
+    assert answer["usage"] == {"prompt_tokens": 40, "total_tokens": 40, **WHOLE}
 
 
 async def test_two_lists_are_scored_in_step(
@@ -159,7 +201,7 @@ async def test_voyage(client: httpx.AsyncClient) -> None:
         "object": "list",
         "data": [{"index": 2, "relevance_score": SCORES[2], "document": DOCUMENTS[2]}],
         "model": "fake",
-        "usage": {"total_tokens": 40},
+        "usage": {"total_tokens": 40, **WHOLE},
     }
 
 

@@ -119,6 +119,13 @@ class ApiRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
+class Truncation(BaseModel):
+    """What the model did not read to its end."""
+
+    truncated_documents: int = Field(description="Documents that were truncated.")
+    query_truncated: bool = Field(description="Whether a query was truncated.")
+
+
 class Text(BaseModel):
     """A document with its text."""
 

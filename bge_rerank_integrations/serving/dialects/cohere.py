@@ -16,6 +16,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     ScoreRequest,
     ScoreResult,
     TopN,
+    Truncation,
 )
 
 # Cohere bills one search per 100 documents: https://docs.cohere.com/docs/rerank-overview
@@ -64,7 +65,7 @@ class Tokens(BaseModel):
     input_tokens: int
 
 
-class Meta(BaseModel):
+class Meta(Truncation):
     """Counts."""
 
     api_version: ApiVersion = ApiVersion()
@@ -110,6 +111,8 @@ def _to_response(request: CohereRequest, result: ScoreResult) -> CohereResponse:
         meta=Meta(
             billed_units=BilledUnits(search_units=searches),
             tokens=Tokens(input_tokens=result.tokens),
+            truncated_documents=result.scores.usage.truncated_documents,
+            query_truncated=result.scores.usage.query_truncated,
         ),
     )
 

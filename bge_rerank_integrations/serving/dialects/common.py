@@ -20,6 +20,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     ScoreResult,
     Text,
     TopN,
+    Truncation,
 )
 
 
@@ -42,15 +43,25 @@ class CommonRequest(ApiRequest):
     )
 
 
+class CountedRequest(CommonRequest):
+    """Documents to rank for a query, and what may be told of each."""
+
+    return_tokens: bool = Field(
+        default=False, description="Tell each document's tokens, and whether it was truncated."
+    )
+
+
 class CommonResult(BaseModel):
     """One ranked document."""
 
     index: int
     relevance_score: float
     document: Text | None = None
+    tokens: int | None = Field(default=None, description="Tokens of query and document.")
+    truncated: bool | None = None
 
 
-class Usage(BaseModel):
+class Usage(Truncation):
     """Number of tokens that the model read."""
 
     prompt_tokens: int
@@ -110,7 +121,19 @@ def to_score_request(request: CommonRequest) -> ScoreRequest:
     )
 
 
-def _to_response(request: CommonRequest, result: ScoreResult) -> CommonResponse:
+def usage_of(result: ScoreResult) -> Usage:
+    """What the model read, and what it did not."""
+    usage = result.scores.usage
+    return Usage(
+        prompt_tokens=usage.total_tokens,
+        total_tokens=usage.total_tokens,
+        truncated_documents=usage.truncated_documents,
+        query_truncated=usage.query_truncated,
+    )
+
+
+def _to_response(request: CountedRequest, result: ScoreResult) -> CommonResponse:
+    usage, truncated = result.scores.usage, set(result.scores.usage.truncated)
     return CommonResponse(
         id=result.id,
         model=result.model,
@@ -122,12 +145,14 @@ def _to_response(request: CommonRequest, result: ScoreResult) -> CommonResponse:
                 document=(
                     Text(text=request.documents[ranked.index]) if request.return_documents else None
                 ),
+                tokens=usage.pair_tokens[ranked.index] if request.return_tokens else None,
+                truncated=ranked.index in truncated if request.return_tokens else None,
             )
             for ranked in result.ranked(request.top_n)
         ],
-        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
+        usage=usage_of(result),
     )
 
 
 COMMON = Dialect("common", _error_body, CommonError)
-RERANK = Operation(COMMON, CommonRequest, CommonResponse, to_score_request, _to_response)
+RERANK = Operation(COMMON, CountedRequest, CommonResponse, to_score_request, _to_response)

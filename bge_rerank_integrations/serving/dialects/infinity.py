@@ -14,6 +14,7 @@ from bge_rerank_integrations.serving.dialects.common import (
     Usage,
     error_detail,
     to_score_request,
+    usage_of,
 )
 
 
@@ -58,7 +59,7 @@ def _to_response(request: CommonRequest, result: ScoreResult) -> InfinityRespons
             for ranked in result.ranked(request.top_n)
         ],
         model=result.model,
-        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
+        usage=usage_of(result),
         id=result.id,
         created=result.created,
     )

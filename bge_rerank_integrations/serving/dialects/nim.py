@@ -16,7 +16,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     ScoreRequest,
     ScoreResult,
 )
-from bge_rerank_integrations.serving.dialects.common import Usage
+from bge_rerank_integrations.serving.dialects.common import Usage, usage_of
 from bge_rerank_integrations.serving.dialects.voyage import DetailError, detail_error
 
 
@@ -75,7 +75,7 @@ def _to_response(_: NimRequest, result: ScoreResult) -> NimResponse:
         rankings=[
             NimResult(index=ranked.index, logit=ranked.score) for ranked in result.ranked(None)
         ],
-        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
+        usage=usage_of(result),
     )
 
 

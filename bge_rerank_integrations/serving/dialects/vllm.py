@@ -33,7 +33,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     ScoreResult,
     Text,
 )
-from bge_rerank_integrations.serving.dialects.common import Usage
+from bge_rerank_integrations.serving.dialects.common import Usage, usage_of
 from bge_rerank_integrations.serving.dialects.infinity import OpenAIError, openai_error
 
 
@@ -170,7 +170,7 @@ def _to_response(request: VllmRequest, result: ScoreResult) -> VllmResponse:
     return VllmResponse(
         id=result.id,
         model=result.model,
-        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
+        usage=usage_of(result),
         results=[
             VllmResult(
                 index=ranked.index,
@@ -188,7 +188,7 @@ def _to_score_response(_: VllmScoreRequest, result: ScoreResult) -> VllmScoreRes
         created=result.created,
         model=result.model,
         data=[VllmScore(index=index, score=score) for index, score in enumerate(result.scores)],
-        usage=Usage(prompt_tokens=result.tokens, total_tokens=result.tokens),
+        usage=usage_of(result),
     )
 
 

@@ -16,6 +16,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     ScoreRequest,
     ScoreResult,
     TopN,
+    Truncation,
 )
 
 
@@ -43,7 +44,7 @@ class VoyageResult(BaseModel):
     document: str | None = None
 
 
-class TotalTokens(BaseModel):
+class TotalTokens(Truncation):
     """Number of tokens that the model read."""
 
     total_tokens: int
@@ -84,7 +85,11 @@ def _to_response(request: VoyageRequest, result: ScoreResult) -> VoyageResponse:
             for ranked in result.ranked(request.top_k)
         ],
         model=result.model,
-        usage=TotalTokens(total_tokens=result.tokens),
+        usage=TotalTokens(
+            total_tokens=result.tokens,
+            truncated_documents=result.scores.usage.truncated_documents,
+            query_truncated=result.scores.usage.query_truncated,
+        ),
     )
 
 
