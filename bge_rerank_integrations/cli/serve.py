@@ -18,6 +18,7 @@ from bge_rerank_integrations.serving.settings import (
     LogLevel,
     ServerSettings,
 )
+from bge_rerank_integrations.serving.tracing_setup import start_tracing
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, split_settings
 
 if TYPE_CHECKING:
@@ -90,6 +91,14 @@ def serve(
         LogFormat,
         typer.Option(envvar="BGE_RERANK_LOG_FORMAT", help="Lines of text, or of JSON."),
     ] = LogFormat.TEXT,
+    otel: Annotated[
+        bool,
+        typer.Option(
+            "--otel",
+            help="Send OpenTelemetry traces; so do the standard variables OTEL_TRACES_EXPORTER and "
+            "OTEL_EXPORTER_OTLP_ENDPOINT.",
+        ),
+    ] = False,
     **settings: Any,
 ) -> None:
     """Serve a reranker over HTTP, with the APIs of Cohere, Jina, TEI, vLLM and others.
@@ -127,7 +136,12 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(lambda: _load(model, settings), limits, on_load_error=give_up)
+    app = create_app(
+        lambda: _load(model, settings),
+        limits,
+        on_load_error=give_up,
+        tracer_provider=start_tracing(wanted=otel),
+    )
     server = make_server(app, limits, host=host, port=port)
     server.run()
     if failures:

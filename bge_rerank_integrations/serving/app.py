@@ -33,6 +33,8 @@ from bge_rerank_integrations.serving.service import RerankService
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from bge_rerank_integrations import RerankEngine
 
 
@@ -41,6 +43,7 @@ def create_app(
     settings: ServerSettings | None = None,
     *,
     on_load_error: Callable[[Exception], None] | None = None,
+    tracer_provider: TracerProvider | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -48,10 +51,17 @@ def create_app(
         startup; until it returns, requests get 503.
     :param settings: limits, keys and deadline; None means the defaults.
     :param on_load_error: called on the event loop if the engine cannot be made.
+    :param tracer_provider: sends a span of each request; it is shut down with the application.
     :raises MissingExtraError: if the extra ``serve`` is not installed.
     """
     settings = settings or ServerSettings()
-    service = RerankService(engine, settings, on_load_error)
+    if tracer_provider is None:
+        service = RerankService(engine, settings, on_load_error)
+    else:
+        # imported here: the extra "otel" is needed for nothing else
+        from bge_rerank_integrations.serving.tracing import TracedService, tracing_middleware
+
+        service = TracedService(engine, settings, on_load_error, tracer_provider)
     metrics = Metrics(service)
 
     @asynccontextmanager
@@ -61,6 +71,9 @@ def create_app(
         loading.cancel()
         with suppress(asyncio.CancelledError):
             await loading
+        if tracer_provider is not None:
+            # sends what has not been sent
+            await asyncio.to_thread(tracer_provider.shutdown)
 
     def refuse(path: str, error: ApiError) -> Response:
         return error_response(dialect_at(path), error, settings.retry_after_s)
@@ -80,6 +93,8 @@ def create_app(
     if settings.allowed_hosts:
         hosts = Middleware(HostMiddleware, allowed=settings.allowed_hosts, refuse=refuse)
         middleware.insert(2, hosts)
+    if tracer_provider is not None:
+        middleware.insert(0, tracing_middleware(tracer_provider))
     app = FastAPI(
         title="bge-rerank",
         summary="Rerank documents with a BGE cross-encoder, through the APIs of several services.",

@@ -30,6 +30,7 @@ from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
+from bge_rerank_integrations.serving.tracing_setup import start_tracing
 from bge_rerank_integrations.settings import (
     BUILT_IN_MODEL,
     SETTINGS,
@@ -101,7 +102,7 @@ class RerankReplica:
         self._limits = limits
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self._engine, self._limits)
+        return create_app(self._engine, self._limits, tracer_provider=start_tracing())
 
     def check_health(self) -> None:
         """Called by Ray, which replaces the replica on an error.
