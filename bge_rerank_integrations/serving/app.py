@@ -24,6 +24,7 @@ from bge_rerank_integrations.serving.access_log import AccessLogMiddleware
 from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.endpoints import add_endpoint
 from bge_rerank_integrations.serving.health import add_health_routes
+from bge_rerank_integrations.serving.json_bodies import json_route
 from bge_rerank_integrations.serving.metrics import Metrics, MetricsMiddleware
 from bge_rerank_integrations.serving.middleware import BodyMiddleware, HostMiddleware, KeyMiddleware
 from bge_rerank_integrations.serving.playground import add_playground
@@ -107,6 +108,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
+    app.router.route_class = json_route(settings.max_documents)
     for route in ROUTES:
         for path in route.paths:
             add_endpoint(app, service, metrics, route, path)

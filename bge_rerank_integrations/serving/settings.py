@@ -54,7 +54,8 @@ class ServerSettings:
     model_name: str | None = None
     max_documents: int = 2_048
     max_characters: int = 200_000
-    max_body_bytes: int = 16 * 2**20
+    # a parser holds up everything else for some milliseconds for each mebibyte
+    max_body_bytes: int = 4 * 2**20
     timeout_s: float = 60.0
     body_timeout_s: float = 20.0
     # longer than the clients and proxies keep theirs: they close first, and never lose a request

@@ -6,13 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+)
 
 from bge_rerank_integrations.ranking import Ranking, Scores, rank
 from bge_rerank_integrations.serving.api_errors import STATUSES, ApiError, ErrorKind
 from bge_rerank_integrations.settings import CallOverrides
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +161,10 @@ DocumentText = Annotated[
         }
     ),
 ]
+# the first wrong item is reported; an error for each would take far more memory than the body
+Items = Annotated[list[ItemT], FailFast(), Field(min_length=1)]
 Documents = Annotated[
-    list[DocumentText], Field(min_length=1, description='Strings, or objects with a "text" field.')
+    Items[DocumentText], Field(description='Strings, or objects with a "text" field.')
 ]
 
 

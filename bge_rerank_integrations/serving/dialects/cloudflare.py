@@ -12,6 +12,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_QUERY,
     ApiRequest,
     Dialect,
+    Items,
     Operation,
     ScoreRequest,
     ScoreResult,
@@ -41,7 +42,7 @@ class CloudflareRequest(ApiRequest):
     )
 
     query: str = Field(min_length=1)
-    contexts: list[Context] = Field(min_length=1)
+    contexts: Items[Context]
     top_k: TopN = None
 
 

@@ -11,6 +11,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     AtLeastOne,
     Dialect,
     Instruction,
+    Items,
     ModelName,
     Operation,
     ScoreRequest,
@@ -32,7 +33,7 @@ class CohereRequest(ApiRequest):
 
     model: ModelName = None
     query: str
-    documents: list[str] = Field(min_length=1)
+    documents: Items[str]
     top_n: TopN = None
     max_tokens_per_doc: AtLeastOne | None = Field(
         default=None, description="Truncate each document to this number of tokens."

@@ -11,6 +11,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_QUERY,
     ApiRequest,
     Dialect,
+    Items,
     ModelName,
     Operation,
     ScoreRequest,
@@ -42,7 +43,7 @@ class NimRequest(ApiRequest):
 
     model: ModelName = None
     query: NimText
-    passages: list[NimText] = Field(min_length=1)
+    passages: Items[NimText]
     truncate: Literal["NONE", "END"] = Field(
         default="END",
         description="NONE: reject a passage that is too long, instead of truncating it.",

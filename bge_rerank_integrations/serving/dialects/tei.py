@@ -12,6 +12,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_QUERY,
     ApiRequest,
     Dialect,
+    Items,
     Operation,
     ScoreRequest,
     ScoreResult,
@@ -26,7 +27,7 @@ class TeiRequest(ApiRequest):
     )
 
     query: str
-    texts: list[str] = Field(min_length=1)
+    texts: Items[str]
     truncate: bool | None = Field(
         default=None, description="False: reject a text that is too long, instead of truncating it."
     )

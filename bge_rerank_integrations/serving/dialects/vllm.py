@@ -26,6 +26,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     Documents,
     DocumentText,
     Instruction,
+    Items,
     JsonInt,
     ModelName,
     Operation,
@@ -42,9 +43,8 @@ def _listed(texts: Any) -> Any:
 
 
 OneOrMore = Annotated[
-    list[DocumentText],
+    Items[DocumentText],
     BeforeValidator(_listed),
-    Field(min_length=1),
     WithJsonSchema(
         {
             "anyOf": [

@@ -11,6 +11,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
     ApiRequest,
     Dialect,
+    Items,
     ModelName,
     Operation,
     ScoreRequest,
@@ -27,7 +28,7 @@ class VoyageRequest(ApiRequest):
 
     model: ModelName = None
     query: str
-    documents: list[str] = Field(min_length=1)
+    documents: Items[str]
     top_k: TopN = None
     return_documents: bool = Field(default=False, description="Repeat the texts in the result.")
     truncation: bool = Field(
