@@ -6,17 +6,14 @@ whether it is answered, has failed or was cancelled, the future's callback gives
 
 from __future__ import annotations
 
-import heapq
-import math
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from itertools import count
 from threading import Condition, RLock
 
 from bge_rerank_integrations.engine.scheduling.admission import Admission
+from bge_rerank_integrations.engine.scheduling.deadlines import Deadlines
 from bge_rerank_integrations.engine.scheduling.job import (
     Job,
     JobResult,
@@ -30,8 +27,6 @@ from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, R
 
 # Jobs in order of arrival, any of which may leave at once.
 Line = OrderedDict[Job, None]
-
-_SMALLEST_SWEEP = 64
 
 
 class JobQueue:
@@ -55,7 +50,7 @@ class JobQueue:
         self._jobs: dict[Future[JobResult], Job] = {}
         self._untokenized: Line = OrderedDict()
         self._ready: Line = OrderedDict()
-        self._deadlines = _Deadlines()
+        self._deadlines = Deadlines()
         self._in_flight: set[PendingSequence] = set()
         self._stopped: Callable[[], RerankError] | None = None
 
@@ -252,43 +247,3 @@ class JobQueue:
     def _watch(self, moment: float, job: Job) -> None:
         if self._deadlines.add(moment, job):
             self._to_watch.notify()
-
-
-class _Deadlines:
-    """A heap of moments on the monotonic clock, soonest first, and the jobs that they belong to.
-
-    A job that is answered in time stays in the heap until it is swept: taking it out of the middle
-    would cost more than the sweep.
-    """
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Job]] = []
-        self._sweep_at = _SMALLEST_SWEEP
-        # breaks ties, so that jobs are never compared
-        self._number = count()
-
-    def add(self, moment: float, job: Job) -> bool:
-        """Remember a moment; infinity is never.
-
-        :returns: whether it is the soonest of all.
-        """
-        if moment == math.inf:
-            return False
-        if len(self._heap) >= self._sweep_at:
-            # the cost is spread over as many additions
-            self._heap = [entry for entry in self._heap if not entry[2].is_done]
-            heapq.heapify(self._heap)
-            self._sweep_at = max(2 * len(self._heap), _SMALLEST_SWEEP)
-        heapq.heappush(self._heap, (moment, next(self._number), job))
-        return self._heap[0][2] is job
-
-    def pop_due(self, now: float) -> list[Job]:
-        """Take the jobs whose moments have come; a job with two moments may come twice."""
-        due = []
-        while self._heap and self._heap[0][0] <= now:
-            due.append(heapq.heappop(self._heap)[2])
-        return due
-
-    def seconds_left(self, now: float) -> float | None:
-        """Seconds until the soonest moment, as a lock can wait for them; None if there is none."""
-        return min(self._heap[0][0] - now, threading.TIMEOUT_MAX) if self._heap else None
