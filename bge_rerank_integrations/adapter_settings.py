@@ -72,6 +72,7 @@ class EngineSettings(BaseModel):
     normalize: bool = _setting("normalize")
     timeout_s: float | None = _setting("timeout_s")
     queue_timeout_s: float = _setting("queue_timeout_s")
+    max_wait_s: float | None = _setting("max_wait_s")
     reranker: Any = Field(
         default=None,
         frozen=True,

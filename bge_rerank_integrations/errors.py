@@ -117,7 +117,18 @@ class RemoteError(RerankError):
 
 
 class OverloadedError(RerankError):
-    """The queue is full, and stayed so for ``queue_timeout_s``; or a remote service said so."""
+    """The queue is full, and stayed so for ``queue_timeout_s``; or a remote service said so.
+
+    :param message: what is full.
+    :param retry_after_s: seconds after which there may be a place again, where that is known.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class DeadlineError(RerankError, TimeoutError):

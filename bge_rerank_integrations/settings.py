@@ -156,6 +156,12 @@ class CallOptions(_Settings):
         "Seconds that a call waits for a place in a full queue before OverloadedError; 0 raises at "
         "once.",
     )
+    max_wait_s: float | None = _setting(
+        None,
+        WAIT.or_none(),
+        "The queue is full for a call whose answer, at the speed measured so far, would take more "
+        "seconds than this, or than its timeout_s; None means that no time is estimated.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,6 +181,7 @@ class CallOverrides(TypedDict, total=False):
     normalize: bool
     timeout_s: float | None
     queue_timeout_s: float
+    max_wait_s: float | None
 
 
 _DECLARATIONS = {each.name: each for group in (EngineConfig, CallOptions) for each in fields(group)}

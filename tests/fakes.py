@@ -28,6 +28,8 @@ _ENGINE = "bge_rerank_integrations.engine"
 LOAD = f"{_ENGINE}.registry.load"
 # the hub's download, as the loading of a checkpoint calls it
 DOWNLOAD = "huggingface_hub.snapshot_download"
+# where the engine reads its clock
+CLOCKS = [f"{_ENGINE}.scheduling.{name}.time" for name in ("admission", "job", "queue")]
 # pairs that the tokenizer takes at one time, and seconds that close() waits for a forward pass
 TOKENIZE_PAIRS = f"{_ENGINE}.scheduling.scheduler._TOKENIZE_PAIRS"
 CLOSE_TIMEOUT_S = f"{_ENGINE}.scheduling.scheduler._CLOSE_TIMEOUT_S"

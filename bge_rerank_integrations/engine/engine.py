@@ -13,7 +13,7 @@ from bge_rerank_integrations.engine import registry
 from bge_rerank_integrations.engine.loading.model import LoadedModel
 from bge_rerank_integrations.engine.pair_stream import PairStream
 from bge_rerank_integrations.engine.registry import RunningModel
-from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, deadline_after, wait
+from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, wait
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
@@ -266,14 +266,8 @@ class RerankEngine:
 
     def _submit(self, pairs: Sequence[TextPair], options: CallOptions, first_index: int = 0) -> Job:
         running = self._running
-        job = Job(
-            pairs,
-            running.tokenizer.layout(options),
-            len(running.layers),
-            deadline=deadline_after(options.timeout_s),
-            queue_deadline=deadline_after(options.queue_timeout_s),
-            first_index=first_index,
-        )
+        layout = running.tokenizer.layout(options)
+        job = Job(pairs, layout, len(running.layers), options, first_index)
         running.scheduler.submit(job)
         return job
 

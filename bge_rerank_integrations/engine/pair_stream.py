@@ -105,4 +105,5 @@ class PairStream:
             timeout_s=self._deadline - time.monotonic(),
             # only the start may be refused: what has begun waits for its place
             queue_timeout_s=inf if self._read else self._options.queue_timeout_s,
+            max_wait_s=None if self._read else self._options.max_wait_s,
         )

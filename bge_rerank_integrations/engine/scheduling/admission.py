@@ -1,4 +1,4 @@
-"""Who may enter the queue: a bound on its pairs, and a waitlist for those who wait for a place.
+"""Who may enter the queue: bounds on its pairs and on its time, and a waitlist for a place.
 
 Methods are called under the queue's lock, but for :meth:`Admission.log_refusal`.
 """
@@ -6,24 +6,34 @@ Methods are called under the queue's lock, but for :meth:`Admission.log_refusal`
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 
 from bge_rerank_integrations.engine.scheduling.job import Job
+from bge_rerank_integrations.engine.scheduling.wait_estimate import WaitEstimate
 from bge_rerank_integrations.errors import OverloadedError
 
 logger = logging.getLogger(__name__)
+
+# seconds without a refusal after which the next one is logged again
+_QUIET_S = 10.0
 
 
 class Admission:
     """Counts the pairs in the queue, and keeps the waitlist in order.
 
-    :param max_pairs: pairs in the queue, at most; a larger single job enters an empty queue.
+    Every job may enter an empty queue, however large it is and however long it takes.
+
+    :param max_pairs: pairs in the queue, at most.
+    :param estimate: when a job would be answered; asked for jobs that have a ``max_wait_s``.
     """
 
-    def __init__(self, max_pairs: int) -> None:
+    def __init__(self, max_pairs: int, estimate: WaitEstimate) -> None:
         self._max_pairs = max_pairs
+        self._estimate = estimate
         self._waitlist: OrderedDict[Job, None] = OrderedDict()
         self._has_refused = False
+        self._quiet_until = 0.0
         self.queued_pairs = 0
 
     def has_place_for(self, job: Job) -> bool:
@@ -43,6 +53,7 @@ class Admission:
         """Let a job in."""
         job.admitted = True
         self.queued_pairs += job.size
+        self._estimate.enter(job, time.monotonic())
 
     def release(self, job: Job) -> list[Job]:
         """Take a job out, wherever it was, and let in those who now have a place.
@@ -52,33 +63,62 @@ class Admission:
         self._waitlist.pop(job, None)
         if job.admitted:
             self.queued_pairs -= job.size
+            self._estimate.leave(job, time.monotonic())
         entered = []
         while self._waitlist and self._fits(next(iter(self._waitlist))):
             following, _ = self._waitlist.popitem(last=False)
             self.admit(following)
             entered.append(following)
-        if not self._waitlist and self.queued_pairs <= self._max_pairs // 2:
+        is_quiet = time.monotonic() >= self._quiet_until
+        if is_quiet and not self._waitlist and self.queued_pairs <= self._max_pairs // 2:
             self._has_refused = False
         return entered
 
-    def refusal(self) -> OverloadedError:
+    def refusal(self, job: Job) -> OverloadedError:
         """The error for a job without a place."""
+        now = time.monotonic()
+        seconds, patience_s = self._seconds_until_answer(job, now), job.patience_s(now)
+        queue_s = self._estimate.seconds_of_queue()
+        if seconds is not None and seconds > patience_s:
+            return OverloadedError(
+                f"the answer would take {seconds:.1f} s, and max_wait_s and timeout_s leave "
+                f"{patience_s:.1f} s: try again later, or raise the limits",
+                # a job that is too long for any queue but an empty one waits for all of it
+                None if queue_s is None else min(seconds - patience_s, queue_s),
+            )
+        excess = min(self.queued_pairs + job.size - self._max_pairs, self.queued_pairs)
         return OverloadedError(
             f"{self.queued_pairs} pairs are waiting and max_queued_pairs is {self._max_pairs}: "
-            "try again later, or raise the limit"
+            "try again later, or raise the limit",
+            None if queue_s is None else queue_s * max(excess, 0) / max(self.queued_pairs, 1),
         )
 
-    def is_first_refusal(self) -> bool:
+    def is_first_refusal(self, job: Job) -> bool:
         """Whether this is worth a line in the log: one until the queue is half empty again.
 
         A flood of calls makes no flood of lines.
         """
         is_first, self._has_refused = not self._has_refused, True
+        if job.max_wait_s is not None:
+            # a queue that is full by its time is always half empty by its pairs
+            self._quiet_until = time.monotonic() + _QUIET_S
         return is_first
 
     def log_refusal(self) -> None:
         """Log the first refusal; without the lock, for a slow log must not hold up callers."""
-        logger.warning("the queue is full (%d pairs): calls are refused", self._max_pairs)
+        logger.warning("the queue is full (%d pairs): calls are refused", self.queued_pairs)
 
     def _fits(self, job: Job) -> bool:
-        return not self.queued_pairs or self.queued_pairs + job.size <= self._max_pairs
+        if not self.queued_pairs:
+            return True
+        if self.queued_pairs + job.size > self._max_pairs:
+            return False
+        now = time.monotonic()
+        seconds = self._seconds_until_answer(job, now)
+        return seconds is None or seconds <= job.patience_s(now)
+
+    def _seconds_until_answer(self, job: Job, now: float) -> float | None:
+        """Seconds until a job's answer; None if it is unknown or does not matter."""
+        if job.max_wait_s is None:
+            return None
+        return self._estimate.seconds_until_answer(job, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from array import array
 from collections.abc import Sequence
@@ -17,8 +18,14 @@ from bge_rerank_integrations.engine.tokenization.pairs import Layout
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.errors import NonFiniteScoreError
 from bge_rerank_integrations.ranking import TokenUsage
+from bge_rerank_integrations.settings import CallOptions
 
 TextPair = tuple[str, str]
+
+# of a text that is cut, this many characters a token are taken for what is read
+_CHARACTERS_PER_TOKEN = 4
+# for the special tokens of a pair
+_FRAME_CHARACTERS = 16
 
 
 def deadline_after(timeout_s: float | None) -> float:
@@ -80,9 +87,9 @@ class Job:
     :param pairs: the caller's pairs.
     :param layout: how they become sequences.
     :param n_outputs: columns of the logits.
-    :param deadline: moment on the monotonic clock at which the call has failed.
-    :param queue_deadline: moment until which it waits for a place in a full queue.
+    :param options: of the call; its timeouts begin now.
     :param first_index: the caller's index of the first pair.
+    :ivar characters: of all pairs, as far as they are read: about how much work they are.
     """
 
     def __init__(
@@ -90,15 +97,14 @@ class Job:
         pairs: Sequence[TextPair],
         layout: Layout,
         n_outputs: int,
-        *,
-        deadline: float = math.inf,
-        queue_deadline: float = math.inf,
+        options: CallOptions,
         first_index: int = 0,
     ) -> None:
         self.future: Future[JobResult] = Future()
         self.layout = layout
-        self.deadline = deadline
-        self.queue_deadline = queue_deadline
+        self.deadline = deadline_after(options.timeout_s)
+        self.queue_deadline = deadline_after(options.queue_timeout_s)
+        self.max_wait_s = options.max_wait_s
         self.n_given = len(pairs)
         self.admitted = False
         self.ready: list[PendingSequence] = []
@@ -114,6 +120,12 @@ class Job:
         self._pair_tokens = array("i", bytes(array("i").itemsize * self.size))
         self._truncated: set[int] = set()
         self._query_truncated = False
+        is_cut = options.long_documents != "window"
+        most = _CHARACTERS_PER_TOKEN * options.max_length if is_cut else sys.maxsize
+        self.characters = sum(
+            min(_FRAME_CHARACTERS + len(query) + len(document), most)
+            for query, document in self._pairs
+        )
 
     @property
     def is_done(self) -> bool:
@@ -124,6 +136,21 @@ class Job:
     def is_taken(self) -> bool:
         """Whether every pair has been handed to the tokenizer."""
         return self._taken == self.size
+
+    @property
+    def is_tokenized(self) -> bool:
+        """Whether every pair has its sequences."""
+        return self._tokenized == self.size
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the pairs that have their sequences."""
+        return sum(self._pair_tokens)
+
+    def patience_s(self, now: float) -> float:
+        """Seconds that the answer may take: ``max_wait_s``, or what is left until the deadline."""
+        most = math.inf if self.max_wait_s is None else self.max_wait_s
+        return min(most, self.deadline - now)
 
     def index_of(self, pair: int) -> int:
         """The caller's index of a pair, of its first occurrence."""
@@ -172,7 +199,7 @@ class Job:
     def is_complete(self) -> bool:
         """Whether every pair has its logits."""
         # a fast device may have scored all that there is while the rest is being tokenized
-        return self._tokenized == self.size and not self._unscored
+        return self.is_tokenized and not self._unscored
 
     def answer(self) -> None:
         """Answer with the logits."""
@@ -196,7 +223,7 @@ class Job:
     def _usage(self) -> TokenUsage:
         truncated = [index for index, pair in enumerate(self._numbers) if pair in self._truncated]
         return TokenUsage(
-            total_tokens=sum(self._pair_tokens),
+            total_tokens=self.tokens,
             pair_tokens=array("i", (self._pair_tokens[pair] for pair in self._numbers)),
             truncated=truncated,
             truncated_documents=len(truncated),

@@ -14,6 +14,7 @@ from threading import Condition, RLock
 
 from bge_rerank_integrations.engine.scheduling.admission import Admission
 from bge_rerank_integrations.engine.scheduling.deadlines import Deadlines
+from bge_rerank_integrations.engine.scheduling.in_flight import InFlight, Take
 from bge_rerank_integrations.engine.scheduling.job import (
     Job,
     JobResult,
@@ -21,6 +22,7 @@ from bge_rerank_integrations.engine.scheduling.job import (
     TextPair,
 )
 from bge_rerank_integrations.engine.scheduling.stats import Counters
+from bge_rerank_integrations.engine.scheduling.wait_estimate import WaitEstimate
 from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
@@ -38,7 +40,9 @@ class JobQueue:
 
     def __init__(self, max_pairs: int, counters: Counters) -> None:
         self._counters = counters
-        self._admission = Admission(max_pairs)
+        self._in_flight = InFlight()
+        self._estimate = WaitEstimate(self._in_flight)
+        self._admission = Admission(max_pairs, self._estimate)
         # reentrant: answering a future under the lock runs its callback, which takes the lock; and
         # garbage collection may cancel a call, or end the engine, in a thread that holds it
         lock = RLock()
@@ -51,7 +55,6 @@ class JobQueue:
         self._untokenized: Line = OrderedDict()
         self._ready: Line = OrderedDict()
         self._deadlines = Deadlines()
-        self._in_flight: set[PendingSequence] = set()
         self._stopped: Callable[[], RerankError] | None = None
 
     @property
@@ -67,7 +70,8 @@ class JobQueue:
     def submit(self, job: Job) -> None:
         """Take a job in, or let it wait for a place.
 
-        :raises OverloadedError: if there is no place and the job does not wait for one.
+        :raises OverloadedError: if there is no place, or no answer in time, and the job does not
+            wait for one.
         :raises RerankError: the reason why the queue was stopped.
         """
         job.future.add_done_callback(self._release)
@@ -83,7 +87,8 @@ class JobQueue:
                     job.future.cancel()
                     raise
                 return
-            refusal, is_first = self._admission.refusal(), self._admission.is_first_refusal()
+            refusal = self._admission.refusal(job)
+            is_first = self._admission.is_first_refusal(job)
         if is_first:
             self._admission.log_refusal()
         raise refusal
@@ -116,6 +121,8 @@ class JobQueue:
             if job.is_done:
                 return
             job.add_sequences(start, sequences)
+            if job.is_tokenized:
+                self._estimate.add_tokenized(job)
             self._ready[job] = None
             self._to_score.notify()
 
@@ -142,7 +149,8 @@ class JobQueue:
                 self._ready.move_to_end(job)
                 if not job.ready:
                     del self._ready[job]
-            self._in_flight.update(taken)
+            is_full = bool(self._ready or self._untokenized)
+            self._in_flight.add(taken, Take(time.monotonic(), is_full))
             if self._ready:
                 self._to_score.notify()
             return taken
@@ -156,7 +164,10 @@ class JobQueue:
         """
         errors = []
         with self._lock:
-            self._in_flight.difference_update(batch)
+            take = self._in_flight.take_of(batch[0])
+            if take is not None:
+                self._estimate.add_pass(sum(map(len, batch)), take, time.monotonic())
+            self._in_flight.remove(batch)
             for sequence, row in zip(batch, logits, strict=True):
                 job = sequence.job
                 if job.is_done:
@@ -175,13 +186,13 @@ class JobQueue:
     def fail(self, sequence: PendingSequence, error: RerankError) -> bool:
         """Answer the job of a sequence with an error; return whether it still had no answer."""
         with self._lock:
-            self._in_flight.discard(sequence)
+            self._in_flight.remove([sequence])
             return sequence.job.fail(error)
 
     def without_answered(self, batch: Sequence[PendingSequence]) -> list[PendingSequence]:
         """Drop the sequences that nobody waits for any more."""
         with self._lock:
-            self._in_flight.difference_update(each for each in batch if each.job.is_done)
+            self._in_flight.remove(each for each in batch if each.job.is_done)
             return [each for each in batch if not each.job.is_done]
 
     def answer_late_jobs(self) -> None:
@@ -189,15 +200,15 @@ class JobQueue:
         while self._stopped is None:
             with self._lock:
                 now = time.monotonic()
-                refused = False
+                refused: Job | None = None
                 for job in self._deadlines.pop_due(now):
                     if job.deadline <= now:
                         job.fail(DeadlineError("timeout_s passed before the scores were ready"))
                     elif self._admission.is_waitlisted(job):
-                        refused |= job.fail(self._admission.refusal())
-                if not refused and self._stopped is None:
+                        refused = job if job.fail(self._admission.refusal(job)) else refused
+                if refused is None and self._stopped is None:
                     self._to_watch.wait(self._deadlines.seconds_left(now))
-                is_first = refused and self._admission.is_first_refusal()
+                is_first = refused is not None and self._admission.is_first_refusal(refused)
             if is_first:
                 self._admission.log_refusal()
 
