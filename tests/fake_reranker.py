@@ -96,9 +96,11 @@ class FakeEngines:
     def __init__(self) -> None:
         self.reranker = FakeReranker()
         self.asked: tuple[EngineConfig, CallOptions] | None = None
+        self.models: list[str] = []
 
     def shared(self, model: str, **settings: Any) -> FakeReranker:
         self.asked = split_settings(model, settings)
+        self.models.append(model)
         return self.reranker
 
     @classmethod

@@ -85,6 +85,21 @@ def test_the_settings_reach_the_engine(
     )
 
 
+def test_several_models_are_loaded_once_each(
+    serve: Serve, started: list[uvicorn.Config], engines: FakeEngines
+) -> None:
+    models = ["a/b", "mine=c", "rerank-v3.5=a/b"]
+    assert serve(*(f"--model={model}" for model in models), "--max-length=64").exit_code == 0
+    service = application_of(started[0]).state.service
+    assert [model.names for model in service.models] == [("a/b", "rerank-v3.5"), ("mine",)]
+    asyncio.run(service.start())
+    assert engines.models == ["a/b", "c"]
+    assert engines.asked == (EngineConfig("c"), CallOptions(max_length=64))
+    result = serve("--model", "a=b", "--model", "a=c")
+    assert (result.exit_code, len(started)) == (2, 1)
+    assert result.stderr.startswith("error: two models are called a: b and c")
+
+
 def test_the_environment_has_what_the_command_line_leaves_out(
     serve: Serve, started: list[uvicorn.Config], engines: FakeEngines
 ) -> None:

@@ -1,17 +1,19 @@
-"""``bge-rerank serve``: one engine for many processes, over HTTP."""
+"""``bge-rerank serve``: engines for many processes, over HTTP."""
 
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bge_rerank_integrations.cli.options import Model, with_settings
+from bge_rerank_integrations.cli.options import with_settings
 from bge_rerank_integrations.environment import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.serving.api_keys import read_api_keys
+from bge_rerank_integrations.serving.models import read_models
 from bge_rerank_integrations.serving.settings import (
     NOT_SERVED,
     LogFormat,
@@ -19,7 +21,7 @@ from bge_rerank_integrations.serving.settings import (
     ServerSettings,
 )
 from bge_rerank_integrations.serving.tracing_setup import start_tracing
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, split_settings
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, description_of, split_settings
 
 if TYPE_CHECKING:
     from bge_rerank_integrations import RerankEngine
@@ -29,7 +31,15 @@ DEFAULT_PORT = 8787
 
 @with_settings(but=NOT_SERVED, variables=True)
 def serve(
-    model: Model = BUILT_IN_MODEL,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{description_of('model')} May be repeated; requests choose one by its name, and "
+            "get the first if they name none. NAME=ID gives a name of your own, so that clients "
+            "with a fixed one are answered.",
+            show_default=BUILT_IN_MODEL,
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; only this machine reaches the default.")
     ] = "127.0.0.1",
@@ -61,10 +71,6 @@ def serve(
             "and localhost are refused.",
             show_default="any, but only localhost on a loopback address",
         ),
-    ] = None,
-    model_name: Annotated[
-        str | None,
-        typer.Option(help="Name of the model in responses.", show_default="the model's"),
     ] = None,
     max_documents: Annotated[
         int, typer.Option(help="Maximum number of documents in one request.")
@@ -118,7 +124,6 @@ def serve(
         api_keys=_keys(host, api_key, api_key_file, no_api_key=no_api_key),
         # a page of the web cannot have the name localhost, see HostMiddleware
         allowed_hosts=tuple(allowed_host or (["localhost"] if _is_loopback(host) else [])),
-        model_name=model_name,
         max_documents=max_documents,
         max_characters=max_characters,
         max_body_bytes=max_body_bytes,
@@ -126,8 +131,12 @@ def serve(
         body_timeout_s=body_timeout_s,
         keep_alive_s=keep_alive_s,
     )
+    models = read_models(model or [BUILT_IN_MODEL])
     # now, so that a setting that cannot work is refused before the server starts
-    split_settings(model, settings)
+    for each in models.values():
+        split_settings(each, settings)
+    # one function for each model, however many names it has
+    loads = {each: partial(_load, each, settings) for each in models.values()}
 
     configure_logging(log_format, log_level)
     failures: list[Exception] = []
@@ -137,7 +146,7 @@ def serve(
         server.should_exit = True
 
     app = create_app(
-        lambda: _load(model, settings),
+        {name: loads[each] for name, each in models.items()},
         limits,
         on_load_error=give_up,
         tracer_provider=start_tracing(wanted=otel),

@@ -44,13 +44,14 @@ class RemoteDialect:
     tokens: Sequence[str] = ("usage", "total_tokens")
     max_documents: int | None = None
 
-    def body(self, query: str, documents: Sequence[str], model: str, *, raw: bool) -> Any:
+    def body(self, query: str, documents: Sequence[str], model: str | None, *, raw: bool) -> Any:
         """Build a request body.
 
+        :param model: None leaves it to the service.
         :param raw: request logits; needs ``raw_options``.
         """
         return {
-            **({"model": model} if self.sends_model else {}),
+            **({"model": model} if self.sends_model and model else {}),
             "query": {"text": query} if self.wraps_query else query,
             self.documents: [
                 {"text": document} if self.wraps_documents else document for document in documents

@@ -26,7 +26,6 @@ from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_s
 from bge_rerank_integrations.remote.dialects import DIALECTS
 from bge_rerank_integrations.remote.responses import HttpResponse, read_scores
 from bge_rerank_integrations.remote.transport import Transport
-from bge_rerank_integrations.settings import DEFAULT_MODEL
 
 
 class RemoteReranker:
@@ -49,7 +48,8 @@ class RemoteReranker:
     :param base_url: the service's base URL, e.g. ``http://127.0.0.1:8787``, ``https://api.cohere.com``,
         ``https://api.cloudflare.com/client/v4/accounts/<id>/ai/run``.
     :param dialect: one of :data:`DIALECTS`.
-    :param model: the model's name at the service.
+    :param model: the model's name at the service; None asks for none, and gets the first model of a
+        ``bge-rerank`` server. Hosted services need one.
     :param api_key: None reads the dialect's environment variable (``CO_API_KEY``,
         ``JINA_API_KEY``, …; ``BGE_RERANK_API_KEY`` for self-hosted servers).
     :param normalize: report scores from 0 to 1; False requests logits.
@@ -66,7 +66,7 @@ class RemoteReranker:
         self,
         base_url: str,
         dialect: str = "jina",
-        model: str = DEFAULT_MODEL,
+        model: str | None = None,
         *,
         api_key: str | None = None,
         normalize: bool = True,
@@ -77,11 +77,13 @@ class RemoteReranker:
     ) -> None:
         _check_settings(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
         self._dialect = DIALECTS[dialect]
+        if model is None and "{model}" in self._dialect.path:
+            raise ConfigurationError(f"model must be a model's name: {dialect} has it in its path")
         key = api_key if api_key is not None else os.environ.get(self._dialect.key_variable)
         if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
             # without the key in the message
             raise ConfigurationError("api_key must be printable ASCII without spaces around it")
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "base_url": base_url,
             "dialect": dialect,
             "model": model,
@@ -90,8 +92,8 @@ class RemoteReranker:
             "max_attempts": max_attempts,
             "max_documents": max_documents,
         }
-        self._model = model
-        self._url = base_url.rstrip("/") + self._dialect.path.replace("{model}", model)
+        self._model = model or "default"
+        self._url = base_url.rstrip("/") + self._dialect.path.replace("{model}", self._model)
         self._normalize = normalize
         self._timeout_s = timeout_s
         self._max_documents = max_documents or self._dialect.max_documents
@@ -103,7 +105,7 @@ class RemoteReranker:
 
     @property
     def model(self) -> str:
-        """Name of the model."""
+        """Name of the model, ``default`` without one."""
         return self._model
 
     def rerank(
@@ -194,11 +196,8 @@ class RemoteReranker:
         return _unpickled, (self._settings, self._has_key)
 
     def __repr__(self) -> str:
-        settings = self._settings
-        return (
-            f"RemoteReranker({settings['base_url']!r}, {settings['dialect']!r}, {self._model!r}, "
-            f"api_key={'[set]' if self._has_key else None})"
-        )
+        given = ", ".join(repr(self._settings[name]) for name in ("base_url", "dialect", "model"))
+        return f"RemoteReranker({given}, api_key={'[set]' if self._has_key else None})"
 
     def _ask(self, query: str, documents: Iterable[str]) -> tuple[Scores, list[int]]:
         """Scores in input order, and the documents' indices in the service's order."""
@@ -229,7 +228,7 @@ class RemoteReranker:
     def _body(self, query: str, chunk: Sequence[str]) -> bytes:
         raw = not self._normalize
         return json.dumps(
-            self._dialect.body(query, chunk, self._model, raw=raw), ensure_ascii=False
+            self._dialect.body(query, chunk, self._settings["model"], raw=raw), ensure_ascii=False
         ).encode()
 
     def _read(

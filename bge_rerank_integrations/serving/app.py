@@ -1,9 +1,9 @@
-"""The HTTP application around one engine: dialects, health, metrics and the playground."""
+"""The HTTP application around engines: dialects, health, metrics and the playground."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -36,11 +36,11 @@ from bge_rerank_integrations.serving.settings import ServerSettings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from bge_rerank_integrations import RerankEngine
+    from bge_rerank_integrations.serving.models import EngineSource
 
 
 def create_app(
-    engine: RerankEngine | Callable[[], RerankEngine],
+    engine: EngineSource | Mapping[str, EngineSource],
     settings: ServerSettings | None = None,
     *,
     on_load_error: Callable[[Exception], None] | None = None,
@@ -48,11 +48,14 @@ def create_app(
 ) -> FastAPI:
     """Make the application.
 
-    :param engine: an engine, or a function that makes one. The function is called in a thread at
-        startup; until it returns, requests get 503.
+    :param engine: an engine, or a function that makes one; or several of them by name. Functions
+        are called in a thread at startup, one after the other; until all have returned, the server
+        is not ready. Requests choose an engine by its name, which they call ``model``; the first
+        one answers those that name none. An engine under several names has them all.
     :param settings: limits, keys and deadline; None means the defaults.
-    :param on_load_error: called on the event loop if the engine cannot be made.
+    :param on_load_error: called on the event loop if an engine cannot be made.
     :param tracer_provider: sends a span of each request; it is shut down with the application.
+    :raises ConfigurationError: if there is no engine, or one without a name.
     :raises MissingExtraError: if the extra ``serve`` is not installed.
     """
     settings = settings or ServerSettings()

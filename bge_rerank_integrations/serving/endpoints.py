@@ -23,6 +23,7 @@ _DOCUMENTED = (
     ErrorKind.MALFORMED,
     ErrorKind.INVALID,
     ErrorKind.EMPTY,
+    ErrorKind.NOT_FOUND,
     ErrorKind.TOO_LARGE,
     ErrorKind.MEDIA_TYPE,
     ErrorKind.OVERLOADED,
@@ -49,7 +50,8 @@ def add_endpoint(
         metrics.documents.observe(len(score_request.documents))
         start = time.perf_counter()
         try:
-            result = await _while_connected(request, service.score(score_request))
+            work = service.score(score_request, _model_name(request, body))
+            result = await _while_connected(request, work)
         except _ClientGoneError:
             # for the metrics: no client is left to read it
             return Response(status_code=499)
@@ -77,6 +79,12 @@ def add_endpoint(
         responses=_responses(route),
         openapi_extra=_path_parameters(path),
     )(endpoint)
+
+
+def _model_name(request: Request, body: Any) -> str | None:
+    # some services name it in the path, and TEI and Cloudflare nowhere
+    name: str | None = request.path_params.get("model") or getattr(body, "model", None)
+    return name
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

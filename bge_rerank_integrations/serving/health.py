@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.catalog import languages_of
 from bge_rerank_integrations.serving.metrics import Metrics
+from bge_rerank_integrations.serving.models import ServedModel
 from bge_rerank_integrations.serving.responses import json_response
 from bge_rerank_integrations.serving.service import RerankService
 
@@ -21,8 +22,8 @@ class Status(BaseModel):
     status: str
 
 
-class Info(BaseModel):
-    """The model and the limits of this server."""
+class ModelInfo(BaseModel):
+    """One model of this server; TEI's names where it has them."""
 
     model_id: str
     model_dtype: str
@@ -31,6 +32,12 @@ class Info(BaseModel):
     )
     device: str
     max_input_length: int
+
+
+class Info(ModelInfo):
+    """The first model, all models and the limits of this server."""
+
+    models: list[ModelInfo]
     max_documents: int
     max_characters: int
     max_body_bytes: int
@@ -43,25 +50,22 @@ def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) ->
 
     @app.get("/health", response_model=Status, responses=unavailable)
     async def health() -> Response:
-        """503 after the engine has failed: restart the process."""
+        """503 after an engine has failed: restart the process."""
         return _status("ok" if service.is_alive else "failed", ok=service.is_alive)
 
     @app.get("/ready", response_model=Status, responses=unavailable)
     async def ready() -> Response:
-        """503 until the model is loaded: send no requests yet."""
+        """503 until all models are loaded: send no requests yet."""
         return _status("ready" if service.is_ready else "not ready", ok=service.is_ready)
 
     @app.get("/info", response_model=Info)
     async def info() -> Response:
-        """The model and the limits of this server."""
-        engine, stats, settings = service.engine, service.engine.stats(), service.settings
+        """The first model, all models and the limits of this server."""
+        models, settings = [_info_of(model) for model in service.models], service.settings
         return json_response(
             Info(
-                model_id=service.model_name,
-                model_dtype=stats.dtype,
-                languages=languages_of(engine.model),
-                device=stats.device,
-                max_input_length=engine.max_length,
+                **dict(models[0]),
+                models=models,
                 max_documents=settings.max_documents,
                 max_characters=settings.max_characters,
                 max_body_bytes=settings.max_body_bytes,
@@ -72,6 +76,17 @@ def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) ->
     @app.get("/metrics", include_in_schema=False)
     async def prometheus() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _info_of(model: ServedModel) -> ModelInfo:
+    stats = model.engine.stats()
+    return ModelInfo(
+        model_id=model.names[0],
+        model_dtype=stats.dtype,
+        languages=languages_of(model.engine.model),
+        device=stats.device,
+        max_input_length=model.engine.max_length,
+    )
 
 
 def _status(status: str, *, ok: bool) -> Response:

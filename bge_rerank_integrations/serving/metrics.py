@@ -47,7 +47,7 @@ _COUNTERS = {
 class Metrics:
     """The metrics of one server, in their own registry.
 
-    :param service: the service whose engine is scraped.
+    :param service: the service whose engines are scraped.
     """
 
     def __init__(self, service: RerankService) -> None:
@@ -134,13 +134,14 @@ class _EngineCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily(
             "bge_rerank_ready",
-            "1 if the model is loaded and alive.",
+            "1 if all models are loaded and alive.",
             value=self._service.is_ready,
         )
-        if not self._service.is_ready:
-            return
-        stats = self._service.engine.stats()
-        for name, text in _GAUGES.items():
-            yield GaugeMetricFamily(f"bge_rerank_engine_{name}", text, value=getattr(stats, name))
-        for name, text in _COUNTERS.items():
-            yield CounterMetricFamily(f"bge_rerank_engine_{name}", text, value=getattr(stats, name))
+        ready = [model for model in self._service.models if model.is_ready]
+        stats = {model.names[0]: model.engine.stats() for model in ready}
+        for family, texts in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, text in texts.items():
+                metric = family(f"bge_rerank_engine_{name}", text, labels=("model",))
+                for model, its in stats.items():
+                    metric.add_metric((model,), getattr(its, name))
+                yield metric

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.models import read_models
 from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
 from bge_rerank_integrations.serving.tracing_setup import start_tracing
 from bge_rerank_integrations.settings import (
@@ -51,12 +52,14 @@ class RayArguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = BUILT_IN_MODEL
+    model: str = Field(
+        default=BUILT_IN_MODEL,
+        description="A model, or several with commas between; NAME=ID for a name of your own.",
+    )
     engine: dict[str, Any] = Field(
         default_factory=dict,
         description="The engine's other settings by name; each may be an argument of its own.",
     )
-    model_name: str | None = None
     api_key_file: Path | None = Field(default=None, description="One API key a line.")
     max_documents: int = ServerSettings.max_documents
     timeout_s: float = ServerSettings.timeout_s
@@ -89,28 +92,31 @@ class RayArguments(BaseModel):
 
 
 class RerankReplica:
-    """One engine and its application, in one process.
+    """Engines and their application, in one process.
 
-    :param model: the engine's model.
-    :param engine: its other settings.
+    :param models: name → hub id or folder.
+    :param engine: the other settings of every engine.
     :param limits: the server's settings.
     """
 
-    def __init__(self, model: str, engine: dict[str, Any], limits: ServerSettings) -> None:
+    def __init__(
+        self, models: Mapping[str, str], engine: dict[str, Any], limits: ServerSettings
+    ) -> None:
         # loaded here: Ray sends requests only after this returns
-        self._engine = RerankEngine(model, **engine)
+        loaded = {model: RerankEngine(model, **engine) for model in set(models.values())}
+        self._engines = {name: loaded[model] for name, model in models.items()}
         self._limits = limits
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self._engine, self._limits, tracer_provider=start_tracing())
+        return create_app(self._engines, self._limits, tracer_provider=start_tracing())
 
     def check_health(self) -> None:
         """Called by Ray, which replaces the replica on an error.
 
-        :raises EngineFailedError: if the engine has failed.
+        :raises EngineFailedError: if an engine has failed.
         """
-        if not self._engine.is_alive:
-            raise EngineFailedError("the engine failed")
+        if not all(engine.is_alive for engine in self._engines.values()):
+            raise EngineFailedError("an engine failed")
 
 
 def app(arguments: RayArguments) -> Any:
@@ -120,10 +126,11 @@ def app(arguments: RayArguments) -> Any:
     :raises ConfigurationError: for an invalid setting.
     """
     # now, so that settings that do not fit each other are refused before a replica starts
-    split_settings(arguments.model, arguments.engine)
+    models = read_models(arguments.model.split(","))
+    for model in models.values():
+        split_settings(model, arguments.engine)
     limits = ServerSettings(
         api_keys=read_api_keys(file=arguments.api_key_file),
-        model_name=arguments.model_name,
         max_documents=arguments.max_documents,
         timeout_s=arguments.timeout_s,
     )
@@ -140,7 +147,7 @@ def app(arguments: RayArguments) -> Any:
         },
         **_scale(arguments),
     )
-    return deployment.bind(arguments.model, arguments.engine, limits)
+    return deployment.bind(models, arguments.engine, limits)
 
 
 def _scale(arguments: RayArguments) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from bge_rerank_integrations.serving.api_errors import (
     from_validation_error,
 )
 from bge_rerank_integrations.serving.dialects.base import Dialect
+from bge_rerank_integrations.serving.models import RefusedError
 from bge_rerank_integrations.serving.routes import dialect_at
-from bge_rerank_integrations.serving.service import RefusedError
 
 _KIND_OF_STATUS = {
     400: ErrorKind.MALFORMED,

@@ -1,100 +1,67 @@
-"""The engine of a server: loaded in the background, called with a deadline."""
+"""The engines of a server: loaded in the background, called with a deadline."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import ScoreRequest, ScoreResult
+from bge_rerank_integrations.serving.models import find_model, served_models
 from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import CallOverrides
 
 if TYPE_CHECKING:
-    from bge_rerank_integrations import RerankEngine
-
-logger = logging.getLogger(__name__)
-
-
-class RefusedError(Exception):
-    """The server rejects a request before the engine sees it."""
-
-    def __init__(self, api_error: ApiError) -> None:
-        super().__init__(api_error.message)
-        self.api_error = api_error
+    from bge_rerank_integrations.serving.models import EngineSource
 
 
 class RerankService:
-    """Checks requests against the limits, and calls the engine.
+    """Checks requests against the limits, and calls the engine of the model that they name.
 
-    :param engine: an engine, or a function that makes one; it is called once, in a thread.
+    :param engines: one engine, or several by name; see :func:`served_models`.
     :param settings: the limits.
-    :param on_load_error: called on the event loop if the engine cannot be made.
+    :param on_load_error: called on the event loop if an engine cannot be made.
     """
 
     def __init__(
         self,
-        engine: RerankEngine | Callable[[], RerankEngine],
+        engines: EngineSource | Mapping[str, EngineSource],
         settings: ServerSettings,
         on_load_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self.settings = settings
-        self._load = engine if callable(engine) else None
+        self.models = served_models(engines)
         self._on_load_error = on_load_error
-        self._engine = None if callable(engine) else engine
-        self._error: Exception | None = None
 
     async def start(self) -> None:
-        """Load the engine; until then every request gets 503."""
-        if self._load is None:
-            return
-        try:
-            self._engine = await asyncio.to_thread(self._load)
-        except Exception as error:
-            logger.error("the engine could not be loaded: %s", error)
-            self._error = error
-            if self._on_load_error is not None:
+        """Load the engines, one after the other; until then requests get 503."""
+        for model in self.models:
+            error = await model.load()
+            if error is not None and self._on_load_error is not None:
                 self._on_load_error(error)
 
     @property
     def is_alive(self) -> bool:
-        """False after the engine could not be loaded, failed or was closed."""
-        return self._error is None and (self._engine is None or self._engine.is_alive)
+        """False after one of the engines could not be loaded, failed or was closed."""
+        return all(model.is_alive for model in self.models)
 
     @property
     def is_ready(self) -> bool:
-        """Whether the engine is loaded and alive."""
-        return self._engine is not None and self._engine.is_alive
+        """Whether all engines are loaded and alive."""
+        return all(model.is_ready for model in self.models)
 
-    @property
-    def engine(self) -> RerankEngine:
-        """The engine.
-
-        :raises RefusedError: if it is not loaded.
-        """
-        if self._engine is None:
-            message = "the model is being loaded" if self._error is None else "there is no model"
-            raise RefusedError(ApiError(ErrorKind.UNAVAILABLE, message))
-        return self._engine
-
-    @property
-    def model_name(self) -> str:
-        """The model's name in responses."""
-        return self.settings.model_name or self.engine.model
-
-    async def score(self, request: ScoreRequest) -> ScoreResult:
+    async def score(self, request: ScoreRequest, model_name: str | None) -> ScoreResult:
         """Score what an API request asks.
 
-        :raises RefusedError: if the engine is not loaded.
+        :param model_name: the model that the request names; None means the first one.
+        :raises RefusedError: if no model has that name, or its engine is not loaded.
         :raises InputError: if a limit is exceeded.
         :raises RerankError: see :class:`RerankEngine`.
         """
-        engine = self.engine
+        model = find_model(self.models, model_name)
+        engine = model.engine
         self._check(request)
         options = CallOverrides(**request.options, timeout_s=self.settings.timeout_s)
         if isinstance(request.query, str):
@@ -104,7 +71,7 @@ class RerankService:
             scores = await engine.ascore_pairs(pairs, **options)
         return ScoreResult(
             scores=scores,
-            model=self.model_name,
+            model=model.names[0],
             id=f"rerank-{uuid.uuid4().hex}",
             created=int(time.time()),
         )

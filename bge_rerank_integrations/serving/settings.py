@@ -38,7 +38,6 @@ class ServerSettings:
     :param api_keys: one of them is required as ``Authorization: Bearer …``; with none, no key is.
     :param allowed_hosts: host names of this server, besides ``localhost`` and addresses; requests
         for others get 421. With none, every host name is answered.
-    :param model_name: the model's name in responses; None uses the engine's.
     :param max_documents: maximum number of documents (or pairs) in one request.
     :param max_characters: maximum number of characters in one text.
     :param max_body_bytes: maximum size of a request body.
@@ -51,7 +50,6 @@ class ServerSettings:
 
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ()
-    model_name: str | None = None
     max_documents: int = 2_048
     max_characters: int = 200_000
     # a parser holds up everything else for some milliseconds for each mebibyte

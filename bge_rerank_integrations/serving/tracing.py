@@ -5,7 +5,7 @@ They hold sizes, times and names; never a text of the request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
@@ -20,7 +20,7 @@ from bge_rerank_integrations.serving.service import RerankService
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from bge_rerank_integrations import RerankEngine
+    from bge_rerank_integrations.serving.models import EngineSource
 
 
 def tracing_middleware(provider: TracerProvider) -> Middleware:
@@ -51,15 +51,15 @@ class TracedService(RerankService):
 
     def __init__(
         self,
-        engine: RerankEngine | Callable[[], RerankEngine],
+        engines: EngineSource | Mapping[str, EngineSource],
         settings: ServerSettings,
         on_load_error: Callable[[Exception], None] | None,
         provider: TracerProvider,
     ) -> None:
-        super().__init__(engine, settings, on_load_error)
+        super().__init__(engines, settings, on_load_error)
         self._tracer = provider.get_tracer(__name__)
 
-    async def score(self, request: ScoreRequest) -> ScoreResult:
+    async def score(self, request: ScoreRequest, model_name: str | None) -> ScoreResult:
         """Score what an API request asks, in a span."""
         # an exception's message stays out of the span: nobody knows what another library writes
         with self._tracer.start_as_current_span(
@@ -70,7 +70,7 @@ class TracedService(RerankService):
             if answered is not None:
                 span.set_attribute("bge_rerank.request_id", answered.id)
             try:
-                result = await super().score(request)
+                result = await super().score(request, model_name)
             except Exception as error:
                 span.set_status(Status(StatusCode.ERROR))
                 span.set_attribute("error.type", type(error).__name__)

@@ -116,6 +116,18 @@ def test_a_request_is_in_the_services_words(dialect: str, path: str, body: Any) 
     assert requests[0].headers["content-type"] == "application/json"
 
 
+def test_without_a_models_name_the_service_chooses() -> None:
+    handler, requests = answering(OK)
+    transport = httpx.MockTransport(handler)
+    with RemoteReranker("http://service", transport=transport) as reranker:
+        assert reranker.rerank("q", ["a"]).model == reranker.model == "default"
+        assert repr(reranker) == "RemoteReranker('http://service', 'jina', None, api_key=None)"
+    assert "model" not in json.loads(requests[0].content)
+    for dialect in ("azion", "cloudflare"):
+        with pytest.raises(ConfigurationError, match=f"{dialect} has it in its path"):
+            RemoteReranker("http://service", dialect)
+
+
 def test_top_n_and_threshold_are_applied_here() -> None:
     results = [{"index": index, "relevance_score": index / 10} for index in range(6)]
     handler, _ = answering({"results": results})

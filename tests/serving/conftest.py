@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import httpx
 import pytest
 
-from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.settings import ServerSettings
-from serving.fake_engine import FakeEngine
+from serving.fake_engine import Engine, FakeEngine, loads
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @asynccontextmanager
 async def served(
-    engine: RerankEngine | FakeEngine,
+    engine: Engine | Mapping[str, Engine],
     settings: ServerSettings | None = None,
     *,
     raise_errors: bool = True,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server that is ready, without a socket."""
-    app = create_app(lambda: engine, settings)
+    app = create_app(loads(engine), settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=raise_errors)
     async with (
         app.router.lifespan_context(app),

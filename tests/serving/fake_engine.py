@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from typing_extensions import Unpack
 
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.ranking import Scores, TokenUsage
 from bge_rerank_integrations.settings import CallOverrides
@@ -25,7 +27,6 @@ class FakeEngine:
     :param usage: what the answers say that was read; by default ten tokens a pair.
     """
 
-    model = "fake"
     max_length = 512
 
     def __init__(
@@ -33,7 +34,9 @@ class FakeEngine:
         error: Exception | None = None,
         delay_s: float = 0.0,
         usage: TokenUsage | None = None,
+        model: str = "fake",
     ) -> None:
+        self.model = model
         self.error = error
         self.delay_s = delay_s
         self.usage = usage
@@ -71,3 +74,16 @@ class FakeEngine:
             usage=self.usage or TokenUsage(10 * len(pairs), [10] * len(pairs)),
             model=self.model,
         )
+
+
+Engine: TypeAlias = RerankEngine | FakeEngine
+
+
+def loads(engines: Engine | Mapping[str, Engine]) -> Any:
+    """Functions that return them, as a server takes engines; names of one engine share one."""
+    if not isinstance(engines, Mapping):
+        return lambda: engines
+    functions: dict[int, Callable[[], Engine]] = {}
+    for engine in engines.values():
+        functions.setdefault(id(engine), lambda engine=engine: engine)  # type: ignore[misc]
+    return {name: functions[id(engine)] for name, engine in engines.items()}

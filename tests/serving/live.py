@@ -5,19 +5,18 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.http_server import make_server
 from bge_rerank_integrations.serving.settings import ServerSettings
-from serving.fake_engine import FakeEngine
+from serving.fake_engine import Engine, loads
 
 
 @contextmanager
 def live_server(
-    engine: RerankEngine | FakeEngine, settings: ServerSettings | None = None
+    engine: Engine | Mapping[str, Engine], settings: ServerSettings | None = None
 ) -> Iterator[str]:
     """Run a server in a thread.
 
@@ -27,7 +26,7 @@ def live_server(
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         settings = settings or ServerSettings()
-        app = create_app(lambda: engine, settings)
+        app = create_app(loads(engine), settings)
         server = make_server(app, settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

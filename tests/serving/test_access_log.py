@@ -62,8 +62,7 @@ async def test_a_failure_that_nobody_foresaw_has_the_id_too(serve: Serve) -> Non
 async def test_a_request_is_one_line_of_sizes_times_and_names(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = ServerSettings(model_name="mine", api_keys=(KEY,))
-    async with serve(FakeEngine(), settings) as client:
+    async with serve({"mine": FakeEngine()}, ServerSettings(api_keys=(KEY,))) as client:
         headers = {"X-Request-ID": "mine", "Authorization": f"Bearer {KEY}"}
         await client.post("/v1/rerank?secret=query", json=BODY, headers=headers)
     (line,) = lines(caplog)

@@ -37,7 +37,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/score": {"text_1": "q", "text_2": ["a", "b"]},
     "/voyage/v1/rerank": {"query": "q", "documents": ["a", "b"]},
     "/v1/ranking": {"query": {"text": "q"}, "passages": [{"text": "a"}, {"text": "b"}]},
-    "/azion/ai/run/m": {"query": "q", "documents": ["a", "b"]},
+    "/azion/ai/run/fake": {"query": "q", "documents": ["a", "b"]},
     CLOUDFLARE: {"query": "q", "contexts": [{"text": "a"}, {"text": "b"}]},
 }
 TEXTS = {CLOUDFLARE: "contexts", "/tei/rerank": "texts", "/v1/ranking": "passages"}
@@ -137,7 +137,7 @@ class FailingOn(FakeEngine):
         return await super().ascore_pairs(pairs, **options)
 
 
-@pytest.mark.parametrize("path", ["/score", "/v1/score", "/vllm/score", "/azion/ai/run/m"])
+@pytest.mark.parametrize("path", ["/score", "/v1/score", "/vllm/score", "/azion/ai/run/fake"])
 @pytest.mark.parametrize(
     ("make", "message"),
     [

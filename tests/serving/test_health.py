@@ -84,7 +84,7 @@ async def test_the_metrics_count_requests_and_show_the_engines(client: httpx.Asy
     assert 'bge_rerank_request_seconds_count{path="/rerank"} 2.0' in text
     assert "bge_rerank_request_documents_sum 2.0" in text
     assert "bge_rerank_requests_in_progress 0.0" in text
-    assert "bge_rerank_engine_tokens_total 0.0" in text
+    assert 'bge_rerank_engine_tokens_total{model="fake"} 0.0' in text
     assert "bge_rerank_ready 1.0" in text
     assert "made/up" not in text
 
@@ -113,8 +113,7 @@ async def test_two_servers_count_apart(serve: Serve) -> None:
 
 
 async def test_info_names_model_and_limits(serve: Serve) -> None:
-    settings = ServerSettings(model_name="mine", max_documents=5)
-    async with serve(FakeEngine(), settings) as client:
+    async with serve({"mine": FakeEngine()}, ServerSettings(max_documents=5)) as client:
         info = (await client.get("/info")).json()
         assert (info["model_id"], info["max_documents"]) == ("mine", 5)
         assert (info["max_input_length"], info["model_dtype"]) == (512, "float32")

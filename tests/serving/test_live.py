@@ -50,13 +50,15 @@ BASES = {
     "vllm": "/vllm",
 }
 MODELS = {"cloudflare": "@cf/baai/bge-reranker-base"}
+# of one model: the names that these tests' clients have
+NAMES = ("m", "rerank-v4.0-pro", "rerank-2.5")
 
 
 @pytest.fixture(scope="module")
 def url(xlmr: str) -> Iterator[str]:
     with (
         RerankEngine(xlmr, dtype="float32", normalize=False, device="cpu") as engine,
-        live_server(engine, ServerSettings(api_keys=(KEY,))) as url,
+        live_server(dict.fromkeys(NAMES, engine), ServerSettings(api_keys=(KEY,))) as url,
     ):
         yield url
 
@@ -105,7 +107,7 @@ def test_a_wrong_key_is_told_in_every_dialect(url: str, dialect: str) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_an_overloaded_server_is_told_in_every_dialect(dialect: str) -> None:
     with (
-        live_server(FakeEngine(OverloadedError("the queue is full"))) as url,
+        live_server(FakeEngine(OverloadedError("the queue is full"), model="m")) as url,
         remote(url, dialect, max_attempts=1) as reranker,
         pytest.raises(OverloadedError, match="429: the queue is full"),
     ):
@@ -185,7 +187,7 @@ def test_voyages_own_client_is_answered(url: str, engine: RerankEngine) -> None:
 
 
 def test_a_connection_that_drops_leaves_the_queue() -> None:
-    engine = FakeEngine(delay_s=30)
+    engine = FakeEngine(delay_s=30, model="m")
     with live_server(engine) as url:
         with pytest.raises(DeadlineError), remote(url, timeout_s=0.3) as reranker:
             reranker.rerank(QUERY, ["a"])
@@ -233,7 +235,11 @@ def url_of(process: subprocess.Popen[str]) -> str:
 
 def test_the_command_serves_and_drains(xlmr: str) -> None:
     process = start(
-        "--model", xlmr, "--dtype=float32", BGE_RERANK_API_KEY=KEY, BGE_RERANK_MAX_LENGTH="256"
+        "--model",
+        f"m={xlmr}",
+        "--dtype=float32",
+        BGE_RERANK_API_KEY=KEY,
+        BGE_RERANK_MAX_LENGTH="256",
     )
     try:
         url = url_of(process)

@@ -150,7 +150,7 @@ def test_a_rolling_redeployment_loses_no_request(
         before = {process.pid for process in replicas()}
         asking = [pool.submit(ask, reranker) for _ in range(4)]
         try:
-            deploy(model_name="renamed")
+            deploy(max_documents=100)
             time.sleep(1)
         finally:
             stop.set()

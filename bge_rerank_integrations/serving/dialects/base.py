@@ -178,7 +178,7 @@ AtLeastOne = Annotated[int, Field(ge=1), JsonInt]
 TopN = Annotated[AtLeastOne | None, Field(description="How many results to return; default: all.")]
 ModelName = Annotated[
     str | None,
-    Field(description="Ignored: a server has one model."),
+    Field(description="One of the server's models; default: its first."),
 ]
 
 Instruction = Annotated[
