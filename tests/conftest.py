@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# before torch is imported, here and in the processes that tests start: the models are tiny, and
+# threads that wait for each other take most of the time, above all beside other processes
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

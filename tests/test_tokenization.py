@@ -248,7 +248,6 @@ def test_an_option_changes_the_next_call_and_not_those_after_it(
 
 def test_instructions_of_many_calls_are_not_all_remembered(tokenizer: Tokenizer) -> None:
     def layouts() -> int:
-        gc.collect()
         return sum(type(thing) is Layout for thing in gc.get_objects())
 
     tokenize = PairTokenizer(tokenizer, PROMPT)

@@ -216,7 +216,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", MAIN, "serve", "--port", "0", *arguments],
         stderr=subprocess.PIPE,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
         encoding="utf-8",
     )
 
