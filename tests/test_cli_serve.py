@@ -104,9 +104,11 @@ def test_the_environment_has_what_the_command_line_leaves_out(
     serve: Serve, started: list[uvicorn.Config], engines: FakeEngines
 ) -> None:
     environment = {"BGE_RERANK_MAX_LENGTH": "64", "BGE_RERANK_DTYPE": "float16"}
+    environment |= {"BGE_RERANK_MODEL": "m/n", "BGE_RERANK_HOST": "::1", "BGE_RERANK_PORT": "99"}
     assert serve("--dtype", "float32", env=environment).exit_code == 0
-    expected = (EngineConfig("tiny", dtype="float32"), CallOptions(max_length=64))
+    expected = (EngineConfig("m/n", dtype="float32"), CallOptions(max_length=64))
     assert asked_by(started[0], engines) == expected
+    assert (started[0].host, started[0].port) == ("::1", 99)
     result = serve(env={"BGE_RERANK_MAX_LENGTH": "two"})
     assert (result.exit_code, len(started)) == (2, 1)
     assert result.stderr.startswith("error: max_length must be an int of at least 16, got 'two'")

@@ -34,6 +34,7 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
+            envvar="BGE_RERANK_MODEL",
             help=f"{description_of('model')} May be repeated; requests choose one by its name, and "
             "get the first if they name none. NAME=ID gives a name of your own, so that clients "
             "with a fixed one are answered.",
@@ -41,9 +42,13 @@ def serve(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; only this machine reaches the default.")
+        str,
+        typer.Option(
+            envvar="BGE_RERANK_HOST",
+            help="Address to listen on; only this machine reaches the default.",
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535)] = DEFAULT_PORT,
+    port: Annotated[int, typer.Option(envvar="BGE_RERANK_PORT", min=0, max=65_535)] = DEFAULT_PORT,
     api_key: Annotated[
         str | None,
         typer.Option(
