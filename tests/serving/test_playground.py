@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from bge_rerank_integrations import InputError
+from bge_rerank_integrations import InputError, RerankEngine
+from bge_rerank_integrations.catalog import languages_of
+from bge_rerank_integrations.ranking import TokenUsage
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
@@ -24,6 +27,8 @@ from serving.live import live_server
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 KEY = "the-key-of-this-server"
 QUERY = "what is a panda"
+WIDTHS = (360, 768, 1280)
+AXE = (files("axe_core_python") / "axe.min.js").read_text("utf-8")
 PASSAGES = ["no word of it", "a panda is a bear", "what a panda is"]
 
 in_browser = [
@@ -47,6 +52,21 @@ async def test_the_page_is_not_kept_framed_opened_or_guessed_at(client: httpx.As
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
     assert headers["cross-origin-opener-policy"] == "same-origin"
+
+
+async def test_the_example_is_right_with_the_built_in_model(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/")).text
+    example = page[page.index("const EXAMPLE") : page.index("};", page.index("const EXAMPLE"))]
+    query, *passages = re.findall(r'"(.+)"', example)
+    with RerankEngine("tiny", device="cpu") as engine:
+        ranking = engine.rerank(query, passages)
+    assert {passages[kept.index].split(",")[0] for kept in ranking[:3]} == {
+        "As days grow shorter",
+        "The yellow pigments that show in autumn were in the leaf all summer",
+        "Red colors come from anthocyanins",
+    }
+    # not by a hair
+    assert ranking[2].score > ranking[3].score + 0.3
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +99,33 @@ class Page:
             self[name].clear()
             self[name].send_keys(text)
 
+    def paste(self, query: str, passages: str) -> None:
+        """Fill, faster than a long text is typed."""
+        self.browser.execute_script(
+            "for (const [id, text] of Object.entries(arguments[0])) {"
+            "const field = document.getElementById(id); field.value = text;"
+            "field.dispatchEvent(new Event('input')); }",
+            {"query": query, "passages": passages},
+        )
+
+    def rerank(self) -> None:
+        self["go"].click()
+        self.wait(lambda: self["lists"].is_displayed())
+
+    def resize(self, width: int) -> None:
+        """Make the window as wide as a device's."""
+        device = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+
+    def violations(self) -> list[Any]:
+        """What axe finds: rule, element and reason."""
+        self.browser.execute_script(AXE)
+        found: list[Any] = self.browser.execute_async_script(
+            "const done = arguments[0]; axe.run().then(({ violations }) => done(violations.map("
+            "(rule) => [rule.id, rule.nodes.map((node) => [node.html, node.failureSummary])])))"
+        )
+        return found
+
     def wait(self, condition: Any) -> None:
         WebDriverWait(self.browser, 10, 0.02).until(lambda _: condition())
 
@@ -91,6 +138,13 @@ class Page:
         return list(self.browser.get_log("browser"))
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[FakeEngine, str]]:
+    engine = FakeEngine()
+    with live_server(engine) as url:
+        yield engine, url
+
+
 @pytest.mark.usefixtures("browser")
 class TestInABrowser:
     """Needs Chromium; the page's own server is on a socket of this machine."""
@@ -98,12 +152,22 @@ class TestInABrowser:
     pytestmark = in_browser
 
     @pytest.fixture
-    def page(self, browser: webdriver.Chrome, fake_engine: FakeEngine) -> Iterator[Page]:
-        with live_server(fake_engine) as url:
-            page = Page(browser, url)
-            page.wait(lambda: "fake" in page["about"].text)
-            yield page
-            assert page.console() == []
+    def fake_engine(self, server: tuple[FakeEngine, str]) -> FakeEngine:
+        """The server's engine, as if it were new."""
+        vars(server[0]).clear()
+        vars(server[0]).update(vars(FakeEngine()))
+        return server[0]
+
+    @pytest.fixture
+    def page(
+        self, browser: webdriver.Chrome, server: tuple[FakeEngine, str], fake_engine: FakeEngine
+    ) -> Iterator[Page]:
+        page = Page(browser, server[1])
+        page.wait(lambda: "fake" in page["about"].text)
+        yield page
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        assert page.console() == []
 
     def test_before_and_after_are_shown_with_scores_and_moves(self, page: Page) -> None:
         page.fill(QUERY, "\n".join(PASSAGES))
@@ -115,7 +179,7 @@ class TestInABrowser:
         scores = [float(text.split()[0]) for text in page.texts("#after .score")]
         assert scores == sorted(scores, reverse=True)
         assert re.match(
-            r"3 passages in \d+ ms, .* of it scoring; 30 tokens read", page["status"].text
+            r"3 passages in [\d.]+ s, [\d.]+ s of it scoring; 30 tokens read", page["status"].text
         )
         assert "float32 on cpu" in page["about"].text
         assert len(page.browser.find_elements(By.CSS_SELECTOR, "#lines path")) == 3
@@ -205,6 +269,133 @@ class TestInABrowser:
             page.wait(lambda: page["status"].text == "Stopped.")
             page.wait(lambda: engine.cancelled)
 
+    def test_old_results_are_dim_while_a_new_answer_is_awaited(
+        self, page: Page, fake_engine: FakeEngine
+    ) -> None:
+        assert not page["stop"].is_displayed()
+        page.rerank()
+        fake_engine.delay_s = 30
+        page["go"].click()
+        page.wait(lambda: fake_engine.waiting)
+        assert float(page["lists"].value_of_css_property("opacity")) < 0.6
+        page.wait(lambda: page["elapsed"].text not in ("", "0.0 s"))
+        assert re.fullmatch(r"\d+\.\d s", page["elapsed"].text)
+        page["stop"].send_keys(Keys.ENTER)
+        page.wait(lambda: fake_engine.cancelled)
+        page.wait(lambda: page["status"].text.startswith("Stopped."))
+        assert float(page["lists"].value_of_css_property("opacity")) == 1
+        assert not page["stop"].is_displayed()
+        assert page["elapsed"].text == ""
+        assert page.browser.switch_to.active_element == page["go"]
+
+    def test_truncated_texts_and_tokens_are_told(self, page: Page, fake_engine: FakeEngine) -> None:
+        fake_engine.usage = TokenUsage(1_533, [9, 512, 1_012], [2], 1, query_truncated=True)
+        page.fill(QUERY, "\n".join(PASSAGES))
+        page.rerank()
+        assert page.texts("#after .note") == [
+            "1,012 tokens, its end not read", "512 tokens", "9 tokens",
+        ]  # fmt: skip
+        assert page["cut"].text.startswith("Longer than the model reads: the query and 1 passage.")
+        fake_engine.usage = None
+        page["go"].click()
+        page.wait(lambda: page["cut"].text == "" and page["status"].text.startswith("3"))
+        assert page.texts("#after .note") == ["10 tokens"] * 3
+
+    @pytest.mark.parametrize(
+        ("model", "query", "passages", "told"),
+        [
+            ("tiny", "почему?", "because", "of the query are not Latin; this model reads English"),
+            ("tiny", "why?", "葉子變色", "of the passages are not Latin"),
+            ("tiny", "почему?", "葉子變色", "of the query and the passages"),
+            ("tiny", "pourquoi? 42", "because", ""),
+            ("BAAI/bge-reranker-base", "почему?", "葉子變色", "of the query are not Chinese or"),
+            ("BAAI/bge-reranker-v2-m3", "почему?", "葉子變色", ""),
+            ("a model of one's own", "почему?", "葉子變色", ""),
+        ],
+    )
+    def test_letters_that_the_model_does_not_read_are_warned_of(
+        self, page: Page, model: str, query: str, passages: str, told: str
+    ) -> None:
+        page.browser.execute_script("languages = arguments[0]", languages_of(model))
+        page.fill(query, passages)
+        assert told in page["language"].text
+        assert bool(told) == bool(page["language"].text)
+
+    def test_the_server_tells_the_languages_of_its_model(
+        self, page: Page, fake_engine: FakeEngine
+    ) -> None:
+        fake_engine.model = "tiny"
+        page.browser.refresh()
+        page.wait(lambda: "tiny" in page["about"].text)
+        page.fill("почему?", "because")
+        assert "this model reads English" in page["language"].text
+
+    def test_texts_run_in_their_own_direction(self, page: Page) -> None:
+        page.fill("ما هو الباندا", "الباندا دب\na bear")
+        page.rerank()
+        directions = [
+            element.value_of_css_property("direction")
+            for element in page.browser.find_elements(By.CSS_SELECTOR, "#before .text")
+        ]
+        assert directions == ["rtl", "ltr"]
+        for name in ("query", "passages"):
+            assert page[name].value_of_css_property("direction") == "rtl"
+
+    def test_requests_go_below_the_page_s_own_path(self, page: Page) -> None:
+        page.browser.execute_script("history.replaceState(null, '', '/below/')")
+        page["go"].click()
+        page.wait(lambda: page["server-error"].text)
+        names = page.browser.execute_script(
+            "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+        )
+        assert names[-1].endswith("/below/rerank")
+        page.console()
+
+    def test_the_keyboard_goes_through_the_form_in_its_order(self, page: Page) -> None:
+        order = []
+        for _ in range(5):
+            focused = page.browser.switch_to.active_element
+            order.append(focused.get_attribute("id"))
+            focused.send_keys(Keys.TAB)
+        assert order == ["query", "passages", "open", "go", "raw"]
+
+    def test_results_are_announced_and_do_not_take_the_focus(self, page: Page) -> None:
+        page.rerank()
+        assert page["status"].get_attribute("role") == "status"
+        assert page.browser.switch_to.active_element == page["go"]
+        assert page.browser.execute_script("return scrollY") == 0
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_axe_finds_nothing(self, page: Page, fake_engine: FakeEngine, width: int) -> None:
+        page.resize(width)
+        for scheme in ("light", "dark"):
+            media = [{"name": "prefers-color-scheme", "value": scheme}]
+            page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+            fake_engine.error = None
+            fake_engine.usage = TokenUsage(99, [9] * 8, [2], 1, query_truncated=True)
+            page.browser.refresh()
+            page.wait(lambda: "fake" in page["about"].text)
+            assert page.violations() == []
+            page.browser.execute_script("languages = 'English'")
+            page["query"].send_keys("почему? " * 9)
+            page.rerank()
+            assert page["language"].is_displayed()
+            assert page["cut"].is_displayed()
+            assert page.violations() == []
+            fake_engine.error = InputError("document 1 is odd", 1)
+            page["go"].click()
+            page.wait(lambda: page["passages-error"].text)
+            assert page.violations() == []
+        page.console()
+
+    def test_a_phone_shows_the_results_at_once(self, page: Page) -> None:
+        page.resize(360)
+        page.rerank()
+        top = page.browser.execute_script(
+            "return document.getElementById('status').getBoundingClientRect().top"
+        )
+        assert -1 < top < 50
+
     def test_the_key_is_asked_for_where_one_is_set(self, browser: webdriver.Chrome) -> None:
         with live_server(FakeEngine(), ServerSettings(api_keys=(KEY,))) as url:
             page = Page(browser, url)
@@ -219,15 +410,11 @@ class TestInABrowser:
             page.wait(lambda: page["lists"].is_displayed())
         page.console()
 
-    @pytest.mark.parametrize("width", [360, 1280])
+    @pytest.mark.parametrize("width", WIDTHS)
     def test_nothing_is_wider_than_the_window(self, page: Page, width: int) -> None:
-        page.browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
-        )
-        page.fill(QUERY, "word" * 200 + "\nshort")
+        page.resize(width)
+        page.paste(QUERY, "word" * 200 + "\nshort")
         page["go"].click()
         page.wait(lambda: page["lists"].is_displayed())
         overflow = "return document.documentElement.scrollWidth - window.innerWidth"
         assert page.browser.execute_script(overflow) <= 0
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
