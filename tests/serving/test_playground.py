@@ -410,6 +410,21 @@ class TestInABrowser:
             page.wait(lambda: page["lists"].is_displayed())
         page.console()
 
+    def test_one_of_several_models_is_chosen(self, browser: webdriver.Chrome, page: Page) -> None:
+        assert not page["models"].is_displayed()
+        first, second = FakeEngine(model="first"), FakeEngine(model="tiny")
+        with live_server({"first": first, "own": second}) as url:
+            page = Page(browser, url)
+            page.wait(lambda: page["about"].text.startswith("first"))
+            assert page.violations() == []
+            page.paste("почему?", "because")
+            assert page["language"].text == ""
+            page["model"].send_keys("own")
+            assert page["about"].text.startswith("own")
+            assert "this model reads English" in page["language"].text
+            page.rerank()
+            assert (len(first.calls), len(second.calls)) == (0, 1)
+
     @pytest.mark.parametrize("width", WIDTHS)
     def test_nothing_is_wider_than_the_window(self, page: Page, width: int) -> None:
         page.resize(width)
