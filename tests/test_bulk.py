@@ -217,7 +217,7 @@ def test_the_command_survives_a_kill(tmp_path: Path, xlmr: str) -> None:
     process.wait()
     written = target.read_bytes().count(b"\n")
     assert 0 < written < len(rows)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"{len(rows) - written} rows scored" in done.stderr
     scored = read(target)
