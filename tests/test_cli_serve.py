@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from fake_reranker import FakeEngines
 from fastapi import FastAPI
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from typer.testing import CliRunner, Result
 
 from bge_rerank_integrations import EngineConfig
@@ -222,3 +223,41 @@ def test_keys_that_cannot_work_are_errors(
     assert (result.exit_code, started) == (2, [])
     assert message in result.stderr
     assert "secret" not in result.stderr
+
+
+def test_the_log_is_as_loud_and_as_structured_as_told(serve: Serve) -> None:
+    own = logging.getLogger("bge_rerank_integrations")
+    for arguments, environment, level, formatter in (
+        ([], {}, logging.INFO, "_TextFormatter"),
+        (["--log-level", "error"], {}, logging.ERROR, "_TextFormatter"),
+        (["--log-format", "json"], {"BGE_RERANK_LOG_LEVEL": "debug"}, 10, "JsonFormatter"),
+    ):
+        assert serve(*arguments, env=environment).exit_code == 0
+        (handler,) = logging.getLogger().handlers
+        assert (own.level, type(handler.formatter).__name__) == (level, formatter)
+    assert serve("--log-level", "loud").exit_code == 2
+    assert serve("--log-format", "xml").exit_code == 2
+
+
+def test_traces_are_sent_if_told(
+    serve: Serve,
+    started: list[uvicorn.Config],
+    engines: FakeEngines,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    for arguments, environment in (
+        ([], {}),
+        (["--otel"], {}),
+        ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}),
+    ):
+        assert serve(*arguments, env=environment).exit_code == 0
+    traced = [
+        any(each.cls is OpenTelemetryMiddleware for each in application_of(config).user_middleware)
+        for config in started
+    ]
+    assert traced == [False, True, True]
+    for config in started:
+        # ends what sends the spans
+        asked_by(config, engines)
