@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from typer.testing import CliRunner, Result
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.serving.http_server import EarlyResponseMiddleware
-from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.settings import CallOptions
+from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
+from bge_rerank_integrations.settings import SETTINGS, CallOptions
 
 Serve = Callable[..., Result]
 
@@ -261,3 +262,65 @@ def test_traces_are_sent_if_told(
     for config in started:
         # ends what sends the spans
         asked_by(config, engines)
+
+
+SAMPLES: dict[str, tuple[str, object]] = {
+    "model": ("m/n", "m/n"),
+    "revision": ("main", "main"),
+    "device": ("cpu,cpu", ("cpu", "cpu")),
+    "dtype": ("float16", "float16"),
+    "cutoff_layers": ("8,16", (8, 16)),
+    "compress_ratio": ("2", 2),
+    "compress_layers": ("4", (4,)),
+    "cache_folder": ("/cache", "/cache"),
+    "local_files_only": ("true", True),
+    "long_documents": ("window", "window"),
+    "instruction": ("Is it so?", "Is it so?"),
+    "queue_timeout_s": ("1.5", 1.5),
+    "api_keys": ("key", ("key",)),
+    "allowed_hosts": ("a.example", ("a.example",)),
+    "root_path": ("/search", "/search"),
+}
+# options that hold one of a setting's several values
+OPTIONS = {"api_keys": "api_key", "allowed_hosts": "allowed_host"}
+
+
+def setting_of(config: uvicorn.Config, engines: FakeEngines, name: str) -> object:
+    """What a setting is in a server, or in the engine that it asks for."""
+    if name in {each.name for each in fields(ServerSettings)}:
+        return getattr(settings_of(config), name)
+    engines.asked = None
+    loaded, called = asked_by(config, engines)
+    return getattr(loaded if hasattr(loaded, name) else called, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(each for each in SETTINGS if each not in NOT_SERVED),
+        *(each.name for each in fields(ServerSettings)),
+    ],
+)
+def test_every_setting_is_an_option_and_a_variable(
+    serve: Serve, started: list[uvicorn.Config], engines: FakeEngines, name: str
+) -> None:
+    text, value = SAMPLES.get(name, ("17", 17))
+    option = OPTIONS.get(name, name)
+    for arguments, environment in (
+        ([f"--{option.replace('_', '-')}", text], {}),
+        ([], {f"BGE_RERANK_{option.upper()}": text}),
+        ([f"--{option.replace('_', '-')}", text], {f"BGE_RERANK_{option.upper()}": "wrong"}),
+    ):
+        result = serve(*arguments, env=environment)
+        assert (result.exit_code, result.output) == (0, "")
+        assert setting_of(started[-1], engines, name) == value
+
+
+def test_several_values_of_a_variable_have_spaces_between(
+    serve: Serve, started: list[uvicorn.Config]
+) -> None:
+    environment = {"BGE_RERANK_MODEL": "a/b mine=c", "BGE_RERANK_ALLOWED_HOST": "a.example b"}
+    assert serve(env=environment | {"BGE_RERANK_PORT": "9"}).exit_code == 0
+    service = application_of(started[0]).state.service
+    assert [model.names for model in service.models] == [("a/b",), ("mine",)]
+    assert (settings_of(started[0]).allowed_hosts, started[0].port) == (("a.example", "b"), 9)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import (
     SETTINGS,
     default_of,
@@ -27,13 +28,17 @@ def with_settings(*, but: tuple[str, ...] = (), variables: bool = False) -> Call
     The command's ``**settings`` take the values of those that were given, as settings of an engine.
 
     :param but: settings that the command does not have, or has as options of its own.
-    :param variables: read a setting from ``BGE_RERANK_…`` where the command line leaves it out.
+    :param variables: read each option, the command's own too, from ``BGE_RERANK_…`` where the
+        command line leaves it out; several values have spaces between them there.
     """
     names = [name for name in SETTINGS if name not in ("model", *but)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        if variables:
+            for each in own:
+                _read_variable(each)
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
@@ -49,6 +54,19 @@ def with_settings(*, but: tuple[str, ...] = (), variables: bool = False) -> Call
     return decorate
 
 
+def variable_of(name: str) -> str:
+    """The environment variable of an option."""
+    return f"{_VARIABLE_PREFIX}{name.upper()}"
+
+
+def _read_variable(parameter: inspect.Parameter) -> None:
+    (option,) = parameter.annotation.__metadata__
+    variable = variable_of(parameter.name)
+    # a key's is read where the key is: set and empty is an error there, and unset for an option
+    if variable != API_KEY_VARIABLE:
+        option.envvar = variable
+
+
 def _option(name: str, *, variables: bool) -> inspect.Parameter:
     default = default_of(name)
     option = typer.Option(
@@ -56,7 +74,7 @@ def _option(name: str, *, variables: bool) -> inspect.Parameter:
         help=description_of(name),
         show_default="none" if default is None else str(default).lower(),
         metavar="VALUE",
-        envvar=f"{_VARIABLE_PREFIX}{name.upper()}" if variables else None,
+        envvar=variable_of(name) if variables else None,
         rich_help_panel="Settings",
     )
     return inspect.Parameter(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bge_rerank_integrations.cli.options import with_settings
-from bge_rerank_integrations.environment import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE
+from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.models import read_models
@@ -34,7 +34,6 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            envvar="BGE_RERANK_MODEL",
             help=f"{description_of('model')} May be repeated; requests choose one by its name, and "
             "get the first if they name none. NAME=ID gives a name of your own, so that clients "
             "with a fixed one are answered.",
@@ -42,13 +41,32 @@ def serve(
         ),
     ] = None,
     host: Annotated[
+        str, typer.Option(help="Address to listen on; only this machine reaches the default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = DEFAULT_PORT,
+    ssl_certfile: Annotated[
+        Path | None,
+        typer.Option(help="Certificate (PEM) for HTTPS.", show_default="none: HTTP"),
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None,
+        typer.Option(
+            help="The certificate's key (PEM), if it has a file of its own.", show_default="none"
+        ),
+    ] = None,
+    ssl_keyfile_password: Annotated[
+        str | None, typer.Option(help="Opens the key; better given in its variable.")
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option(help="Path below which a proxy shows this server, such as /search.")
+    ] = ServerSettings.root_path,
+    forwarded_allow_ips: Annotated[
         str,
         typer.Option(
-            envvar="BGE_RERANK_HOST",
-            help="Address to listen on; only this machine reaches the default.",
+            help="Proxies, with commas between, whose X-Forwarded-For and -Proto are believed; "
+            "* for all."
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="BGE_RERANK_PORT", min=0, max=65_535)] = DEFAULT_PORT,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +78,6 @@ def serve(
     api_key_file: Annotated[
         Path | None,
         typer.Option(
-            envvar=API_KEY_FILE_VARIABLE,
             help="File of API keys, one a line; every request must carry one of them.",
             show_default="none",
         ),
@@ -95,12 +112,13 @@ def serve(
     keep_alive_s: Annotated[
         int, typer.Option(help="Seconds after which an idle connection is closed.")
     ] = ServerSettings.keep_alive_s,
-    log_level: Annotated[
-        LogLevel, typer.Option(envvar="BGE_RERANK_LOG_LEVEL", help="What is logged, to stderr.")
-    ] = LogLevel.INFO,
+    retry_after_s: Annotated[
+        int, typer.Option(help="Seconds in the Retry-After header of a 429 or 503.")
+    ] = ServerSettings.retry_after_s,
+    log_level: Annotated[LogLevel, typer.Option(help="What is logged, to stderr.")] = LogLevel.INFO,
     log_format: Annotated[
         LogFormat,
-        typer.Option(envvar="BGE_RERANK_LOG_FORMAT", help="Lines of text, or of JSON."),
+        typer.Option(help="Lines of text, or of JSON."),
     ] = LogFormat.TEXT,
     otel: Annotated[
         bool,
@@ -135,6 +153,8 @@ def serve(
         timeout_s=timeout_s,
         body_timeout_s=body_timeout_s,
         keep_alive_s=keep_alive_s,
+        retry_after_s=retry_after_s,
+        root_path=root_path,
     )
     models = read_models(model or [BUILT_IN_MODEL])
     # now, so that a setting that cannot work is refused before the server starts
@@ -156,7 +176,16 @@ def serve(
         on_load_error=give_up,
         tracer_provider=start_tracing(wanted=otel),
     )
-    server = make_server(app, limits, host=host, port=port)
+    server = make_server(
+        app,
+        limits,
+        host=host,
+        port=port,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        ssl_keyfile_password=ssl_keyfile_password,
+        forwarded_allow_ips=forwarded_allow_ips,
+    )
     server.run()
     if failures:
         raise failures[0]

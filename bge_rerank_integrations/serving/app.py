@@ -26,7 +26,12 @@ from bge_rerank_integrations.serving.endpoints import add_endpoint
 from bge_rerank_integrations.serving.health import add_health_routes
 from bge_rerank_integrations.serving.json_bodies import json_route
 from bge_rerank_integrations.serving.metrics import Metrics, MetricsMiddleware
-from bge_rerank_integrations.serving.middleware import BodyMiddleware, HostMiddleware, KeyMiddleware
+from bge_rerank_integrations.serving.middleware import (
+    BodyMiddleware,
+    HostMiddleware,
+    KeyMiddleware,
+    RootPathMiddleware,
+)
 from bge_rerank_integrations.serving.playground import add_playground
 from bge_rerank_integrations.serving.responses import add_error_handlers, error_response
 from bge_rerank_integrations.serving.routes import ROUTES, dialect_at
@@ -99,12 +104,15 @@ def create_app(
         middleware.insert(2, hosts)
     if tracer_provider is not None:
         middleware.insert(0, tracing_middleware(tracer_provider))
+    if settings.root_path:
+        middleware.insert(0, Middleware(RootPathMiddleware, root_path=settings.root_path))
     app = FastAPI(
         title="bge-rerank",
         summary="Rerank documents with a BGE cross-encoder, through the APIs of several services.",
         version=__version__,
         lifespan=lifespan,
         middleware=middleware,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         # these pages load scripts from other hosts
         docs_url=None,
         redoc_url=None,

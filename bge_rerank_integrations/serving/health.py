@@ -1,8 +1,9 @@
-"""Health, readiness, info and metrics."""
+"""Health, readiness, info, models and metrics."""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Literal
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -44,6 +45,22 @@ class Info(ModelInfo):
     version: str
 
 
+class ListedModel(BaseModel):
+    """One name of a model, in OpenAI's format."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "bge-rerank"
+
+
+class ModelList(BaseModel):
+    """The names of all models, in OpenAI's format."""
+
+    object: Literal["list"] = "list"
+    data: list[ListedModel]
+
+
 def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) -> None:
     """Add the paths for orchestrators and monitoring."""
     unavailable: dict[int | str, dict[str, Any]] = {503: {"model": Status}}
@@ -72,6 +89,16 @@ def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) ->
                 version=__version__,
             )
         )
+
+    created = int(time.time())
+
+    @app.get("/models", response_model=ModelList)
+    @app.get("/v1/models", response_model=ModelList)
+    async def models() -> Response:
+        """The names that a request's ``model`` may have, aliases too."""
+        names = [name for model in service.models for name in model.names]
+        data = [ListedModel(id=name, created=created) for name in names]
+        return json_response(ModelList(data=data))
 
     @app.get("/metrics", include_in_schema=False)
     async def prometheus() -> Response:

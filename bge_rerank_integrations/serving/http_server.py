@@ -8,11 +8,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 # how long a client may go on sending after it was refused
@@ -25,8 +27,21 @@ def make_server(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    ssl_certfile: Path | None = None,
+    ssl_keyfile: Path | None = None,
+    ssl_keyfile_password: str | None = None,
+    forwarded_allow_ips: str = "127.0.0.1",
 ) -> uvicorn.Server:
-    """Make the server of an application; it stops as soon as its requests are answered."""
+    """Make the server of an application; it stops as soon as its requests are answered.
+
+    :param ssl_certfile: a certificate for HTTPS; None serves HTTP.
+    :param ssl_keyfile: its key, if the certificate's file does not hold it.
+    :param ssl_keyfile_password: opens the key.
+    :param forwarded_allow_ips: proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed.
+    :raises ConfigurationError: if the certificate and its key cannot be read.
+    """
+    if ssl_keyfile is not None and ssl_certfile is None:
+        raise ConfigurationError("ssl_keyfile was given, and no ssl_certfile")
     config = uvicorn.Config(
         EarlyResponseMiddleware(app),
         host=host,
@@ -35,9 +50,21 @@ def make_server(
         log_config=None,
         access_log=False,
         server_header=False,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        ssl_keyfile_password=ssl_keyfile_password,
+        forwarded_allow_ips=forwarded_allow_ips,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=math.ceil(settings.timeout_s),
     )
+    if ssl_certfile is not None:
+        try:
+            # now, so that a certificate that cannot work is refused before the server starts
+            config.load()
+        except OSError as error:
+            raise ConfigurationError(
+                f"{ssl_certfile} with its key cannot be read: {error}"
+            ) from error
     return _Server(config)
 
 

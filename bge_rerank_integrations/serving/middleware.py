@@ -25,6 +25,27 @@ _HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*?)\.?(:\d*)?")
 Refuse = Callable[[str, ApiError], Response]
 
 
+class RootPathMiddleware:
+    """Removes the path below which a proxy shows the server, where the proxy left it.
+
+    Everything behind it sees one path a request: limits and keys hold for both kinds of proxies.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(f"{self._root_path}/"):
+            raw = scope.get("raw_path") or b""
+            scope = {
+                **scope,
+                "path": scope["path"].removeprefix(self._root_path),
+                "raw_path": raw.removeprefix(self._root_path.encode()),
+            }
+        await self._app(scope, receive, send)
+
+
 class HostMiddleware:
     """Refuses requests for other host names than the server's.
 

@@ -44,6 +44,8 @@ class ServerSettings:
     :param timeout_s: seconds after which a request gets 504.
     :param body_timeout_s: seconds in which all of a body must come; else the request gets 408.
     :param keep_alive_s: whole seconds after which an idle connection is closed.
+    :param root_path: the path below which a proxy shows the server, such as ``/search``; the
+        proxy may remove it from its requests, or leave it.
     :param retry_after_s: seconds in the ``Retry-After`` header of a 429 or 503.
     :raises ConfigurationError: for an invalid setting; the message names it.
     """
@@ -59,6 +61,7 @@ class ServerSettings:
     # longer than the clients and proxies keep theirs: they close first, and never lose a request
     keep_alive_s: int = 75
     retry_after_s: int = 1
+    root_path: str = ""
 
     def __post_init__(self) -> None:
         # their values stay out of the message
@@ -71,6 +74,8 @@ class ServerSettings:
         for name in (*counts, "keep_alive_s", "retry_after_s"):
             value = getattr(self, name)
             require(is_int(value, 1), name, "an int of at least 1", value)
+        is_path = re.fullmatch(r"(/[\w.~-]+)*", self.root_path, re.ASCII) is not None
+        require(is_path, "root_path", "empty, or a path like '/search'", self.root_path)
         for name in ("timeout_s", "body_timeout_s"):
             value = getattr(self, name)
             is_above_0 = is_finite(value) and value > 0

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.http_server import make_server
@@ -16,10 +17,13 @@ from serving.fake_engine import Engine, loads
 
 @contextmanager
 def live_server(
-    engine: Engine | Mapping[str, Engine], settings: ServerSettings | None = None
+    engine: Engine | Mapping[str, Engine],
+    settings: ServerSettings | None = None,
+    **options: Any,
 ) -> Iterator[str]:
     """Run a server in a thread.
 
+    :param options: more arguments of its HTTP server.
     :returns: its URL.
     """
     # asyncio switches off Nagle's algorithm, 40 ms here, only where the protocol is named
@@ -27,7 +31,7 @@ def live_server(
         listening.bind(("127.0.0.1", 0))
         settings = settings or ServerSettings()
         app = create_app(loads(engine), settings)
-        server = make_server(app, settings)
+        server = make_server(app, settings, **options)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
@@ -35,7 +39,7 @@ def live_server(
                 assert thread.is_alive()
                 time.sleep(0.005)
             host, port = listening.getsockname()
-            yield f"http://{host}:{port}"
+            yield f"{'https' if 'ssl_certfile' in options else 'http'}://{host}:{port}"
         finally:
             server.should_exit = True
             thread.join()

@@ -19,7 +19,7 @@ from serving.test_errors import BODIES, message_of
 
 KEY = "a-key-that-nobody-guesses"
 PUBLIC = ("/", "/health", "/ready", "/openapi.json")
-PRIVATE = ("/info", "/metrics", "/nothing")
+PRIVATE = ("/info", "/models", "/v1/models", "/metrics", "/nothing")
 
 
 @pytest.mark.parametrize("path", BODIES)

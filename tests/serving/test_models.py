@@ -205,3 +205,14 @@ def test_models_are_read_from_a_command_line(texts: list[str], models: dict[str,
 def test_models_that_cannot_be_told_apart_are_errors(texts: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         read_models(texts)
+
+
+@pytest.mark.parametrize("path", ["/models", "/v1/models"])
+async def test_the_names_are_listed_as_openais_are(serve: Serve, path: str) -> None:
+    async with serve(several()) as client:
+        answer = (await client.get(path)).json()
+    assert answer["object"] == "list"
+    assert [model["id"] for model in answer["data"]] == [M3, "rerank-v3.5", "mine"]
+    for model in answer["data"]:
+        assert (model["object"], model["owned_by"]) == ("model", "bge-rerank")
+        assert model["created"] > 1.7e9

@@ -1,0 +1,109 @@
+"""HTTPS, a path below which a proxy shows the server, and addresses that proxies forward."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bge_rerank_integrations import ConfigurationError
+from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.http_server import make_server
+from bge_rerank_integrations.serving.settings import ServerSettings
+from serving.conftest import Serve
+from serving.fake_engine import FakeEngine
+from serving.live import live_server
+
+KEY = "a-key-that-nobody-guesses"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+BODY = {"query": "a", "documents": ["a", "b"]}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1, and its key behind the password "open"."""
+    folder = tmp_path_factory.mktemp("tls")
+    certfile, keyfile = folder / "cert.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2"
+    named = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-passout", "pass:open", "-keyout", str(keyfile), "-out", str(certfile)]
+    subprocess.run([*command.split(), *named, *files], check=True, capture_output=True)
+    return certfile, keyfile
+
+
+@pytest.mark.enable_socket
+def test_requests_are_answered_over_https(certificate: tuple[Path, Path]) -> None:
+    certfile, keyfile = certificate
+    tls = {"ssl_certfile": certfile, "ssl_keyfile": keyfile, "ssl_keyfile_password": "open"}
+    with live_server(FakeEngine(), **tls) as url:
+        trusting = ssl.create_default_context(cafile=str(certfile))
+        assert httpx.post(f"{url}/rerank", json=BODY, verify=trusting).status_code == 200
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.post(f"{url}/rerank", json=BODY)
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.post(f"{url.replace('https', 'http')}/rerank", json=BODY)
+
+
+def test_a_certificate_that_cannot_work_is_refused_before_the_server_starts(
+    certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    certfile, keyfile = certificate
+    app, settings = create_app(FakeEngine), ServerSettings()  # type: ignore[arg-type]
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    for options, message in (
+        ({"ssl_certfile": tmp_path / "none"}, "none with its key cannot be read"),
+        ({"ssl_certfile": broken}, "broken.pem with its key cannot be read"),
+        ({"ssl_certfile": certfile}, "cert.pem with its key cannot be read"),
+        ({"ssl_keyfile": keyfile}, "ssl_keyfile was given, and no ssl_certfile"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            make_server(app, settings, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prefix", ["", "/a/search"])
+async def test_a_server_below_a_path_is_the_same_server(serve: Serve, prefix: str) -> None:
+    settings = ServerSettings(root_path="/a/search", api_keys=(KEY,), max_body_bytes=100)
+    async with serve(FakeEngine(), settings) as client:
+        for path in ("/", "/health", "/openapi.json"):
+            assert (await client.get(prefix + path)).status_code == 200
+        assert (await client.get(f"{prefix}/info")).status_code == 401
+        for path in ("/rerank", "/v1/rerank"):
+            assert (await client.post(prefix + path, json=BODY)).status_code == 401
+            response = await client.post(prefix + path, json=BODY, headers=HEADERS)
+            assert response.status_code == 200
+            large = BODY | {"query": "a" * 100}
+            response = await client.post(prefix + path, json=large, headers=HEADERS)
+            assert response.status_code == 413
+        metrics = (await client.get(f"{prefix}/metrics", headers=HEADERS)).text
+        assert 'requests_total{path="/v1/rerank",status="200"} 1.0' in metrics
+        openapi = (await client.get(f"{prefix}/openapi.json")).json()
+        assert openapi["servers"] == [{"url": "/a/search"}]
+        assert "/v1/rerank" in openapi["paths"]
+        # relative to the page, wherever a proxy shows it
+        page = (await client.get(f"{prefix}/")).text
+        assert 'call("info")' in page
+        assert 'call("/' not in page
+
+
+@pytest.mark.parametrize("root_path", ["search", "/search/", "/", "/a b", "https://a/b"])
+def test_a_wrong_root_path_is_named(root_path: str) -> None:
+    with pytest.raises(ConfigurationError, match="root_path must be empty, or a path"):
+        ServerSettings(root_path=root_path)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("trusted", "logged"), [("127.0.0.1", "203.0.113.9"), ("10.0.0.1,10.0.0.2", "127.0.0.1")]
+)
+def test_a_clients_address_is_believed_from_trusted_proxies(
+    caplog: pytest.LogCaptureFixture, trusted: str, logged: str
+) -> None:
+    caplog.set_level("INFO")
+    with live_server(FakeEngine(), forwarded_allow_ips=trusted) as url:
+        httpx.post(f"{url}/rerank", json=BODY, headers={"X-Forwarded-For": "203.0.113.9"})
+    clients = [line.client for line in caplog.records if hasattr(line, "client")]
+    assert clients == [logged]
