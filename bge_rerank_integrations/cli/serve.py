@@ -103,11 +103,21 @@ def serve(
     max_body_bytes: Annotated[
         int, typer.Option(help="Maximum size of a request in bytes.")
     ] = ServerSettings.max_body_bytes,
+    max_total_body_bytes: Annotated[
+        int, typer.Option(help="Maximum size in bytes of all requests in progress.")
+    ] = ServerSettings.max_total_body_bytes,
+    max_connections: Annotated[
+        int, typer.Option(help="Maximum number of connections; more are told to come later.")
+    ] = ServerSettings.max_connections,
     timeout_s: Annotated[
         float, typer.Option(help="Seconds after which a request gets 504.")
     ] = ServerSettings.timeout_s,
+    header_timeout_s: Annotated[
+        float, typer.Option(help="Seconds in which the head of a request must come.")
+    ] = ServerSettings.header_timeout_s,
     body_timeout_s: Annotated[
-        float, typer.Option(help="Seconds in which all of a request's body must come.")
+        float,
+        typer.Option(help="Seconds for a request's body to come, and its response to be taken."),
     ] = ServerSettings.body_timeout_s,
     keep_alive_s: Annotated[
         int, typer.Option(help="Seconds after which an idle connection is closed.")
@@ -150,7 +160,10 @@ def serve(
         max_documents=max_documents,
         max_characters=max_characters,
         max_body_bytes=max_body_bytes,
+        max_total_body_bytes=max_total_body_bytes,
+        max_connections=max_connections,
         timeout_s=timeout_s,
+        header_timeout_s=header_timeout_s,
         body_timeout_s=body_timeout_s,
         keep_alive_s=keep_alive_s,
         retry_after_s=retry_after_s,

@@ -22,6 +22,7 @@ from starlette.middleware import Middleware
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving.access_log import AccessLogMiddleware
 from bge_rerank_integrations.serving.api_errors import ApiError
+from bge_rerank_integrations.serving.connections import ExtraConnectionMiddleware
 from bge_rerank_integrations.serving.endpoints import add_endpoint
 from bge_rerank_integrations.serving.health import add_health_routes
 from bge_rerank_integrations.serving.json_bodies import json_route
@@ -90,18 +91,20 @@ def create_app(
     middleware = [
         Middleware(AccessLogMiddleware),
         Middleware(MetricsMiddleware, metrics=metrics),
+        Middleware(ExtraConnectionMiddleware, refuse=refuse),
         Middleware(
             BodyMiddleware,
             max_bytes=settings.max_body_bytes,
+            max_total_bytes=settings.max_total_body_bytes,
             timeout_s=settings.body_timeout_s,
             refuse=refuse,
         ),
     ]
     if settings.api_keys:
-        middleware.insert(2, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
+        middleware.insert(3, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
     if settings.allowed_hosts:
         hosts = Middleware(HostMiddleware, allowed=settings.allowed_hosts, refuse=refuse)
-        middleware.insert(2, hosts)
+        middleware.insert(3, hosts)
     if tracer_provider is not None:
         middleware.insert(0, tracing_middleware(tracer_provider))
     if settings.root_path:

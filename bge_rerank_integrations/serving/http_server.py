@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.serving.connections import bounded_protocol
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 # how long a client may go on sending after it was refused
@@ -46,6 +47,9 @@ def make_server(
         EarlyResponseMiddleware(app),
         host=host,
         port=port,
+        http=bounded_protocol(settings),
+        # an upgraded connection would escape the bounds; no path has one
+        ws="none",
         # the process configures its log, and the application logs its requests
         log_config=None,
         access_log=False,

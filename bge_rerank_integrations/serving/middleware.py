@@ -119,13 +119,23 @@ class BodyMiddleware:
     """Rejects a body that is too large, too slow or not plain JSON, before or while it is read.
 
     :param max_bytes: maximum size of a body.
+    :param max_total_bytes: maximum size of the bodies of all requests in progress.
     :param timeout_s: seconds in which all of a body must come.
     :param refuse: path and error → response.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float, refuse: Refuse) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        max_total_bytes: int,
+        timeout_s: float,
+        refuse: Refuse,
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_total_bytes = max_total_bytes
+        self._total_bytes = 0
         self._timeout_s = timeout_s
         self._refuse = refuse
 
@@ -148,12 +158,20 @@ class BodyMiddleware:
                 expected = f"the body must come within {self._timeout_s:g} seconds"
                 raise HTTPException(408, expected) from None
             is_read = not message.get("more_body", False)
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._total_bytes += size
             if received > self._max_bytes:
                 raise HTTPException(413, self._too_large())
+            if self._total_bytes > self._max_total_bytes:
+                # requests that waited would hold what has come of them, and wait for each other
+                raise HTTPException(503, "the server holds too many other requests")
             return message
 
-        await self._app(scope, receive_within_limit, send)
+        try:
+            await self._app(scope, receive_within_limit, send)
+        finally:
+            self._total_bytes -= received
 
     def _error(self, scope: Scope) -> ApiError | None:
         if scope["type"] != "http":

@@ -26,6 +26,7 @@ _KIND_OF_STATUS = {
     405: ErrorKind.NOT_ALLOWED,
     408: ErrorKind.SLOW,
     413: ErrorKind.TOO_LARGE,
+    503: ErrorKind.UNAVAILABLE,
 }
 _UNREADABLE = "the body is not JSON in UTF-8, is nested too deeply or holds too long a number"
 

@@ -41,8 +41,14 @@ class ServerSettings:
     :param max_documents: maximum number of documents (or pairs) in one request.
     :param max_characters: maximum number of characters in one text.
     :param max_body_bytes: maximum size of a request body.
+    :param max_total_body_bytes: maximum size of the bodies of all requests in progress; a request
+        whose body would exceed it gets 503.
+    :param max_connections: maximum number of connections; on more, only probes are answered, and
+        other requests get 503.
     :param timeout_s: seconds after which a request gets 504.
-    :param body_timeout_s: seconds in which all of a body must come; else the request gets 408.
+    :param header_timeout_s: seconds in which the head of a request must come; else it gets 408.
+    :param body_timeout_s: seconds in which all of a body must come, else the request gets 408; and
+        in which a client must take its response, else the connection is closed.
     :param keep_alive_s: whole seconds after which an idle connection is closed.
     :param root_path: the path below which a proxy shows the server, such as ``/search``; the
         proxy may remove it from its requests, or leave it.
@@ -56,7 +62,10 @@ class ServerSettings:
     max_characters: int = 200_000
     # a parser holds up everything else for some milliseconds for each mebibyte
     max_body_bytes: int = 4 * 2**20
+    max_total_body_bytes: int = 256 * 2**20
+    max_connections: int = 1_000
     timeout_s: float = 60.0
+    header_timeout_s: float = 10.0
     body_timeout_s: float = 20.0
     # longer than the clients and proxies keep theirs: they close first, and never lose a request
     keep_alive_s: int = 75
@@ -70,13 +79,13 @@ class ServerSettings:
         are_names = isinstance(self.allowed_hosts, tuple) and all(map(_is_name, self.allowed_hosts))
         expected = "a tuple of host names without ports"
         require(are_names, "allowed_hosts", expected, self.allowed_hosts)
-        counts = ("max_documents", "max_characters", "max_body_bytes")
-        for name in (*counts, "keep_alive_s", "retry_after_s"):
+        counts = ("max_documents", "max_characters", "max_body_bytes", "max_total_body_bytes")
+        for name in (*counts, "max_connections", "keep_alive_s", "retry_after_s"):
             value = getattr(self, name)
             require(is_int(value, 1), name, "an int of at least 1", value)
         is_path = re.fullmatch(r"(/[\w.~-]+)*", self.root_path, re.ASCII) is not None
         require(is_path, "root_path", "empty, or a path like '/search'", self.root_path)
-        for name in ("timeout_s", "body_timeout_s"):
+        for name in ("timeout_s", "header_timeout_s", "body_timeout_s"):
             value = getattr(self, name)
             is_above_0 = is_finite(value) and value > 0
             require(is_above_0, name, "a finite number of seconds above 0", value)
