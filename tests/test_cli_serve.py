@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -83,7 +84,13 @@ def test_the_settings_reach_the_engine(
     assert serve(*options, "--max-document-tokens", "100").exit_code == 0
     assert asked_by(started[0], engines) == (
         EngineConfig("m/n", device=("cpu", "cpu"), cutoff_layers=(8, 16), compress_ratio=2),
-        CallOptions(long_documents="window", instruction="Is it so?", max_document_tokens=100),
+        CallOptions(
+            long_documents="window",
+            instruction="Is it so?",
+            max_document_tokens=100,
+            # a server's own default
+            max_wait_s=5.0,
+        ),
     )
 
 
@@ -96,10 +103,22 @@ def test_several_models_are_loaded_once_each(
     assert [model.names for model in service.models] == [("a/b", "rerank-v3.5"), ("mine",)]
     asyncio.run(service.start())
     assert engines.models == ["a/b", "c"]
-    assert engines.asked == (EngineConfig("c"), CallOptions(max_length=64))
+    assert engines.asked == (EngineConfig("c"), CallOptions(max_length=64, max_wait_s=5.0))
     result = serve("--model", "a=b", "--model", "a=c")
     assert (result.exit_code, len(started)) == (2, 1)
     assert result.stderr.startswith("error: two models are called a: b and c")
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("2.5", 2.5), ("inf", math.inf), ("none", None)])
+def test_the_wait_is_bounded_as_asked(
+    serve: Serve,
+    started: list[uvicorn.Config],
+    engines: FakeEngines,
+    given: str,
+    seconds: float | None,
+) -> None:
+    assert serve("--max-wait-s", given).exit_code == 0
+    assert asked_by(started[0], engines)[1].max_wait_s == seconds
 
 
 def test_the_environment_has_what_the_command_line_leaves_out(
@@ -108,7 +127,7 @@ def test_the_environment_has_what_the_command_line_leaves_out(
     environment = {"BGE_RERANK_MAX_LENGTH": "64", "BGE_RERANK_DTYPE": "float16"}
     environment |= {"BGE_RERANK_MODEL": "m/n", "BGE_RERANK_HOST": "::1", "BGE_RERANK_PORT": "99"}
     assert serve("--dtype", "float32", env=environment).exit_code == 0
-    expected = (EngineConfig("m/n", dtype="float32"), CallOptions(max_length=64))
+    expected = (EngineConfig("m/n", dtype="float32"), CallOptions(max_length=64, max_wait_s=5.0))
     assert asked_by(started[0], engines) == expected
     assert (started[0].host, started[0].port) == ("::1", 99)
     result = serve(env={"BGE_RERANK_MAX_LENGTH": "two"})

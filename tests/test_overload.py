@@ -31,11 +31,15 @@ TARGET_S = 5.0
 class Device:
     """A queue and a device that takes 4 milliseconds a token, and one for every pass."""
 
-    queue: JobQueue = field(default_factory=lambda: JobQueue(100_000, Counters()))
+    counters: Counters = field(default_factory=Counters)
+    queue: JobQueue = field(init=False)
     now: float = 1_000.0
     slowdown: float = 1.0
     jobs: dict[Job, float] = field(default_factory=dict)
     latencies: list[tuple[int, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.queue = JobQueue(100_000, self.counters)
 
     def submit(self, documents: int, **options: object) -> Job:
         """Make a call, and tokenize it if it was let in.
@@ -276,3 +280,26 @@ def test_a_flood_of_refusals_is_one_line_in_the_log(
         device.now += 11
         device.submit(1)
         device.run_until_empty()
+
+
+def test_a_call_has_waited_when_its_first_batch_begins(device: Device) -> None:
+    device.submit(4)
+    device.submit(3)
+    device.run_until_empty()
+    device.submit(1)
+    device.run_until_empty()
+    wait = device.counters.snapshot()["queue_wait_s"]
+    assert sum(wait.counts) == 3
+    assert wait.total == pytest.approx(0.0)
+    first = device.submit(40)
+    device.run_pass()
+    waiting = device.submit(1)
+    device.now += 0.4
+    device.run_until_empty()
+    wait = device.counters.snapshot()["queue_wait_s"]
+    assert first.is_started
+    assert waiting.is_started
+    assert sum(wait.counts) == 5
+    assert wait.total == pytest.approx(0.4)
+    # between a quarter and half a second
+    assert wait.counts[wait.bounds.index(0.5)] == 1

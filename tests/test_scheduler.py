@@ -278,3 +278,21 @@ def test_a_device_is_not_left_waiting_for_a_call_to_come(make_engine: MakeEngine
     engine = make_engine(FakeScorer(lambda batch: Deferred([], batch)))
     for number in range(20):
         assert engine.score("q", [f"{number}"], timeout_s=5) == expected("q", [f"{number}"])
+
+
+def test_batches_are_counted_by_their_sizes(make_engine: MakeEngine) -> None:
+    engine = make_engine(scorer := FakeScorer(), max_batch_tokens=100)
+    engine.score("q", [f"{number:09}" for number in range(25)])
+    engine.score("q", ["more"])
+    stats = engine.stats()
+    assert sum(stats.queue_wait_s.counts) == 2
+    assert (stats.batch_sequences.total, stats.batch_tokens.total) == (26, 255)
+    sizes = [len(batch) for batch in scorer.batches]
+    assert sum(stats.batch_sequences.counts) == len(sizes) == stats.batches
+    upper = stats.batch_sequences.bounds.index(8)
+    assert stats.batch_sequences.counts[: upper + 1] == (
+        sum(size <= 1 for size in sizes),
+        sum(size == 2 for size in sizes),
+        sum(2 < size <= 4 for size in sizes),
+        sum(4 < size <= 8 for size in sizes),
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -22,14 +23,21 @@ _VARIABLE_PREFIX = "BGE_RERANK_"
 Model = Annotated[str, typer.Option(help=description_of("model"))]
 
 
-def with_settings(*, but: tuple[str, ...] = (), variables: bool = False) -> Callable[[Any], Any]:
+def with_settings(
+    *,
+    but: tuple[str, ...] = (),
+    variables: bool = False,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[Any], Any]:
     """Give a command an option for every setting but the model.
 
-    The command's ``**settings`` take the values of those that were given, as settings of an engine.
+    The command's ``**settings`` take the values of those that were given or have a default of the
+    command, as settings of an engine.
 
     :param but: settings that the command does not have, or has as options of its own.
     :param variables: read each option, the command's own too, from ``BGE_RERANK_…`` where the
         command line leaves it out; several values have spaces between them there.
+    :param defaults: the command's own defaults, where they differ from the settings'.
     """
     names = [name for name in SETTINGS if name not in ("model", *but)]
 
@@ -44,9 +52,12 @@ def with_settings(*, but: tuple[str, ...] = (), variables: bool = False) -> Call
         def run(**given: Any) -> None:
             texts = {name: given.pop(name) for name in names}
             settings = {n: read_setting(n, t) for n, t in texts.items() if t is not None}
-            command(**given, **settings)
+            command(**given, **{**defaults, **settings})
 
-        options = [_option(name, variables=variables) for name in names]
+        options = [
+            _option(name, defaults.get(name, default_of(name)), variables=variables)
+            for name in names
+        ]
         run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in (*own, *options)}
         return run
@@ -67,8 +78,7 @@ def _read_variable(parameter: inspect.Parameter) -> None:
         option.envvar = variable
 
 
-def _option(name: str, *, variables: bool) -> inspect.Parameter:
-    default = default_of(name)
+def _option(name: str, default: Any, *, variables: bool) -> inspect.Parameter:
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         help=description_of(name),

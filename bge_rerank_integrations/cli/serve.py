@@ -16,6 +16,7 @@ from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.models import read_models
 from bge_rerank_integrations.serving.settings import (
     NOT_SERVED,
+    SERVED_DEFAULTS,
     LogFormat,
     LogLevel,
     ServerSettings,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8787
 
 
-@with_settings(but=NOT_SERVED, variables=True)
+@with_settings(but=NOT_SERVED, variables=True, defaults=SERVED_DEFAULTS)
 def serve(
     model: Annotated[
         list[str] | None,

@@ -171,7 +171,7 @@ class Transport:
         message, status = error_message(response, self._secret), response.status
         error: RerankError = RemoteError(message, status)
         if status == 429:
-            error = OverloadedError(message)
+            error = OverloadedError(message, _retry_after_s(response) or None)
         if status in _TRANSIENT_STATUSES:
             raise _TransientError(error, _retry_after_s(response))
         raise error

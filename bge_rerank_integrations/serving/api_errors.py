@@ -83,18 +83,22 @@ class ApiError:
 
     :param message: one sentence that names the field or the document.
     :param field: the field at fault, e.g. ``documents[3]``.
+    :param retry_after_s: seconds after which the request may succeed, where they are known.
     """
 
     kind: ErrorKind
     message: str
     field: str | None = None
+    retry_after_s: float | None = None
 
 
 def from_rerank_error(error: RerankError) -> ApiError:
     """Translate an error of the engine."""
     kind = next((kind for cls, kind in _KIND_OF_ERROR if isinstance(error, cls)), ErrorKind.SCORING)
     index = getattr(error, "index", None)
-    return ApiError(kind, str(error), None if index is None else f"documents[{index}]")
+    retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else None
+    field = None if index is None else f"documents[{index}]"
+    return ApiError(kind, str(error), field, retry_after_s)
 
 
 def from_validation_error(error: RequestValidationError) -> ApiError:

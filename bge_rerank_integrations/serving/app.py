@@ -23,6 +23,7 @@ from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving.access_log import AccessLogMiddleware
 from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.connections import ExtraConnectionMiddleware
+from bge_rerank_integrations.serving.dialects.base import Dialect
 from bge_rerank_integrations.serving.endpoints import add_endpoint
 from bge_rerank_integrations.serving.health import add_health_routes
 from bge_rerank_integrations.serving.json_bodies import json_route
@@ -85,8 +86,12 @@ def create_app(
             # sends what has not been sent
             await asyncio.to_thread(tracer_provider.shutdown)
 
+    def respond(dialect: Dialect, error: ApiError) -> Response:
+        metrics.errors.labels(error.kind.value).inc()
+        return error_response(dialect, error, settings.retry_after_s)
+
     def refuse(path: str, error: ApiError) -> Response:
-        return error_response(dialect_at(path), error, settings.retry_after_s)
+        return respond(dialect_at(path), error)
 
     middleware = [
         Middleware(AccessLogMiddleware),
@@ -127,6 +132,6 @@ def create_app(
         for path in route.paths:
             add_endpoint(app, service, metrics, route, path)
     add_health_routes(app, service, metrics)
-    add_error_handlers(app, settings.retry_after_s)
+    add_error_handlers(app, respond)
     add_playground(app)
     return app

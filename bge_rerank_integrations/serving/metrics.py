@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
+from itertools import accumulate
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,13 +18,14 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving import routes
+from bge_rerank_integrations.serving.api_errors import ErrorKind
 from bge_rerank_integrations.serving.service import RerankService
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -41,6 +43,11 @@ _COUNTERS = {
     "failures": "Calls that failed in tokenization or in the forward pass.",
     "cache_hits": "Texts found in the token cache.",
     "cache_misses": "Texts tokenized.",
+}
+_HISTOGRAMS = {
+    "queue_wait_s": ("queue_wait_seconds", "Time from a call's submission to its first batch."),
+    "batch_sequences": ("batch_sequences", "Sequences in a successful forward pass."),
+    "batch_tokens": ("batch_tokens", "Tokens in a successful forward pass."),
 }
 
 
@@ -80,6 +87,15 @@ class Metrics:
             "Documents that the model did not read to their ends.",
             registry=self._registry,
         )
+        self.errors = Counter(
+            "bge_rerank_errors",
+            "Requests that were refused or failed, by cause.",
+            ("cause",),
+            registry=self._registry,
+        )
+        for kind in ErrorKind:
+            # from the start: a rate needs the 0 before the 1
+            self.errors.labels(kind.value)
         self.in_progress = Gauge(
             "bge_rerank_requests_in_progress",
             "Requests in progress.",
@@ -145,3 +161,13 @@ class _EngineCollector(Collector):
                 for model, its in stats.items():
                     metric.add_metric((model,), getattr(its, name))
                 yield metric
+        for name, (shown, text) in _HISTOGRAMS.items():
+            histograms = HistogramMetricFamily(
+                f"bge_rerank_engine_{shown}", text, labels=("model",)
+            )
+            for model, its in stats.items():
+                histogram = getattr(its, name)
+                bounds = [*map(str, map(float, histogram.bounds)), "+Inf"]
+                buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+                histograms.add_metric((model,), buckets, histogram.total)
+            yield histograms

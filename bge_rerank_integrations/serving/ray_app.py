@@ -30,7 +30,7 @@ from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.models import read_models
-from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
+from bge_rerank_integrations.serving.settings import NOT_SERVED, SERVED_DEFAULTS, ServerSettings
 from bge_rerank_integrations.serving.tracing_setup import start_tracing
 from bge_rerank_integrations.settings import (
     BUILT_IN_MODEL,
@@ -82,7 +82,7 @@ class RayArguments(BaseModel):
         engine = given.get("engine", {})
         are_settings = isinstance(engine, Mapping) and engine.keys() <= _SETTINGS
         require(are_settings, "engine", f"a mapping of {', '.join(sorted(_SETTINGS))}", engine)
-        settings = {**engine, **{n: given[n] for n in given if n in _SETTINGS}}
+        settings = {**SERVED_DEFAULTS, **engine, **{n: given[n] for n in given if n in _SETTINGS}}
         engine = {
             # as text on a command line, typed in a config file
             name: read_setting(name, value) if isinstance(value, str) else checked(name, value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -47,21 +50,29 @@ def json_response(
 
 
 def error_response(dialect: Dialect, error: ApiError, retry_after_s: int) -> Response:
-    """Serialize an error in a dialect's format."""
+    """Serialize an error in a dialect's format.
+
+    :param retry_after_s: seconds for ``Retry-After`` if the error itself does not tell them.
+    """
     status = dialect.status(error.kind)
     headers = {}
     if error.kind in RETRY_LATER:
-        headers["Retry-After"] = str(retry_after_s)
+        known_s = error.retry_after_s
+        seconds = retry_after_s if known_s is None else max(math.ceil(known_s), 1)
+        headers["Retry-After"] = str(seconds)
     return json_response(dialect.error_body(status, error), status, headers, keep_nulls=True)
 
 
-def add_error_handlers(app: FastAPI, retry_after_s: int) -> None:
-    """Handle errors of the engine, of FastAPI and of this server."""
+def add_error_handlers(app: FastAPI, make: Callable[[Dialect, ApiError], Response]) -> None:
+    """Handle errors of the engine, of FastAPI and of this server.
+
+    :param make: dialect and error → response.
+    """
 
     def respond(request: Request, error: ApiError, body: object = None) -> Response:
         known: Dialect | None = getattr(request.state, "dialect", None)
         dialect = known or dialect_at(request.url.path, body)
-        return error_response(dialect, error, retry_after_s)
+        return make(dialect, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

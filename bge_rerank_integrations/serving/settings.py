@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from bge_rerank_integrations.checks import is_finite, is_int, require
 from bge_rerank_integrations.errors import ConfigurationError
@@ -12,6 +14,10 @@ from bge_rerank_integrations.errors import ConfigurationError
 # settings of an engine that are not a server's: requests name their scale themselves, and
 # ServerSettings.timeout_s is the deadline
 NOT_SERVED = ("normalize", "timeout_s")
+
+# settings of an engine whose defaults are others for a server: its clients do not wait for ever,
+# and what they no longer wait for takes the time of those who do
+SERVED_DEFAULTS: Mapping[str, Any] = {"max_wait_s": 5.0}
 
 
 class LogFormat(str, Enum):
@@ -52,7 +58,8 @@ class ServerSettings:
     :param keep_alive_s: whole seconds after which an idle connection is closed.
     :param root_path: the path below which a proxy shows the server, such as ``/search``; the
         proxy may remove it from its requests, or leave it.
-    :param retry_after_s: seconds in the ``Retry-After`` header of a 429 or 503.
+    :param retry_after_s: seconds in the ``Retry-After`` header of a 503, and of a 429 for which the
+        engine has no estimate.
     :raises ConfigurationError: for an invalid setting; the message names it.
     """
 

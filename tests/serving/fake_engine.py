@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from typing_extensions import Unpack
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.engine.scheduling.stats import EngineStats
+from bge_rerank_integrations.engine.scheduling.stats import Counters, EngineStats
 from bge_rerank_integrations.ranking import Scores, TokenUsage
 from bge_rerank_integrations.settings import CallOverrides
 
@@ -46,7 +46,8 @@ class FakeEngine:
         self.cancelled = 0
 
     def stats(self) -> EngineStats:
-        return EngineStats("ready", self.model, "cpu", "float32", *[0] * 10)
+        counts = dict.fromkeys(("queued_pairs", "in_flight", "cache_hits", "cache_misses"), 0)
+        return EngineStats("ready", self.model, "cpu", "float32", **counts, **Counters().snapshot())
 
     async def ascore(
         self, query: str, documents: Sequence[str], **options: Unpack[CallOverrides]

@@ -88,6 +88,18 @@ async def test_an_engines_error_is_answered_in_the_services_words(
     assert response.headers.get("retry-after") == ("1" if status in (429, 503) else None)
 
 
+@pytest.mark.parametrize(
+    ("estimate_s", "told"), [(0.0, "1"), (0.2, "1"), (2.1, "3"), (7.0, "7"), (None, "4")]
+)
+async def test_the_engine_tells_when_to_try_again(
+    serve: Serve, estimate_s: float | None, told: str
+) -> None:
+    engine = FakeEngine(OverloadedError("full", estimate_s))
+    async with serve(engine, ServerSettings(retry_after_s=4)) as client:
+        response = await client.post("/rerank", json=BODIES["/rerank"])
+    assert (response.status_code, response.headers["retry-after"]) == (429, told)
+
+
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_wrong_document_is_named(client: httpx.AsyncClient, path: str) -> None:
     texts = TEXTS.get(path, "documents")

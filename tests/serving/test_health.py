@@ -7,13 +7,16 @@ import platform
 import re
 import sys
 import threading
+from dataclasses import replace
 
 import httpx
 import pytest
 import torch
 import transformers
 
-from bge_rerank_integrations import ModelLoadError, __version__
+from bge_rerank_integrations import ModelLoadError, OverloadedError, __version__
+from bge_rerank_integrations.engine.scheduling.stats import Counters, EngineStats
+from bge_rerank_integrations.serving.api_errors import ErrorKind
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.conftest import Serve
@@ -104,6 +107,50 @@ async def test_the_metrics_tell_the_build_and_the_process(client: httpx.AsyncCli
         values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("process_"))
         assert float(values["process_resident_memory_bytes"]) > 1e7
         assert float(values["process_open_fds"]) >= 3
+
+
+async def test_the_metrics_have_the_engines_histograms(serve: Serve) -> None:
+    class Busy(FakeEngine):
+        def stats(self) -> EngineStats:
+            counters = Counters()
+            for seconds in (0.003, 0.02, 100.0):
+                counters.observe("queue_wait_s", seconds)
+            counters.add_batch(16, 2_000)
+            return replace(super().stats(), **counters.snapshot())
+
+    async with serve(Busy()) as client:
+        text = (await client.get("/metrics")).text
+    wait = "bge_rerank_engine_queue_wait_seconds"
+    assert f'{wait}_bucket{{le="0.0025",model="fake"}} 0.0' in text
+    assert f'{wait}_bucket{{le="0.005",model="fake"}} 1.0' in text
+    assert f'{wait}_bucket{{le="30.0",model="fake"}} 2.0' in text
+    assert f'{wait}_bucket{{le="+Inf",model="fake"}} 3.0' in text
+    assert f'{wait}_count{{model="fake"}} 3.0' in text
+    assert f'{wait}_sum{{model="fake"}} 100.023' in text
+    assert 'bge_rerank_engine_batch_sequences_sum{model="fake"} 16.0' in text
+    assert 'bge_rerank_engine_batch_tokens_sum{model="fake"} 2000.0' in text
+
+
+async def test_refusals_are_counted_by_their_cause(serve: Serve) -> None:
+    settings = ServerSettings(api_keys=("key",), max_body_bytes=100)
+    full = FakeEngine(OverloadedError("full"))
+    async with serve(full, settings) as client:
+        await client.post("/rerank", json=BODY)
+        client.headers["Authorization"] = "Bearer key"
+        await client.post("/rerank", json=BODY)
+        await client.post("/rerank", json=BODY)
+        await client.post("/rerank", json=BODY | {"query": "long" * 100})
+        text = (await client.get("/metrics")).text
+    causes = {
+        line.split('"')[1]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("bge_rerank_errors_total{")
+    }
+    assert causes == {kind.value: 0 for kind in ErrorKind} | {
+        "invalid_api_key": 1,
+        "overloaded": 2,
+        "request_too_large": 1,
+    }
 
 
 async def test_two_servers_count_apart(serve: Serve) -> None:

@@ -180,6 +180,8 @@ def test_overload_is_refused_and_passes(deploy: Callable[..., str]) -> None:
 def test_the_command_lines_texts_become_settings() -> None:
     arguments = RayArguments.model_validate({"replicas": "2", "gpus_per_replica": "0.5"})
     assert (arguments.replicas, arguments.gpus_per_replica) == (2, 0.5)
+    # a server's own default
+    assert arguments.engine == {"max_wait_s": 5.0}
     scaled = app(RayArguments(replicas=1, max_replicas=8, max_ongoing_requests=10))
     assert scaled is not None
 
@@ -203,6 +205,7 @@ SETTINGS_OF_ENGINE: dict[str, Any] = {
     "long_documents": "window",
     "instruction": "Does the passage answer?",
     "queue_timeout_s": 1.5,
+    "max_wait_s": 2.5,
 }
 TEXTS = {
     name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

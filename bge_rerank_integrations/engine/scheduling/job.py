@@ -106,7 +106,9 @@ class Job:
         self.queue_deadline = deadline_after(options.queue_timeout_s)
         self.max_wait_s = options.max_wait_s
         self.n_given = len(pairs)
+        self.submitted_at = time.monotonic()
         self.admitted = False
+        self.is_started = False
         self.ready: list[PendingSequence] = []
         self._first_index = first_index
         number_of: dict[TextPair, int] = {}

@@ -149,8 +149,11 @@ class JobQueue:
                 self._ready.move_to_end(job)
                 if not job.ready:
                     del self._ready[job]
-            is_full = bool(self._ready or self._untokenized)
-            self._in_flight.add(taken, Take(time.monotonic(), is_full))
+            now = time.monotonic()
+            self._in_flight.add(taken, Take(now, bool(self._ready or self._untokenized)))
+            for job in {sequence.job for sequence in taken if not sequence.job.is_started}:
+                job.is_started = True
+                self._counters.observe("queue_wait_s", now - job.submitted_at)
             if self._ready:
                 self._to_score.notify()
             return taken

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 State = Literal["ready", "closed", "failed"]
 
 _COUNTED = ("pairs", "sequences", "tokens", "batches", "retries", "failures")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
+_TOKENS = (64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Values counted in buckets.
+
+    :param bounds: the largest value of each bucket, ascending.
+    :param counts: values in each bucket, and in one more for those above the last bound.
+    :param total: sum of the values.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float = 0.0
+
+    @classmethod
+    def empty(cls, bounds: tuple[float, ...]) -> Histogram:
+        """A histogram without values."""
+        return cls(bounds, (0,) * (len(bounds) + 1))
+
+    def with_value(self, value: float) -> Histogram:
+        """The same, and one value more."""
+        index = bisect_left(self.bounds, value)
+        counts = (*self.counts[:index], self.counts[index] + 1, *self.counts[index + 1 :])
+        return Histogram(self.bounds, counts, self.total + value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +58,9 @@ class EngineStats:
     :param failures: calls that failed in tokenization or in the forward pass.
     :param cache_hits: texts whose token ids were remembered.
     :param cache_misses: texts that were tokenized.
+    :param queue_wait_s: seconds from a call's submission to its first batch.
+    :param batch_sequences: sequences of each successful forward pass.
+    :param batch_tokens: tokens of each successful forward pass.
     """
 
     state: State
@@ -45,6 +77,9 @@ class EngineStats:
     failures: int
     cache_hits: int
     cache_misses: int
+    queue_wait_s: Histogram
+    batch_sequences: Histogram
+    batch_tokens: Histogram
 
     @property
     def cache_hit_rate(self) -> float:
@@ -58,6 +93,11 @@ class Counters:
     def __init__(self) -> None:
         self._lock = Lock()
         self._counts = dict.fromkeys(_COUNTED, 0)
+        self._histograms = {
+            "queue_wait_s": Histogram.empty(_SECONDS),
+            "batch_sequences": Histogram.empty(_SEQUENCES),
+            "batch_tokens": Histogram.empty(_TOKENS),
+        }
 
     def add(self, **more: int) -> None:
         """Add to some of the counts."""
@@ -65,7 +105,21 @@ class Counters:
             counts = self._counts
             self._counts = {name: counts[name] + more.get(name, 0) for name in counts}
 
-    def snapshot(self) -> dict[str, int]:
-        """All counts, of one moment."""
+    def add_batch(self, sequences: int, tokens: int) -> None:
+        """Count a forward pass that succeeded."""
+        self.add(batches=1, sequences=sequences, tokens=tokens)
+        self.observe("batch_sequences", sequences)
+        self.observe("batch_tokens", tokens)
+
+    def observe(self, name: str, value: float) -> None:
+        """Count a value in one of the histograms."""
+        with self._lock:
+            self._histograms = {
+                **self._histograms,
+                name: self._histograms[name].with_value(value),
+            }
+
+    def snapshot(self) -> dict[str, Any]:
+        """All counts and histograms."""
         # replaced as a whole: reading needs no lock, which a fork may have left held
-        return dict(self._counts)
+        return {**self._counts, **self._histograms}

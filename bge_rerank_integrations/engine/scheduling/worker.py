@@ -169,7 +169,7 @@ class Worker:
     def _succeed(self, batch: Batch, logits: Logits) -> None:
         # the budget grows back slowly: another process may have held the memory for a moment
         self._batch_tokens = min(self._batch_tokens * _REGROWTH, self._max_batch_tokens)
-        self._counters.add(batches=1, sequences=len(batch), tokens=sum(map(len, batch)))
+        self._counters.add_batch(len(batch), sum(map(len, batch)))
         for error in self._queue.add_logits(batch, logits):
             self._report(error)
 
