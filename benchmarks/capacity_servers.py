@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ import httpx
 from benchmarks.capacity import Replica
 from benchmarks.machine import memory_mib
 from benchmarks.sleeping import SleepingScorer, sleeping_engine
+from bge_rerank_integrations.settings import read_setting
 
 PACED = Replica(pass_s=0.04, pair_s=0.001, pass_pairs=64)
 _START_S = 120.0
@@ -46,12 +47,18 @@ class Server:
 
 @contextmanager
 def start(
-    model: str | None, *, max_queued_pairs: int, timeout_s: float, core: int | None = None
+    model: str | None,
+    *,
+    max_queued_pairs: int,
+    timeout_s: float,
+    core: int | None = None,
+    more: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Start a server and end it.
 
     :param model: what it serves; None means that it only takes its time, as ``PACED`` does.
     :param core: the only core that it may use.
+    :param more: other options of its command line.
     """
     port = _free_port()
     program = ["-c", _SERVE, "serve", "--model", model, "--log-level", "error"]
@@ -60,7 +67,7 @@ def start(
         program = ["-m", "benchmarks.capacity_servers"]
     threads = {} if core is None else {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, *map(str, (*program, *options))], env={**os.environ, **threads}
+        [sys.executable, *map(str, (*program, *options, *more))], env={**os.environ, **threads}
     )
     try:
         if core is not None:
@@ -94,24 +101,29 @@ def _free_port() -> int:
 
 def main() -> None:
     """Serve without a model until SIGTERM."""
-    import uvicorn
-
     from bge_rerank_integrations.serving.app import create_app
+    from bge_rerank_integrations.serving.http_server import make_server
     from bge_rerank_integrations.serving.settings import ServerSettings
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--max-queued-pairs", type=int, default=100_000)
     parser.add_argument("--timeout-s", type=float, default=60.0)
+    parser.add_argument("--pair-s", type=float, default=PACED.pair_s)
+    parser.add_argument("--pass-pairs", type=int, default=PACED.pass_pairs)
+    parser.add_argument("--max-wait-s", default="none")
     arguments = parser.parse_args()
+    pace = Replica(PACED.pass_s, arguments.pair_s, arguments.pass_pairs)
     engine = sleeping_engine(
-        SleepingScorer(PACED.seconds),
+        SleepingScorer(pace.seconds),
         tokens=1,
-        max_batch_tokens=PACED.pass_pairs,
+        max_batch_tokens=pace.pass_pairs,
         max_queued_pairs=arguments.max_queued_pairs,
     )
-    app = create_app(engine, ServerSettings(timeout_s=arguments.timeout_s))
-    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="error")
+    max_wait_s = read_setting("max_wait_s", arguments.max_wait_s)
+    limits = ServerSettings(timeout_s=arguments.timeout_s)
+    app = create_app(engine.with_options(max_wait_s=max_wait_s), limits)
+    make_server(app, limits, port=arguments.port).run()
     engine.close()
 
 
