@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.checkpoints import with_weights
+from benchmarks.checkpoints import SHAPES, with_shape, with_weights
 from benchmarks.machine import describe_machine
 from benchmarks.peer_worker import PEERS
 from benchmarks.texts import Pair, read_pairs
@@ -138,6 +138,9 @@ def main() -> None:
     """Run the peers that are installed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="checkpoint; without weights: random ones")
+    parser.add_argument(
+        "--shape", choices=SHAPES, help="random weights in this shape; MODEL gives the tokenizer"
+    )
     parser.add_argument("--collection", type=Path, action="append", default=[], help="BEIR folder")
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
@@ -158,7 +161,10 @@ def main() -> None:
     clock = "wall" if arguments.one_core is None else "cpu"
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
-        model = with_weights(arguments.model, Path(temporary))
+        if arguments.shape:
+            model = with_shape(arguments.shape, arguments.model, Path(temporary))
+        else:
+            model = with_weights(arguments.model, Path(temporary))
         names = arguments.only or list(PEERS)
         started = [
             start_peer(name, str(model), pythons, temporary, arguments.one_core) for name in names
@@ -169,7 +175,7 @@ def main() -> None:
             stack.callback(peer.process.terminate)
         run_rounds(peers, pairs, arguments.rounds, clock)
     report = {
-        "model": arguments.model.name,
+        "model": arguments.shape or arguments.model.name,
         "texts": [folder.name for folder in arguments.collection] or "Python's reference",
         "pairs": len(pairs),
         "rounds": arguments.rounds,
