@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 SMALL = {
     "vocab_size": 300,
@@ -20,6 +21,32 @@ SMALL = {
 }
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+
+
+# windows of 4 tokens on either side, and a global layer before and behind two local ones
+SMALL_MODERNBERT = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 512,
+    "local_attention": 8,
+    "initializer_range": 0.2,
+    "num_labels": 1,
+    **{f"{name}_token_id": 0 for name in ("pad", "bos", "eos", "cls", "sep")},
+}
+
+
+def save_random(config: PreTrainedConfig, folder: Path, **options: Any) -> str:
+    """A random checkpoint whose norms and biases are random too, as those of trained models are."""
+    torch.manual_seed(3)
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return save_checkpoint(model, folder, **options)
 
 
 def save_checkpoint(model: PreTrainedModel, folder: Path, **options: Any) -> str:

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from checkpoints import SMALL, save_checkpoint
+from checkpoints import SMALL, SMALL_MODERNBERT, save_checkpoint, save_random
 from fakes import MakeEngine, fake_engine
 from pytest_socket import disable_socket, enable_socket
 from transformers import (
@@ -22,6 +22,7 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    ModernBertConfig,
 )
 
 from bge_rerank_integrations import RerankEngine
@@ -57,6 +58,12 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(1)
     config = BertConfig(**SMALL, num_labels=1)
     return save_checkpoint(BertForSequenceClassification(config), folder)
+
+
+@pytest.fixture(scope="session")
+def modernbert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random ModernBERT reranker whose windows are smaller than most texts."""
+    return save_random(ModernBertConfig(**SMALL_MODERNBERT), tmp_path_factory.mktemp("modernbert"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,29 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.engine.scorers import attention, flash_attention
+from bge_rerank_integrations.engine.scorers import attention, flash_attention, local_attention
 from bge_rerank_integrations.engine.scorers.attention import packed_attention
+from bge_rerank_integrations.engine.scorers.local_attention import LocalAttention
 from bge_rerank_integrations.engine.scorers.packing import Packing
 
 CPU = torch.device("cpu")
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def naive(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, causal: bool
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: tuple[int, int] = (-1, -1),
 ) -> torch.Tensor:
     """One sequence's attention, from the formula."""
     repeat = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
     products = torch.einsum("qhd,khd->hqk", query, key) * scale
-    if causal:
-        products += torch.full(products.shape[1:], -torch.inf).triu(1)
+    before, behind = (len(key) if width < 0 else width for width in window)
+    distance = torch.arange(len(key)) - torch.arange(len(query))[:, None]
+    products[:, (distance > behind) | (distance < -before)] = -torch.inf
     return torch.einsum("hqk,khd->qhd", products.softmax(-1), value)
 
 
@@ -39,7 +47,9 @@ def test_each_sequence_attends_to_itself_only(causal: bool, key_heads: int) -> N
     key, value = torch.randn(2, sum(lengths), key_heads, 8)
     packed = packed_attention(query, key, value, packing, packing, scale=0.3, causal=causal)
     for start, end in zip(packing.starts, packing.starts[1:], strict=False):
-        alone = naive(query[start:end], key[start:end], value[start:end], 0.3, causal)
+        alone = naive(
+            query[start:end], key[start:end], value[start:end], 0.3, (-1, 0) if causal else (-1, -1)
+        )
         torch.testing.assert_close(packed[start:end], alone)
 
 
@@ -54,6 +64,34 @@ def test_queries_may_be_fewer_than_keys() -> None:
     torch.testing.assert_close(first, whole[rows])
 
 
+@pytest.mark.parametrize("window", [0, 1, 30, 64, 200])
+@pytest.mark.parametrize("n_padding", [0, 5])
+def test_local_attention_stays_in_its_window_and_its_sequence(window: int, n_padding: int) -> None:
+    torch.manual_seed(0)
+    lengths = [70, 1, 200, 64, 65, 3, 129]
+    packing = Packing.from_lengths(lengths, CPU)
+    states = torch.randn(3, sum(lengths) + n_padding, 2, 8)
+    attend = LocalAttention(packing, window, scale=0.3)
+    for query, key, value in (states, states.flip(0)):  # two layers of one batch
+        packed = attend(query, key, value)
+        assert packed.shape == query.shape
+        assert packed.isfinite().all()
+        for start, end in zip(packing.starts, packing.starts[1:], strict=False):
+            each = (one[start:end] for one in (query, key, value))
+            alone = naive(*each, 0.3, (window, window))
+            torch.testing.assert_close(packed[start:end], alone)
+
+
+def test_local_attention_of_a_long_document_takes_little_memory() -> None:
+    packing = Packing.from_lengths([30_000], CPU)
+    states = torch.randn(3, 30_000, 1, 8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    LocalAttention(packing, 64, scale=0.3)(*states)
+    grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    # a mask of all queries and keys would take 900 MB as booleans
+    assert grown_mib < 300
+
+
 @pytest.mark.parametrize("size", [1.0, 30.0, 1e4])
 def test_bfloat16_products_agree_with_the_formula(size: float) -> None:
     """Also where attention scores are so large that their exponentials overflow."""
@@ -66,7 +104,7 @@ def test_bfloat16_products_agree_with_the_formula(size: float) -> None:
     assert packed.dtype is torch.bfloat16
     for start, end in zip(packing.starts, packing.starts[1:], strict=False):
         states = (states[start:end].float() for states in (query, key, value))
-        alone = naive(*states, 0.125, causal=False)
+        alone = naive(*states, 0.125)
         if size < 1e3:  # beyond, bfloat16 rounds scores by more than they differ
             noise = 0.01 * size
             torch.testing.assert_close(packed[start:end].float(), alone, atol=noise, rtol=0.05)
@@ -109,12 +147,11 @@ def varlen_on_the_cpu(
     assert cu_seq_k.diff().max() == max_k
     assert cu_seq_q[-1] <= len(query)
     assert enable_gqa == (query.shape[1] != key.shape[1])
-    causal = {(-1, 0): True, (-1, -1): False}[window_size]
     output = torch.zeros_like(query)
     for number in range(len(cu_seq_q) - 1):
         asking = slice(int(cu_seq_q[number]), int(cu_seq_q[number + 1]))
         seen = slice(int(cu_seq_k[number]), int(cu_seq_k[number + 1]))
-        output[asking] = naive(query[asking], key[seen], value[seen], scale, causal)
+        output[asking] = naive(query[asking], key[seen], value[seen], scale, window_size)
     return output
 
 
@@ -122,7 +159,8 @@ def varlen_on_the_cpu(
 def flash_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the path of CUDA in half precision, with a kernel that runs anywhere."""
     monkeypatch.setattr(flash_attention, "varlen_attn", varlen_on_the_cpu, raising=False)
-    monkeypatch.setattr(attention, "_has_flash_kernel", lambda _: True)
+    for module in (attention, local_attention):
+        monkeypatch.setattr(module, "has_flash_kernel", lambda _: True)
 
 
 @pytest.mark.skipif(
@@ -135,17 +173,35 @@ def test_the_stand_in_takes_what_torchs_kernel_takes() -> None:
     assert set(ours) <= set(theirs)
 
 
-@pytest.mark.parametrize("model", ["xlmr", "gemma", "light"])
+@pytest.mark.parametrize("model", ["xlmr", "modernbert", "gemma", "light"])
 @pytest.mark.usefixtures("flash_on_the_cpu")
-def test_scores_by_the_flash_kernels_path(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An encoder, a decoder with grouped heads, and one whose sequences get shorter."""
-    folder = str(Path(__file__).parent / "golden" / model)
+def test_scores_by_the_flash_kernels_path(
+    model: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two encoders, a decoder with grouped heads, and one whose sequences get shorter."""
+    is_made = model == "modernbert"
+    folder = request.getfixturevalue(model) if is_made else str(GOLDEN / model)
     documents = ["short", "a passage of some more words than the other", "one " * 60]
     with RerankEngine(folder, device="cpu", dtype="float32") as engine:
         scores = engine.score("a query", documents)
     monkeypatch.undo()
     with RerankEngine(folder, device="cpu", dtype="float32") as engine:
         np.testing.assert_allclose(scores, engine.score("a query", documents), rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "noise"), [(torch.bfloat16, 2e-2), (torch.float32, 1e-4)])
+def test_local_attention_on_a_gpu(dtype: torch.dtype, noise: float) -> None:
+    torch.manual_seed(0)
+    lengths = [130, 5, 64, 1]
+    packing = Packing.from_lengths(lengths, torch.device("cuda"))
+    states = torch.randn(3, sum(lengths), 4, 64)
+    attend = LocalAttention(packing, 20, scale=0.125)
+    packed = attend(*states.to("cuda", dtype)).float().cpu()
+    for start, end in zip(packing.starts.cpu(), packing.starts.cpu()[1:], strict=False):
+        alone = naive(*states[:, start:end], 0.125, (20, 20))
+        torch.testing.assert_close(packed[start:end], alone, atol=noise, rtol=noise)
 
 
 @pytest.mark.gpu

@@ -18,9 +18,15 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.engine.scorers import attention, flash_attention
+from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
+from bge_rerank_integrations.engine.scorers.bert_config import BertConfig
 from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer
 from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
-from bge_rerank_integrations.engine.scorers.encoder_config import EncoderConfig
+from bge_rerank_integrations.engine.scorers.heads import Pooling
+from bge_rerank_integrations.engine.scorers.local_attention import LocalAttention
+from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
+from bge_rerank_integrations.engine.scorers.modernbert_config import ModernBertConfig
+from bge_rerank_integrations.engine.scorers.packing import Packing
 from bge_rerank_integrations.engine.scorers.weights import Weights
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
@@ -52,14 +58,44 @@ def answer_of(scorer: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_an_encoder(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_an_encoder(dtype: torch.dtype, pooling: Pooling, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(str(files("bge_rerank_integrations") / "models" / "tiny"))
-    shape = EncoderConfig.from_config(json.loads((folder / "config.json").read_text()))
+    shape = BertConfig.from_config(json.loads((folder / "config.json").read_text()))
     stored = OnlyShapes(folder)
     assert shape.hidden_size == 32 * shape.num_attention_heads  # the flash kernel takes these
     with fake_cuda(monkeypatch):
-        logits = answer_of(EncoderScorer(Weights(stored, CUDA, dtype), shape, 0))
+        weights = Weights(stored, CUDA, dtype)
+        body = Bert(weights.module(shape.layout.body), shape, passage_type=0, pooling=pooling)
+        logits = answer_of(EncoderScorer(body, bert_head(weights, shape)))
     assert (logits.device, logits.dtype, logits.shape) == (CUDA, torch.float32, (3, 1))
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("layers", [4, 3])
+def test_an_encoder_with_local_attention(
+    pooling: Pooling, layers: int, modernbert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth layer is global, the third is local."""
+    folder = Path(modernbert)
+    given = json.loads((folder / "config.json").read_text())
+    cut = {"num_hidden_layers": layers, "layer_types": given["layer_types"][:layers]}
+    shape = ModernBertConfig.from_config({**given, **cut})
+    assert shape.head_dim % 8 == 0  # the flash kernel takes these
+    stored = OnlyShapes(folder)
+    with fake_cuda(monkeypatch):
+        weights = Weights(stored, CUDA, torch.bfloat16)
+        body = ModernBert(weights.module("model"), shape, pooling=pooling)
+        logits = answer_of(EncoderScorer(body, modernbert_head(weights, shape)))
+    assert (logits.device, logits.dtype, logits.shape) == (CUDA, torch.float32, (3, 1))
+
+
+def test_local_attention_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_cuda(monkeypatch):
+        states = torch.empty(3, 49, 2, 8, device=CUDA)
+        attend = LocalAttention(Packing.from_lengths([12, 30, 7], CUDA), 4, scale=0.3)
+        attended = attend(*states.unbind())
+    assert (attended.device, attended.dtype, attended.shape) == (CUDA, torch.float32, (49, 2, 8))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +108,7 @@ def test_an_encoder(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_decoder(name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # the tiny models have heads of 12, which the kernel itself would not take
-    monkeypatch.setattr(attention, "_has_flash_kernel", lambda query: query.is_cuda)
+    monkeypatch.setattr(attention, "has_flash_kernel", lambda query: query.is_cuda)
     (scorer,) = load(EngineConfig(str(GOLDEN / name), device="cpu", **settings)).scorers
     assert isinstance(scorer, DecoderScorer)
     with fake_cuda(monkeypatch):

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import SMALL, edit_json, save_checkpoint, write_json
+from checkpoints import SMALL, edit_json, save_random, write_json
 from fakes import load
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 from transformers import (
-    AutoModelForSequenceClassification,
     BertConfig,
     CamembertConfig,
     RobertaConfig,
@@ -30,17 +29,6 @@ from bge_rerank_integrations import (
 from bge_rerank_integrations.engine.scorers import Scorer
 
 PAIRS = [("what is a panda?", "a bear of China"), ("panda", ""), ("", "x" * 50), ("a b c", "d e")]
-
-
-def save_random(config: Any, folder: Path, **options: Any) -> str:
-    """A random checkpoint whose norms and biases are random too, as those of trained models are."""
-    torch.manual_seed(3)
-    model = AutoModelForSequenceClassification.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return save_checkpoint(model, folder, **options)
 
 
 def make_bert(folder: Path, **changes: Any) -> str:
@@ -130,10 +118,21 @@ def test_positions_that_would_be_read_wrongly(model_type: str, tmp_path: Path) -
         engine_scores(tmp_path)
 
 
-def test_heads_that_do_not_fit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 5}, "hidden_size 32 is no multiple of num_attention_heads 5"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be a positive integer, got 0"),
+        ({"hidden_size": None}, "hidden_size must be a positive integer, got None"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers must be a positive integer, got -1"),
+        ({"vocab_size": "many"}, "vocab_size must be a positive integer, got 'many'"),
+        ({"layer_norm_eps": "NaN"}, "layer_norm_eps must be a positive number, got 'NaN'"),
+    ],
+)
+def test_sizes_that_are_none(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     make_bert(tmp_path)
-    edit_json(tmp_path / "config.json", num_attention_heads=5)
-    with pytest.raises(ModelLoadError, match="32 is no multiple of num_attention_heads 5"):
+    edit_json(tmp_path / "config.json", **changes)
+    with pytest.raises(ModelLoadError, match=f"{tmp_path.name}.*config.json: {message}"):
         engine_scores(tmp_path)
 
 

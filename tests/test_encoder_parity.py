@@ -54,7 +54,7 @@ def test_scores_equal_sentence_transformers(
         np.testing.assert_allclose(engine.score_pairs(pairs), expected, rtol=0, atol=EXACT)
 
 
-@pytest.mark.parametrize("checkpoint", ["xlmr", "bert"])
+@pytest.mark.parametrize("checkpoint", ["xlmr", "bert", "modernbert"])
 def test_packed_equals_padded(request: pytest.FixtureRequest, checkpoint: str) -> None:
     folder = request.getfixturevalue(checkpoint)
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
@@ -115,7 +115,7 @@ def test_few_different_numbers_of_rows_reach_the_linear_layers(
         monkeypatch.setattr(kind, name, counting)
 
     for kind in (PlainLinear, PrepackedLinear):
-        for name in ("__call__", "gelu", "add"):
+        for name in ("__call__", "gelu", "add", "multiply"):
             count(kind, name)
     for words in range(1, 100, 3):
         engine.score("query", ["word " * words, "one more"])

@@ -29,11 +29,25 @@ def layer(request: pytest.FixtureRequest) -> tuple[linear.Linear, torch.Tensor, 
 @pytest.mark.parametrize("tokens", [1, 7, 300])
 def test_layers_equal_the_formula(layer: Any, tokens: int) -> None:
     run, weight, bias = layer
+    assert_equals_formula(run, weight, bias, tokens)
+
+
+@pytest.mark.parametrize("kind", [PlainLinear, make_linear])
+def test_layers_without_bias_equal_the_formula(kind: Any) -> None:
+    weight = torch.randn(24, 40)
+    assert_equals_formula(kind(weight, None), weight, torch.zeros(24), 7)
+
+
+def assert_equals_formula(
+    run: linear.Linear, weight: torch.Tensor, bias: torch.Tensor, tokens: int
+) -> None:
     rows, residual = torch.randn(tokens, 40), torch.randn(tokens, 24)
     product = rows @ weight.T + bias
     torch.testing.assert_close(run(rows), product, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(run.gelu(rows), gelu(product), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(run.add(rows, residual), product + residual, atol=1e-5, rtol=1e-5)
+    times = run.multiply(rows, residual)
+    torch.testing.assert_close(times, product * residual, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("missing", ["build", "operator", "instruction"])

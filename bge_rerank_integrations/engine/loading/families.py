@@ -11,14 +11,7 @@ from tokenizers import Tokenizer
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
-from bge_rerank_integrations.engine.scorers.encoder_config import (
-    MODEL_TYPES,
-    EncoderConfig,
-    is_packable,
-)
-from bge_rerank_integrations.engine.scorers.heads import classification_head
-from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
+from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization import templates
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
 from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
@@ -124,61 +117,39 @@ def scored_layers(config: EngineConfig, checkpoint: Checkpoint, family: Family) 
     return config.cutoff_layers
 
 
-def _make_encoder(request: LoadRequest) -> Scorer:
-    """Packed where the architecture is known, else transformers' own class on padded batches.
+def _imported(module: str, maker: str) -> Callable[[LoadRequest], Scorer]:
+    """A function of this package's module, imported when it is called.
 
-    :raises UnsupportedModelError: if it has more labels than one, or relative positions.
+    The import of transformers, which decoders need, takes seconds.
     """
-    checkpoint = request.checkpoint
-    _check_encoder(checkpoint)
-    if not is_packable(checkpoint.config):
-        # transformers' model classes take seconds to import
-        from bge_rerank_integrations.engine.loading.transformers_models import make_padded
-
-        return make_padded(request)
-    weights = Weights(request.files, request.device, request.dtype)
-    config = EncoderConfig.from_config(checkpoint.config)
-    body = weights.module(config.layout.body)
-    return EncoderScorer(body, config, request.passage_type, classification_head(weights, config))
-
-
-def _check_encoder(checkpoint: Checkpoint) -> None:
-    name, config = checkpoint.folder.name, checkpoint.config
-    # as transformers counts: those that have a name, else the number given, else 2
-    labels = len(config.get("id2label") or ()) or int(config.get("num_labels", 2))
-    if labels != 1:
-        raise UnsupportedModelError(f"{name} classifies into {labels} labels; a reranker has one")
-    # transformers 5 would read such a model as if its positions were absolute
-    positions = config.get("position_embedding_type", "absolute")
-    if checkpoint.model_type in MODEL_TYPES and positions != "absolute":
-        raise UnsupportedModelError(f"{name} has positions of type {positions!r}, not 'absolute'")
-
-
-def _decoder(maker: str) -> Callable[[LoadRequest], Scorer]:
-    """One of :mod:`.decoders`, whose imports from transformers take seconds: when it is called."""
 
     def make(request: LoadRequest) -> Scorer:
-        scorer: Scorer = getattr(import_module(f"{__package__}.decoders"), maker)(request)
+        scorer: Scorer = getattr(import_module(f"{__package__}.{module}"), maker)(request)
         return scorer
 
     return make
 
 
-_ENCODER = Family("encoder", _make_encoder)
-_BGE_DECODER = Family("decoder", _decoder("make_decoder"), templates.BGE)
+_ENCODER = Family("encoder", _imported("encoders", "make_encoder"))
+_BGE_DECODER = Family("decoder", _imported("decoders", "make_decoder"), templates.BGE)
 _LAYERWISE = Family(
-    "layerwise", _decoder("make_layerwise"), templates.BGE, frozenset({"cutoff_layers"})
+    "layerwise",
+    _imported("decoders", "make_layerwise"),
+    templates.BGE,
+    frozenset({"cutoff_layers"}),
 )
 _LIGHTWEIGHT = Family(
     "lightweight",
-    _decoder("make_lightweight"),
+    _imported("decoders", "make_lightweight"),
     templates.BGE_LIGHTWEIGHT,
     frozenset(_LAYER_SETTINGS),
 )
 _DECODERS = {
     "GemmaForCausalLM": _BGE_DECODER,
-    "Qwen3ForCausalLM": Family("decoder", _decoder("make_decoder"), templates.QWEN3),
-    "Qwen2ForCausalLM": Family("decoder", _decoder("make_decoder"), templates.MXBAI_V2),
+    "Qwen3ForCausalLM": Family("decoder", _imported("decoders", "make_decoder"), templates.QWEN3),
+    "Qwen2ForCausalLM": Family(
+        "decoder", _imported("decoders", "make_decoder"), templates.MXBAI_V2
+    ),
     "LayerWiseMiniCPMForCausalLM": _LAYERWISE,
     "CostWiseGemmaForCausalLM": _LIGHTWEIGHT,
 }

@@ -20,7 +20,7 @@ from bge_rerank_integrations.engine.loading.families import (
 )
 from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer, template_of
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.encoder_config import max_positions
+from bge_rerank_integrations.engine.scorers.bert_config import max_positions
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 from bge_rerank_integrations.settings import EngineConfig

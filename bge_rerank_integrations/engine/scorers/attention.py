@@ -44,10 +44,11 @@ def packed_attention(
         alike.
     :returns: `(query_tokens, heads, head_dim)`.
     """
-    if _has_flash_kernel(query):
+    if has_flash_kernel(query):
         from bge_rerank_integrations.engine.scorers.flash_attention import flash_attention
 
-        return flash_attention(query, key, value, queries, keys, scale=scale, causal=causal)
+        window = (-1, 0) if causal else (-1, -1)
+        return flash_attention(query, key, value, queries, keys, scale=scale, window=window)
     grouped = query.shape[1] != key.shape[1]
     output = torch.empty_like(query)
     query_start = key_start = 0
@@ -72,7 +73,8 @@ def packed_attention(
     return output
 
 
-def _has_flash_kernel(query: torch.Tensor) -> bool:
+def has_flash_kernel(query: torch.Tensor) -> bool:
+    """Whether torch's flash kernel takes queries like these, `(tokens, heads, head_dim)`."""
     if not (
         query.is_cuda
         and query.dtype in (torch.bfloat16, torch.float16)
@@ -84,6 +86,11 @@ def _has_flash_kernel(query: torch.Tensor) -> bool:
     from bge_rerank_integrations.engine.scorers import flash_attention
 
     return flash_attention.IS_COMPLETE
+
+
+def split_heads(states: torch.Tensor, parts: int, heads: int) -> tuple[torch.Tensor, ...]:
+    """`(tokens, parts * heads * head_dim)` → each part as `(tokens, heads, head_dim)`, no copy."""
+    return states.view(len(states), parts, heads, -1).unbind(1)
 
 
 def _by_head(packed: torch.Tensor, count: int) -> torch.Tensor:

@@ -20,7 +20,12 @@ from transformers import AttentionInterface, PreTrainedModel
 from bge_rerank_integrations.engine.scorers.attention import packed_attention
 from bge_rerank_integrations.engine.scorers.compression import Span, compress
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
-from bge_rerank_integrations.engine.scorers.packing import Packing, download, upload
+from bge_rerank_integrations.engine.scorers.packing import (
+    Packing,
+    download,
+    positions_of,
+    upload,
+)
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
 PACKED_ATTENTION = "bge_rerank_packed"
@@ -118,9 +123,8 @@ class DecoderScorer:
         lengths = [span.length for span in spans]
         n_padding = n_padding_rows(len(rows), rows.device)
         hidden = pad(rows, (0, 0, 0, n_padding)).unsqueeze(0)
-        positions = np.concatenate([np.arange(length) for length in [*lengths, n_padding]])
-        ids = upload(torch.from_numpy(positions), rows.device).unsqueeze(0)
-        rotation = self._model.rotary_emb(hidden, position_ids=ids)
+        positions = upload(torch.from_numpy(positions_of([*lengths, n_padding])), rows.device)
+        rotation = self._model.rotary_emb(hidden, position_ids=positions.unsqueeze(0))
         return hidden, Packing.from_lengths(lengths, rows.device), rotation
 
     def _head(self, hidden: torch.Tensor, spans: Sequence[Span], row: torch.Tensor) -> torch.Tensor:

@@ -1,181 +1,52 @@
-"""Encoders of the BERT and RoBERTa families, without padding.
+"""Encoders without padding: a body pools each sequence's states, a head makes the logits.
 
-Every sequence's tokens lie one behind the other, so linear layers see real tokens only. Where the
-head reads the first token alone, only those rows get a query, an attention output and a
-feed-forward pass in the last layer. Both are exact; a padded pass gives the same logits to float
-rounding.
+Every sequence's tokens lie one behind the other, so linear layers see real tokens only. A body
+that pools first tokens computes its last layer for those rows alone. Both are exact; a padded pass
+gives the same logits to float rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import embedding, pad
 
-from bge_rerank_integrations.engine.scorers.attention import packed_attention
-from bge_rerank_integrations.engine.scorers.encoder_config import EncoderConfig
-from bge_rerank_integrations.engine.scorers.heads import Head, mean_pool
-from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
-from bge_rerank_integrations.engine.scorers.packing import Packing, download, upload
-from bge_rerank_integrations.engine.scorers.weights import Weights
+from bge_rerank_integrations.engine.scorers.heads import Head
+from bge_rerank_integrations.engine.scorers.packing import download
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
 
-class EncoderScorer:
-    """Scores packed batches with embeddings, layers and a head.
+class EncoderBody(Protocol):
+    """Embeddings and layers of an encoder, on one device."""
 
-    :param body: the module of embeddings and layers, on the device and in the precision to compute
-        in.
-    :param config: its sizes.
-    :param passage_type: token type of the passage (1 in BERT, 0 in RoBERTa).
-    :param head: hidden states → logits.
-    :raises ModelLoadError: if a tensor is missing or of another config.
+    def __call__(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
+        """Pooled states of the sequences, `(n, hidden)`; on a CPU, padding rows may follow.
+
+        :param batch: sequences in any order; neighbors of equal length are fastest.
+        """
+        ...
+
+
+class EncoderScorer:
+    """Scores packed batches.
+
+    :param body: made with the head's pooling.
+    :param head: pooled states → logits.
     """
 
     padded = False
 
-    def __init__(self, body: Weights, config: EncoderConfig, passage_type: int, head: Head) -> None:
-        self._device = body.device
+    def __init__(self, body: EncoderBody, head: Head) -> None:
+        self._body = body
         self._head = head
-        self._embeddings = _Embeddings(body.module("embeddings"), config, passage_type)
-        layers = [body.module(f"encoder.layer.{n}") for n in range(config.num_hidden_layers)]
-        self._layers = [_Layer(layer, config) for layer in layers[:-1]]
-        self._last_layer: _Layer | _LastLayer = (
-            _LastLayer(layers[-1], config) if head.pooling == "cls" else _Layer(layers[-1], config)
-        )
 
     @torch.inference_mode()
     def score(self, batch: Sequence[TokenSequence]) -> npt.ArrayLike:
         """Score one packed batch.
 
-        :param batch: sequences in any order; neighbors of equal length are fastest.
         :returns: float32 logits, `(n, 1)`; on CUDA still being computed.
         """
-        packing = Packing.from_lengths([len(sequence) for sequence in batch], self._device)
-        hidden = self._embeddings(batch)
-        for layer in self._layers:
-            hidden = layer.forward(hidden, packing)
-        states = self._last_layer.forward(hidden, packing)
-        pooled = states if self._head.pooling == "cls" else mean_pool(states, packing)
-        return download(self._head(pooled)[: len(batch)])
-
-
-class _Embeddings:
-    """Sums of each token's word, type and position embeddings, normalized.
-
-    :param weights: the module's.
-    :param passage_type: token type of the passage.
-    """
-
-    def __init__(self, weights: Weights, config: EncoderConfig, passage_type: int) -> None:
-        sizes = {
-            "word_embeddings": config.vocab_size,
-            "token_type_embeddings": config.type_vocab_size,
-            "position_embeddings": config.max_position_embeddings,
-        }
-        hidden = config.hidden_size
-        self._tables = [weights.read(f"{n}.weight", size, hidden) for n, size in sizes.items()]
-        self._norm = weights.norm("LayerNorm", hidden, config.layer_norm_eps)
-        self._device = weights.device
-        self._passage_type = passage_type
-        self._padding_index = config.padding_index
-
-    def __call__(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
-        """States `(tokens, hidden)`; on a CPU, padding rows follow."""
-        rows = upload(torch.from_numpy(self._rows(batch)), self._device)
-        words, types, positions = map(embedding, rows, self._tables)
-        return self._norm(words.add_(types).add_(positions))
-
-    def _rows(self, batch: Sequence[TokenSequence]) -> npt.NDArray[np.int32]:
-        """Ids, types and positions of all tokens, `(3, tokens)`."""
-        ids = np.concatenate([sequence.ids for sequence in batch])
-        lengths = np.array([len(sequence) for sequence in batch])
-        passages = np.array([sequence.passage_start for sequence in batch])
-        starts = np.cumsum(lengths) - lengths
-        # each token's position within its sequence
-        positions = np.arange(len(ids)) - np.repeat(starts, lengths)
-        rows = np.zeros((3, len(ids) + n_padding_rows(len(ids), self._device)), dtype=np.int32)
-        rows[0, : len(ids)] = ids
-        rows[1, : len(ids)] = (positions >= np.repeat(passages, lengths)) * self._passage_type
-        rows[2, : len(ids)] = positions
-        if self._padding_index is not None:
-            # a literal padding token in a text keeps padding's position, and is not counted
-            real = ids != self._padding_index
-            counted = np.cumsum(real)
-            counted_before = np.repeat(counted[starts] - real[starts], lengths)
-            rows[2, : len(ids)] = (counted - counted_before) * real + self._padding_index
-        return rows
-
-
-class _Block:
-    """The part of a layer behind its attention.
-
-    :param weights: the layer's.
-    """
-
-    def __init__(self, weights: Weights, config: EncoderConfig) -> None:
-        hidden, wide, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
-        self._heads = config.num_attention_heads
-        self._scale = (hidden // self._heads) ** -0.5
-        self._attention_output = weights.linear(hidden, hidden, "attention.output.dense")
-        self._attention_norm = weights.norm("attention.output.LayerNorm", hidden, eps)
-        self._intermediate = weights.linear(hidden, wide, "intermediate.dense")
-        self._output = weights.linear(wide, hidden, "output.dense")
-        self._norm = weights.norm("output.LayerNorm", hidden, eps)
-
-    def _finish(self, attended: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Output projection, feed-forward and their residual sums, `(tokens, hidden)`.
-
-        :param attended: `(tokens, heads, head_dim)`.
-        :param rows: the layer's input, `(tokens, hidden)`.
-        """
-        states = self._attention_norm(self._attention_output.add(attended.flatten(1), rows))
-        return self._norm(self._output.add(self._intermediate.gelu(states), states))
-
-    def _by_head(self, states: torch.Tensor) -> torch.Tensor:
-        """`(tokens, hidden)` → `(tokens, heads, head_dim)`, without a copy."""
-        return states.view(len(states), self._heads, -1)
-
-
-class _Layer(_Block):
-    """A layer that every token passes."""
-
-    def __init__(self, weights: Weights, config: EncoderConfig) -> None:
-        super().__init__(weights, config)
-        names = ("query", "key", "value")
-        self._query_key_value = weights.module("attention.self").linear(
-            config.hidden_size, config.hidden_size, *names
-        )
-
-    def forward(self, hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """States of the packed tokens after this layer; both `(tokens, hidden)`."""
-        query, key, value = map(self._by_head, self._query_key_value(hidden).chunk(3, dim=1))
-        attended = packed_attention(query, key, value, packing, packing, scale=self._scale)
-        return self._finish(attended, hidden)
-
-
-class _LastLayer(_Block):
-    """The last layer: every token is a key and a value, only first tokens are queries."""
-
-    def __init__(self, weights: Weights, config: EncoderConfig) -> None:
-        super().__init__(weights, config)
-        attention, hidden = weights.module("attention.self"), config.hidden_size
-        self._query = attention.linear(hidden, hidden, "query")
-        self._key_value = attention.linear(hidden, hidden, "key", "value")
-
-    def forward(self, hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """States of each sequence's first token; `(tokens, hidden)` → `(n, hidden)`.
-
-        On a CPU, padding rows follow.
-        """
-        count = len(packing.lengths)
-        firsts = Packing.from_lengths([1] * count, hidden.device)
-        padding = (0, n_padding_rows(count, hidden.device))
-        rows = hidden[pad(packing.starts[:-1], padding).long()]
-        key, value = map(self._by_head, self._key_value(hidden).chunk(2, dim=1))
-        query = self._by_head(self._query(rows))
-        attended = packed_attention(query, key, value, firsts, packing, scale=self._scale)
-        return self._finish(attended, rows)
+        logits = self._head(self._body(batch))
+        return download(logits[: len(batch)])

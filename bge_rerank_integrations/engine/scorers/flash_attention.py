@@ -30,9 +30,12 @@ def flash_attention(
     keys: Packing,
     *,
     scale: float,
-    causal: bool,
+    window: tuple[int, int],
 ) -> torch.Tensor:
-    """Attention within each sequence in one call; parameters and result as in ``attention``."""
+    """Attention within each sequence in one call; parameters and result as in ``attention``.
+
+    :param window: how many tokens before and behind itself a token sees; -1 means all.
+    """
     attended: torch.Tensor = varlen_attn(
         query,
         key,
@@ -43,6 +46,6 @@ def flash_attention(
         keys.longest,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
-        window_size=(-1, 0) if causal else (-1, -1),
+        window_size=window,
     )  # type: ignore[assignment]  # a tuple only with return_aux
     return attended

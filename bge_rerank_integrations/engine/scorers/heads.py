@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from bge_rerank_integrations.engine.scorers.encoder_config import EncoderConfig
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
-from bge_rerank_integrations.engine.scorers.packing import Packing
-from bge_rerank_integrations.engine.scorers.weights import Weights
+from bge_rerank_integrations.engine.scorers.packing import Packing, positions_of, upload
 
 Pooling = Literal["cls", "mean"]
 
@@ -39,15 +38,18 @@ class Head:
         return states
 
 
-def classification_head(weights: Weights, config: EncoderConfig) -> Head:
-    """The head of BERT's and RoBERTa's sequence classification: a layer, tanh, another layer.
+def first_tokens(packing: Packing, count: int = 1) -> tuple[torch.Tensor, Packing]:
+    """Row numbers of each sequence's first ``count`` tokens, int64, and their packing.
 
-    :param weights: the whole checkpoint's.
+    A shorter sequence gives all of its tokens. On a CPU, padding rows follow: they are copies of
+    the batch's first row.
     """
-    hidden, layout = config.hidden_size, config.layout
-    weights = weights.in_float32()
-    dense = weights.linear(hidden, hidden, layout.dense)
-    return Head("cls", (dense, torch.tanh, weights.linear(hidden, 1, layout.logits)))
+    device = packing.starts.device
+    lengths = [min(length, count) for length in packing.lengths]
+    starts = np.cumsum(packing.lengths) - packing.lengths
+    rows = np.repeat(starts, lengths) + positions_of(lengths)
+    padded = np.pad(rows, (0, n_padding_rows(len(rows), device)))
+    return upload(torch.from_numpy(padded), device), Packing.from_lengths(lengths, device)
 
 
 def mean_pool(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
@@ -57,5 +59,6 @@ def mean_pool(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
     :returns: `(n, hidden)` float32; on a CPU, padding rows follow.
     """
     rows = hidden[: sum(packing.lengths)].float()
-    means = torch.segment_reduce(rows, "mean", offsets=packing.starts.long())
+    # unsafe: nothing is checked on the device, which would be waited for
+    means = torch.segment_reduce(rows, "mean", offsets=packing.starts.long(), unsafe=True)
     return pad(means, (0, 0, 0, n_padding_rows(len(means), means.device)))

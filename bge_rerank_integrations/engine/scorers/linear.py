@@ -34,7 +34,7 @@ class Norm(NamedTuple):
     """Layer normalization over the last dimension."""
 
     weight: torch.Tensor
-    bias: torch.Tensor
+    bias: torch.Tensor | None
     eps: float
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
@@ -56,12 +56,16 @@ class Linear(Protocol):
         """The result plus ``residual``, both `(tokens, outputs)`."""
         ...
 
+    def multiply(self, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """The result times ``factor``, both `(tokens, outputs)`."""
+        ...
 
-def make_linear(weight: torch.Tensor, bias: torch.Tensor) -> Linear:
+
+def make_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     """The fastest layer that this device and this torch have for these weights.
 
     :param weight: `(outputs, inputs)`.
-    :param bias: `(outputs,)`.
+    :param bias: `(outputs,)`, or None.
     """
     if weight.device.type == "cpu" and _has_prepacked(weight.dtype):
         return PrepackedLinear(weight, bias)
@@ -71,7 +75,7 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor) -> Linear:
 class PlainLinear:
     """torch's own operators, on any device."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight = weight
         self._bias = bias
 
@@ -84,11 +88,14 @@ class PlainLinear:
     def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self(rows).add_(residual)
 
+    def multiply(self, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return self(rows).mul_(factor)
+
 
 class PrepackedLinear:
     """oneDNN's operators on weights in oneDNN's own layout, on the CPU."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_TOKENS)
         self._bias = bias
 
@@ -99,15 +106,21 @@ class PrepackedLinear:
         return self._run(rows, "gelu")
 
     def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
-            rows, residual, self._weight, self._bias, "add"
-        )
-        return result
+        return self._run_with(rows, residual, "add")
+
+    def multiply(self, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return self._run_with(rows, factor, "mul")
 
     def _run(self, rows: torch.Tensor, activation: str) -> torch.Tensor:
         # the last "none": GELU without its approximation by tanh
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
             rows, self._weight, self._bias, activation, [], "none"
+        )
+        return result
+
+    def _run_with(self, rows: torch.Tensor, other: torch.Tensor, operation: str) -> torch.Tensor:
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+            rows, other, self._weight, self._bias, operation
         )
         return result
 
@@ -118,7 +131,8 @@ def _has_prepacked(dtype: torch.dtype) -> bool:
         return False
     probe = torch.ones((2, 2), dtype=dtype)
     try:
-        PrepackedLinear(probe, probe[0]).add(probe, probe)
+        layer = PrepackedLinear(probe, probe[0])
+        layer.multiply(layer.add(probe, probe), probe)
     # torch reports a missing operator by AttributeError, a missing instruction by RuntimeError
     except (AttributeError, RuntimeError):
         return False

@@ -39,6 +39,12 @@ class Packing:
         return max(self.lengths)
 
 
+def positions_of(lengths: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Each token's position within its sequence, `(tokens,)`, for sequences of these lengths."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+
+
 def common_runs(queries: Packing, keys: Packing) -> Iterator[tuple[int, int, int]]:
     """(query length, key length, count) of each run in which both lengths stay the same."""
     pairs = zip(queries.lengths, keys.lengths, strict=True)

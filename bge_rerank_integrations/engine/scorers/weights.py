@@ -133,18 +133,26 @@ class Weights:
         tensor = self._files.read(self._prefix + name, shape)
         return tensor.to(self.device, self._dtype)
 
-    def linear(self, inputs: int, outputs: int, *names: str) -> Linear:
-        """One linear layer with the outputs of all these, one after the other."""
-        weights = [self.read(f"{name}.weight", outputs, inputs) for name in names]
-        biases = [self.read(f"{name}.bias", outputs) for name in names]
-        if len(names) == 1:
-            # joined with nothing, they would still be copied
-            return make_linear(weights[0], biases[0])
-        return make_linear(torch.cat(weights), torch.cat(biases))
+    def read_linear(
+        self, name: str, inputs: int, outputs: int, *, bias: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A linear layer's weight `(outputs, inputs)` and, where it has one, its bias."""
+        weight = self.read(f"{name}.weight", outputs, inputs)
+        return weight, self.read(f"{name}.bias", outputs) if bias else None
 
-    def norm(self, name: str, size: int, eps: float) -> Norm:
+    def linear(self, inputs: int, outputs: int, *names: str, bias: bool = True) -> Linear:
+        """One linear layer with the outputs of all these, one after the other."""
+        stored = [self.read_linear(name, inputs, outputs, bias=bias) for name in names]
+        if len(stored) == 1:
+            # joined with nothing, they would still be copied
+            return make_linear(*stored[0])
+        weights, biases = zip(*stored, strict=True)
+        return make_linear(torch.cat(weights), torch.cat(biases) if bias else None)
+
+    def norm(self, name: str, size: int, eps: float, *, bias: bool = True) -> Norm:
         """A layer normalization; checkpoints from TensorFlow call its tensors gamma and beta."""
-        weight, bias = ("weight", "bias")
+        scale, shift = ("weight", "bias")
         if f"{self._prefix}{name}.gamma" in self._files:
-            weight, bias = ("gamma", "beta")
-        return Norm(self.read(f"{name}.{weight}", size), self.read(f"{name}.{bias}", size), eps)
+            scale, shift = ("gamma", "beta")
+        weight = self.read(f"{name}.{scale}", size)
+        return Norm(weight, self.read(f"{name}.{shift}", size) if bias else None, eps)

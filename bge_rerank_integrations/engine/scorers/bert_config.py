@@ -1,4 +1,4 @@
-"""``config.json`` of an encoder that can be packed."""
+"""``config.json`` of an encoder of the BERT and RoBERTa families."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bge_rerank_integrations.engine.scorers.config_values import (
+    read_heads,
+    read_positive,
+    read_size,
+)
+
 
 @dataclass(frozen=True, slots=True)
-class EncoderLayout:
+class BertLayout:
     """Where a model type keeps its weights, and how it counts positions.
 
     :param body: name of the module that holds embeddings and layers.
@@ -24,20 +30,14 @@ class EncoderLayout:
     positions_after_padding: bool
 
 
-_BERT = EncoderLayout("bert", "bert.pooler.dense", "classifier", False)
-_ROBERTA = EncoderLayout("roberta", "classifier.dense", "classifier.out_proj", True)
+_BERT = BertLayout("bert", "bert.pooler.dense", "classifier", False)
+_ROBERTA = BertLayout("roberta", "classifier.dense", "classifier.out_proj", True)
 
 # whose layers this package knows, by transformers' model_type
 MODEL_TYPES = {"bert": _BERT, "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "camembert": _ROBERTA}
 
-# defaults of transformers' BertConfig and XLMRobertaConfig
-_DEFAULTS = {
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "pad_token_id": 1,
-}
+# as transformers' XLMRobertaConfig
+_PADDING_ID = 1
 
 
 def is_packable(config: Mapping[str, Any]) -> bool:
@@ -50,23 +50,19 @@ def max_positions(config: Mapping[str, Any]) -> int | None:
     positions = config.get("max_position_embeddings")
     layout = MODEL_TYPES.get(str(config.get("model_type")))
     if positions and layout is not None and layout.positions_after_padding:
-        return int(positions - _given(config)["pad_token_id"] - 1)
+        return int(positions - config.get("pad_token_id", _PADDING_ID) - 1)
     return positions
 
 
-def _given(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_DEFAULTS, **config}
-
-
 @dataclass(frozen=True, slots=True)
-class EncoderConfig:
+class BertConfig:
     """Sizes of an encoder, named as in ``config.json``.
 
     :param layout: where its weights are.
     :param padding_index: the padding token where positions count from it, else None.
     """
 
-    layout: EncoderLayout
+    layout: BertLayout
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -78,28 +74,23 @@ class EncoderConfig:
     padding_index: int | None
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> EncoderConfig:
-        """Read the sizes of a packable encoder.
+    def from_config(cls, config: Mapping[str, Any]) -> BertConfig:
+        """Read the sizes of a packable encoder; defaults are transformers'.
 
-        :raises ValueError: if they do not fit each other.
+        :raises ValueError: if one is missing or no size, or if they do not fit each other.
         """
-        given = _given(config)
-        layout = MODEL_TYPES[given["model_type"]]
-        encoder = cls(
+        layout = MODEL_TYPES[config["model_type"]]
+        hidden_size = read_size(config, "hidden_size")
+        padding_id = int(config.get("pad_token_id", _PADDING_ID))
+        return cls(
             layout=layout,
-            vocab_size=int(given["vocab_size"]),
-            hidden_size=int(given["hidden_size"]),
-            intermediate_size=int(given["intermediate_size"]),
-            num_hidden_layers=int(given["num_hidden_layers"]),
-            num_attention_heads=int(given["num_attention_heads"]),
-            max_position_embeddings=int(given["max_position_embeddings"]),
-            type_vocab_size=int(given["type_vocab_size"]),
-            layer_norm_eps=float(given["layer_norm_eps"]),
-            padding_index=int(given["pad_token_id"]) if layout.positions_after_padding else None,
+            vocab_size=read_size(config, "vocab_size"),
+            hidden_size=hidden_size,
+            intermediate_size=read_size(config, "intermediate_size"),
+            num_hidden_layers=read_size(config, "num_hidden_layers", 12),
+            num_attention_heads=read_heads(config, hidden_size, 12),
+            max_position_embeddings=read_size(config, "max_position_embeddings"),
+            type_vocab_size=read_size(config, "type_vocab_size", 2),
+            layer_norm_eps=read_positive(config, "layer_norm_eps", 1e-12),
+            padding_index=padding_id if layout.positions_after_padding else None,
         )
-        if encoder.hidden_size % encoder.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {encoder.hidden_size} is no multiple of num_attention_heads "
-                f"{encoder.num_attention_heads}"
-            )
-        return encoder

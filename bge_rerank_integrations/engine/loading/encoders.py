@@ -1,0 +1,96 @@
+"""Encoders → scorers: packed where the layers are known, else padded by transformers.
+
+Body and head are made apart, so that a body may get another head than its own class's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
+from bge_rerank_integrations.engine.loading.families import LoadRequest
+from bge_rerank_integrations.engine.scorers import Scorer, bert_config, modernbert_config
+from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
+from bge_rerank_integrations.engine.scorers.bert_config import BertConfig
+from bge_rerank_integrations.engine.scorers.encoder import EncoderBody, EncoderScorer
+from bge_rerank_integrations.engine.scorers.heads import Head, Pooling
+from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
+from bge_rerank_integrations.engine.scorers.modernbert_config import ModernBertConfig
+from bge_rerank_integrations.engine.scorers.weights import Weights
+from bge_rerank_integrations.errors import UnsupportedModelError
+
+Config = Mapping[str, Any]
+
+
+def make_encoder(request: LoadRequest) -> Scorer:
+    """A ``*ForSequenceClassification`` of one label.
+
+    :raises UnsupportedModelError: if it has more labels than one, or relative positions.
+    """
+    _check(request.checkpoint)
+    config = request.checkpoint.config
+    if not is_packable(config):
+        # transformers' model classes take seconds to import
+        from bge_rerank_integrations.engine.loading.transformers_models import make_padded
+
+        return make_padded(request)
+    weights = Weights(request.files, request.device, request.dtype)
+    head = make_head(config, weights)
+    body = make_body(
+        config,
+        weights.module(body_name(config)),
+        passage_type=request.passage_type,
+        pooling=head.pooling,
+    )
+    return EncoderScorer(body, head)
+
+
+def is_packable(config: Config) -> bool:
+    """Whether this package knows the model's layers."""
+    return bert_config.is_packable(config) or modernbert_config.is_packable(config)
+
+
+def body_name(config: Config) -> str:
+    """The body's module in a packable ``*ForSequenceClassification``."""
+    layout = bert_config.MODEL_TYPES.get(config["model_type"])
+    return "model" if layout is None else layout.body
+
+
+def make_body(
+    config: Config, weights: Weights, *, passage_type: int, pooling: Pooling
+) -> EncoderBody:
+    """Embeddings and layers of a packable encoder.
+
+    :param weights: the body's own, without a prefix where it was saved by itself.
+    :param passage_type: token type of the passage.
+    :param pooling: the head's.
+    :raises ValueError: if ``config.json`` has a value that cannot be.
+    :raises ModelLoadError: if a tensor is missing or of another shape.
+    """
+    if modernbert_config.is_packable(config):
+        return ModernBert(weights, ModernBertConfig.from_config(config), pooling=pooling)
+    sizes = BertConfig.from_config(config)
+    return Bert(weights, sizes, passage_type=passage_type, pooling=pooling)
+
+
+def make_head(config: Config, weights: Weights) -> Head:
+    """The head of a packable ``*ForSequenceClassification``; errors as :func:`make_body`.
+
+    :param weights: the whole checkpoint's.
+    """
+    if modernbert_config.is_packable(config):
+        return modernbert_head(weights, ModernBertConfig.from_config(config))
+    return bert_head(weights, BertConfig.from_config(config))
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    name, config = checkpoint.folder.name, checkpoint.config
+    # as transformers counts: those that have a name, else the number given, else 2
+    labels = len(config.get("id2label") or ()) or int(config.get("num_labels", 2))
+    if labels != 1:
+        raise UnsupportedModelError(f"{name} classifies into {labels} labels; a reranker has one")
+    # transformers 5 would read such a model as if its positions were absolute
+    positions = config.get("position_embedding_type", "absolute")
+    if checkpoint.model_type in bert_config.MODEL_TYPES and positions != "absolute":
+        raise UnsupportedModelError(f"{name} has positions of type {positions!r}, not 'absolute'")

@@ -1,0 +1,193 @@
+"""ModernBERT: embeddings, layers and head over packed sequences.
+
+Recipe: transformers, `models/modernbert/modeling_modernbert.py`. Norms stand before attention and
+feed-forward, positions are rotary, the feed-forward is a GELU-gated linear unit, and most layers
+attend within a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn.functional import embedding
+
+from bge_rerank_integrations.engine.scorers.attention import packed_attention, split_heads
+from bge_rerank_integrations.engine.scorers.heads import Head, Pooling, first_tokens, mean_pool
+from bge_rerank_integrations.engine.scorers.linear import Linear, make_linear, n_padding_rows
+from bge_rerank_integrations.engine.scorers.local_attention import LocalAttention
+from bge_rerank_integrations.engine.scorers.modernbert_config import LayerType, ModernBertConfig
+from bge_rerank_integrations.engine.scorers.packing import Packing, upload
+from bge_rerank_integrations.engine.scorers.rotary import paired_order, rotate, rotations
+from bge_rerank_integrations.engine.scorers.weights import Weights
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+
+# query, key and value, each `(tokens, heads, head_dim)` → what the queries attend to
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class ModernBert:
+    """Embeddings and layers; an :class:`~.encoder.EncoderBody`.
+
+    :param weights: the body's, on the device and in the precision to compute in.
+    :param config: its sizes.
+    :param pooling: what becomes of the last layer's states.
+    :raises ModelLoadError: if a tensor is missing or of another config.
+    """
+
+    def __init__(self, weights: Weights, config: ModernBertConfig, *, pooling: Pooling) -> None:
+        hidden, eps, bias = config.hidden_size, config.norm_eps, config.norm_bias
+        embeddings = weights.module("embeddings")
+        self._device = weights.device
+        self._config = config
+        self._table = embeddings.read("tok_embeddings.weight", config.vocab_size, hidden)
+        self._norm = embeddings.norm("norm", hidden, eps, bias=bias)
+        self._final_norm = weights.norm("final_norm", hidden, eps, bias=bias)
+        # pooling first tokens, the last layer computes no others
+        passed = len(config.layer_types) - (pooling == "cls")
+        self._layers = [_Layer(weights, config, number) for number in range(passed)]
+        self._last_layer = _FirstTokensLayer(weights, config, passed) if pooling == "cls" else None
+
+    def __call__(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
+        """Pooled states `(n, hidden)`; on a CPU, padding rows follow."""
+        config, device = self._config, self._device
+        ids = np.concatenate([sequence.ids for sequence in batch])
+        n_padding = n_padding_rows(len(ids), device)
+        packing = Packing.from_lengths([len(sequence) for sequence in batch], device)
+        turns = {
+            kind: rotations(packing.lengths, n_padding, config.head_dim, theta, device)
+            for kind, theta in config.rope_thetas.items()
+        }
+        attend: dict[LayerType, Attend] = {
+            "full_attention": partial(
+                packed_attention, queries=packing, keys=packing, scale=config.scale
+            ),
+            "sliding_attention": LocalAttention(packing, config.window, scale=config.scale),
+        }
+        rows = upload(torch.from_numpy(np.pad(ids, (0, n_padding))), device)
+        hidden = self._norm(embedding(rows, self._table))
+        for layer in self._layers:
+            hidden = layer.forward(hidden, turns[layer.kind], attend[layer.kind])
+        if self._last_layer is None:
+            return mean_pool(self._final_norm(hidden), packing)
+        last = self._last_layer
+        return self._final_norm(last.forward(hidden, turns[last.kind], packing))
+
+
+class _Block:
+    """The part of a layer behind its attention, and the norm before it.
+
+    :param weights: the body's.
+    :param number: the layer's; the first has no norm, because the embeddings have one.
+    """
+
+    def __init__(self, weights: Weights, config: ModernBertConfig, number: int) -> None:
+        hidden, wide = config.hidden_size, config.intermediate_size
+        eps, bias = config.norm_eps, config.norm_bias
+        layer = weights.module(f"layers.{number}")
+        self.kind = config.layer_types[number]
+        self._heads = config.num_attention_heads
+        self._attention_norm = layer.norm("attn_norm", hidden, eps, bias=bias) if number else None
+        self._attention_output = layer.linear(hidden, hidden, "attn.Wo", bias=config.attention_bias)
+        self._mlp_norm = layer.norm("mlp_norm", hidden, eps, bias=bias)
+        gated = layer.read_linear("mlp.Wi", hidden, 2 * wide, bias=config.mlp_bias)
+        self._input = _linear_of(gated, slice(wide))
+        self._gate = _linear_of(gated, slice(wide, None))
+        self._output = layer.linear(wide, hidden, "mlp.Wo", bias=config.mlp_bias)
+
+    def _before_attention(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden if self._attention_norm is None else self._attention_norm(hidden)
+
+    def _finish(self, attended: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Output projection, feed-forward and their residual sums, `(tokens, hidden)`.
+
+        :param attended: `(tokens, heads, head_dim)`.
+        :param rows: the layer's input, `(tokens, hidden)`.
+        """
+        states = self._attention_output.add(attended.flatten(1), rows)
+        normed = self._mlp_norm(states)
+        gated = self._gate.multiply(normed, self._input.gelu(normed))
+        return self._output.add(gated, states)
+
+
+class _Layer(_Block):
+    """A layer that every token passes."""
+
+    def __init__(self, weights: Weights, config: ModernBertConfig, number: int) -> None:
+        super().__init__(weights, config, number)
+        self._query_key_value = make_linear(*_attention_weights(weights, config, number))
+
+    def forward(self, hidden: torch.Tensor, rotation: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """States of the packed tokens after this layer; both `(tokens, hidden)`."""
+        states = self._query_key_value(self._before_attention(hidden))
+        query, key, value = split_heads(states, 3, self._heads)
+        attended = attend(rotate(query, rotation), rotate(key, rotation), value)
+        return self._finish(attended, hidden)
+
+
+class _FirstTokensLayer(_Block):
+    """The last layer: only first tokens are queries, and tokens that they see keys and values."""
+
+    def __init__(self, weights: Weights, config: ModernBertConfig, number: int) -> None:
+        super().__init__(weights, config, number)
+        self._scale = config.scale
+        self._seen = config.window + 1 if self.kind == "sliding_attention" else None
+        stored, hidden = _attention_weights(weights, config, number), config.hidden_size
+        self._query = _linear_of(stored, slice(hidden))
+        self._key_value = _linear_of(stored, slice(hidden, None))
+
+    def forward(
+        self, hidden: torch.Tensor, rotation: torch.Tensor, packing: Packing
+    ) -> torch.Tensor:
+        """States of each sequence's first token; `(tokens, hidden)` → `(n, hidden)`.
+
+        On a CPU, padding rows follow.
+        """
+        numbers, firsts = first_tokens(packing)
+        rows = hidden[numbers]
+        if self._seen is not None:
+            seen, packing = first_tokens(packing, self._seen)
+            hidden, rotation = hidden[seen], rotation[seen]
+        # position 0 turns a query by nothing
+        (query,) = split_heads(self._query(self._before_attention(rows)), 1, self._heads)
+        states = self._key_value(self._before_attention(hidden))
+        key, value = split_heads(states, 2, self._heads)
+        attended = packed_attention(
+            query, rotate(key, rotation), value, firsts, packing, scale=self._scale
+        )
+        return self._finish(attended, rows)
+
+
+def modernbert_head(weights: Weights, config: ModernBertConfig) -> Head:
+    """The head of its sequence classification: a layer, GELU, a norm, another layer.
+
+    :param weights: the whole checkpoint's.
+    """
+    hidden = config.hidden_size
+    weights = weights.in_float32()
+    head = weights.module("head")
+    dense = head.linear(hidden, hidden, "dense", bias=config.classifier_bias)
+    norm = head.norm("norm", hidden, config.norm_eps, bias=config.norm_bias)
+    logits = weights.linear(hidden, 1, "classifier")
+    return Head(config.classifier_pooling, (dense.gelu, norm.__call__, logits))
+
+
+def _attention_weights(
+    weights: Weights, config: ModernBertConfig, number: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias of a layer's query, key and value, the first two in rotary order."""
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    weight, bias = weights.read_linear(
+        f"layers.{number}.attn.Wqkv", hidden, 3 * hidden, bias=config.attention_bias
+    )
+    paired = paired_order(2 * heads, config.head_dim)
+    rows = torch.cat([paired, torch.arange(2 * hidden, 3 * hidden)])
+    return weight[rows], None if bias is None else bias[rows]
+
+
+def _linear_of(stored: tuple[torch.Tensor, torch.Tensor | None], rows: slice) -> Linear:
+    """A layer with some of the outputs of a stored one."""
+    weight, bias = stored
+    return make_linear(weight[rows], None if bias is None else bias[rows])
