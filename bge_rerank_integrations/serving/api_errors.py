@@ -61,8 +61,8 @@ STATUSES: Mapping[ErrorKind, int] = {
 
 RETRY_LATER = frozenset({ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE})
 
-# pydantic puts these tags into the location of an error where a path has two operations
-OPERATION_TAGS = ("operation-0", "operation-1")
+# pydantic puts these tags into the location of an error where a path has several operations
+OPERATION_TAGS = ("operation-0", "operation-1", "operation-2", "operation-3")
 _MAX_MESSAGE = 300
 
 _KIND_OF_ERROR: tuple[tuple[type[RerankError], ErrorKind], ...] = (

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar, Union
 
 from fastapi import FastAPI, Request, Response
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, GetJsonSchemaHandler, Tag
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from bge_rerank_integrations.serving.access_log import current_request
 from bge_rerank_integrations.serving.api_errors import OPERATION_TAGS, ErrorKind
@@ -119,9 +122,19 @@ def _body_type(route: Route) -> Any:
 
     tagged = [
         Annotated[operation.request, Tag(name)]
-        for name, operation in zip(OPERATION_TAGS, route.operations, strict=True)
+        for name, operation in zip(OPERATION_TAGS, route.operations, strict=False)
     ]
-    return Annotated[Union[tuple(tagged)], Discriminator(tag)]  # noqa: UP007  # made at run time
+    return Annotated[Union[tuple(tagged)], Discriminator(tag), _AnyOf()]  # noqa: UP007  # made at run time
+
+
+class _AnyOf:
+    """A body without markers may fit several schemas; the first operation answers it."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        return {"anyOf": schema["oneOf"]}
 
 
 def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
@@ -140,7 +153,7 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
 
 
 def _path_parameters(path: str) -> dict[str, Any] | None:
-    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    names = re.findall(r"\{(\w+)", path)
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in names

@@ -70,11 +70,14 @@ def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) ->
         """503 after an engine has failed: restart the process."""
         return _status("ok" if service.is_alive else "failed", ok=service.is_alive)
 
+    # Weaviate's module starts when its service is ready
+    @app.get("/weaviate/.well-known/ready", response_model=Status, responses=unavailable)
     @app.get("/ready", response_model=Status, responses=unavailable)
     async def ready() -> Response:
         """503 until all models are loaded: send no requests yet."""
         return _status("ready" if service.is_ready else "not ready", ok=service.is_ready)
 
+    @app.get("/weaviate/meta", response_model=Info)
     @app.get("/info", response_model=Info)
     async def info() -> Response:
         """The first model, all models and the limits of this server."""

@@ -14,11 +14,16 @@ from bge_rerank_integrations.serving.dialects import (
     cloudflare,
     cohere,
     common,
+    dashscope,
+    deepinfra,
+    fireworks,
     infinity,
+    mixedbread,
     nim,
     tei,
     vllm,
     voyage,
+    weaviate,
 )
 from bge_rerank_integrations.serving.dialects.base import Dialect, Operation
 
@@ -37,26 +42,32 @@ class Route:
     operations: tuple[Operation[Any], ...]
 
     def operation_of(self, body: object) -> Operation[Any]:
-        """Choose the operation of a request by the markers in its body."""
-        keys = body.keys() if isinstance(body, Mapping) else ()
+        """Choose the operation of a request by the markers in its body, null being none."""
+        given = body if isinstance(body, Mapping) else {}
         marked = (
             operation
             for operation in self.operations
-            if operation.marker is not None and operation.marker in keys
+            if any(given.get(marker) is not None for marker in operation.markers)
         )
         return next(marked, self.operations[0])
 
 
 ROUTES = (
-    Route(("/rerank",), (common.RERANK, tei.RERANK)),
-    Route(("/v1/rerank",), (common.RERANK,)),
+    Route(("/rerank",), (common.RERANK, tei.RERANK, voyage.RERANK, weaviate.RERANK)),
+    Route(("/v1/rerank",), (common.RERANK, voyage.RERANK)),
     Route(("/v2/rerank",), (cohere.RERANK_V2,)),
     Route(("/score", "/v1/score", "/vllm/score", "/vllm/v1/score"), (vllm.SCORE,)),
     Route(("/vllm/rerank", "/vllm/v1/rerank", "/vllm/v2/rerank"), (vllm.RERANK,)),
     Route(("/infinity/rerank",), (infinity.RERANK,)),
     Route(("/tei/rerank",), (tei.RERANK,)),
-    Route(("/voyage/v1/rerank",), (voyage.RERANK,)),
-    Route(("/v1/ranking",), (nim.RANKING,)),
+    Route(("/voyage/rerank", "/voyage/v1/rerank"), (voyage.RERANK,)),
+    Route(("/v1/ranking", "/v1/retrieval/{model:path}/reranking"), (nim.RANKING,)),
+    Route(("/v1/reranking",), (mixedbread.RERANKING,)),
+    Route(("/inference/v1/rerank",), (fireworks.RERANK,)),
+    Route(("/api/v1/services/rerank/text-rerank/text-rerank",), (dashscope.RERANK,)),
+    Route(("/compatible-api/v1/reranks",), (dashscope.RERANKS,)),
+    Route(("/v1/inference/{model:path}",), (deepinfra.INFERENCE,)),
+    Route(("/weaviate/rerank",), (weaviate.RERANK,)),
     Route(("/azion/ai/run/{model}",), (azion.RERANK, azion.SCORE)),
     Route(
         ("/client/v4/accounts/{account_id}/ai/run/@cf/baai/bge-reranker-base",), (cloudflare.RUN,)

@@ -231,11 +231,252 @@ async def test_cloudflare(client: httpx.AsyncClient) -> None:
     }
 
 
+VOYAGE = {"query": QUERY, "documents": DOCUMENTS, "model": "fake", "top_k": None}
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/voyage/rerank"])
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (VOYAGE | {"truncation": True}, 4),
+        (VOYAGE | {"truncation": False, "top_k": 1}, 1),
+        (VOYAGE | {"top_k": 1}, 1),
+    ],
+)
+async def test_voyage_is_told_by_its_fields_where_others_share_its_path(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], count: int
+) -> None:
+    answer = await post(client, path, **body)
+    assert [result["index"] for result in answer["data"]] == ORDER[:count]
+
+
+async def test_a_field_that_is_null_tells_nothing(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/rerank", **VOYAGE, texts=None, property=None)
+    assert [result["index"] for result in answer["results"]] == ORDER
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/weaviate/rerank"])
+async def test_weaviate_reads_scores_in_the_order_of_its_documents(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await post(client, path, query=QUERY, documents=DOCUMENTS, property="")
+    assert answer == {
+        "query": QUERY,
+        "scores": [
+            {"document": document, "score": score}
+            for document, score in zip(DOCUMENTS, SCORES, strict=True)
+        ],
+    }
+
+
+async def test_mixedbread(client: httpx.AsyncClient) -> None:
+    answer = await post(
+        client,
+        "/v1/reranking",
+        model="fake",
+        query=QUERY,
+        input=DOCUMENTS,
+        top_k=1,
+        return_input=True,
+    )
+    assert answer == {
+        "usage": {"prompt_tokens": 40, "total_tokens": 40, **WHOLE},
+        "model": "fake",
+        "data": [{"index": 2, "score": SCORES[2], "input": DOCUMENTS[2], "object": "rank_result"}],
+        "object": "list",
+        "top_k": 1,
+        "return_input": True,
+    }
+    answer = await post(client, "/v1/reranking", query=QUERY, input=DOCUMENTS, top_k=9)
+    assert answer["top_k"] == 4
+    assert not any("input" in result for result in answer["data"])
+
+
+async def test_fireworks(client: httpx.AsyncClient) -> None:
+    path = "/inference/v1/rerank"
+    answer = await post(
+        client, path, query=QUERY, documents=DOCUMENTS, top_n=1, return_documents=True
+    )
+    assert answer == {
+        "object": "list",
+        "model": "fake",
+        "data": [{"relevance_score": SCORES[2], "index": 2, "document": DOCUMENTS[2]}],
+        "usage": {"prompt_tokens": 40, "total_tokens": 40, "completion_tokens": 0, **WHOLE},
+    }
+    answer = await post(client, path, query=QUERY, documents=DOCUMENTS, top_n=0)
+    assert [result["index"] for result in answer["data"]] == ORDER
+    assert not any("document" in result for result in answer["data"])
+
+
+async def test_dashscope(client: httpx.AsyncClient) -> None:
+    path = DASHSCOPE
+    asked = {"query": QUERY, "documents": DOCUMENTS}
+    parameters = {"top_n": 1, "return_documents": True}
+    answer = await post(client, path, model="fake", input=asked, parameters=parameters)
+    assert answer.pop("request_id")
+    assert answer == {
+        "output": {
+            "results": [
+                {"index": 2, "relevance_score": SCORES[2], "document": {"text": DOCUMENTS[2]}}
+            ]
+        },
+        "usage": {"total_tokens": 40, **WHOLE},
+    }
+    answer = await post(client, path, model="fake", input=asked)
+    assert answer["output"]["results"] == [
+        {"index": index, "relevance_score": SCORES[index]} for index in ORDER
+    ]
+
+
+async def test_dashscopes_other_path_takes_the_common_form(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/compatible-api/v1/reranks", query=QUERY, documents=DOCUMENTS)
+    assert [result["index"] for result in answer["results"]] == ORDER
+
+
+async def test_deepinfra(client: httpx.AsyncClient) -> None:
+    path = "/v1/inference/fake"
+    answer = await post(client, path, queries=[QUERY] * 4, documents=DOCUMENTS)
+    assert answer.pop("request_id")
+    assert answer == {"scores": SCORES, "input_tokens": 40}
+
+
+@pytest.mark.parametrize("count", [{"top_n": 2}, {"top_k": 2}])
+@pytest.mark.parametrize("path", ["/v1/ranking", "/v1/retrieval/nvidia/rerank-qa/reranking"])
+async def test_nim_limits_its_rankings(serve: Serve, path: str, count: dict[str, int]) -> None:
+    async with serve({"nvidia/rerank-qa": FakeEngine()}) as client:
+        answer = await post(client, path, **PASSAGES, **count)
+    assert [ranking["index"] for ranking in answer["rankings"]] == ORDER[:2]
+
+
+async def test_teis_answer_is_limited(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/tei/rerank", **TEXTS, top_n=2)
+    assert [result["index"] for result in answer] == ORDER[:2]
+
+
+async def test_cohere_repeats_texts_on_request(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/v2/rerank", **RANKED, top_n=1, return_documents=True)
+    assert [result["document"] for result in answer["results"]] == [{"text": DOCUMENTS[2]}]
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank", "/infinity/rerank"])
+async def test_a_top_n_of_0_means_all(client: httpx.AsyncClient, path: str) -> None:
+    answer = await post(client, path, **RANKED, top_n=0)
+    assert [result["index"] for result in answer["results"]] == ORDER
+
+
+async def test_a_flag_may_be_written_as_a_word(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/v1/rerank", **RANKED, return_documents="true", return_len="true")
+    assert answer["results"][0]["document"] == {"text": DOCUMENTS[2]}
+    answer = await post(client, "/vllm/rerank", **RANKED, use_activation="False")
+    assert answer["results"][0]["relevance_score"] == LOGITS[2]
+    answer = await post(client, "/vllm/rerank", **RANKED, use_activation=None)
+    assert answer["results"][0]["relevance_score"] == SCORES[2]
+    answer = await post(client, "/v2/rerank", **RANKED, return_documents="false")
+    assert "document" not in answer["results"][0]
+
+
+@pytest.mark.parametrize("flag", ["yes", "", 1, [], {}])
+async def test_no_other_word_is_a_flag(client: httpx.AsyncClient, flag: Any) -> None:
+    response = await client.post("/v1/rerank", json=RANKED | {"return_documents": flag})
+    assert response.status_code == 422
+    assert response.json()["error"]["param"] == "return_documents"
+
+
+async def test_rank_fields_say_what_is_read_of_an_object(
+    client: httpx.AsyncClient, fake_engine: FakeEngine
+) -> None:
+    documents = [
+        {"title": "a panda", "text": "unread", "body": "is a bear"},
+        "a panda is",
+        {"body": {"year": 3}},
+    ]
+    answer = await post(
+        client,
+        "/v1/rerank",
+        query=QUERY,
+        documents=documents,
+        rank_fields=["body", "title"],
+        return_documents=True,
+    )
+    read = ["is a bear\na panda", "a panda is", '{"year": 3}']
+    assert fake_engine.calls[0][0] == tuple((QUERY, text) for text in read)
+    assert {result["document"]["text"] for result in answer["results"]} == set(read)
+
+
+async def test_an_object_without_any_of_the_rank_fields_is_refused(
+    client: httpx.AsyncClient, fake_engine: FakeEngine
+) -> None:
+    documents = [{"title": "a panda"}, {"text": "a panda"}]
+    body = {"query": QUERY, "documents": documents, "rank_fields": ["title"]}
+    response = await client.post("/v1/rerank", json=body)
+    assert response.status_code == 422
+    assert "documents[1] has none of the rank_fields" in response.json()["message"]
+    assert not fake_engine.calls
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/v2/rerank", "top_k", 1),
+        ("/v2/rerank", "rank_fields", ["title"]),
+        ("/v2/rerank", "truncation", True),
+        ("/vllm/rerank", "top_k", 1),
+        ("/vllm/rerank", "raw_scores", True),
+        ("/infinity/rerank", "top_k", 1),
+        ("/rerank", "use_activation", False),
+        ("/rerank", "input", ["a"]),
+        ("/rerank", "truncate", False),
+        ("/voyage/rerank", "top_n", 1),
+        ("/voyage/rerank", "instruction", "Which?"),
+        ("/weaviate/rerank", "top_n", 1),
+        ("/weaviate/rerank", "return_documents", True),
+        ("/score", "top_n", 1),
+    ],
+)
+async def test_a_field_of_another_service_is_never_ignored(
+    client: httpx.AsyncClient, fake_engine: FakeEngine, path: str, field: str, value: Any
+) -> None:
+    body = COMPARED if path == "/score" else RANKED
+    response = await client.post(path, json=body | {field: value})
+    assert response.status_code in (400, 422)
+    assert f"'{field}' is a field of another service" in response.text
+    assert not fake_engine.calls
+
+
+@pytest.mark.parametrize("body", [{"top_k": 1, "top_n": 1}, {"top_k": 1, "texts": ["a"]}])
+async def test_fields_of_two_services_are_refused(
+    client: httpx.AsyncClient, fake_engine: FakeEngine, body: dict[str, Any]
+) -> None:
+    response = await client.post("/rerank", json=RANKED | body)
+    assert response.status_code in (400, 422)
+    assert "is a field of another service" in response.text
+    assert not fake_engine.calls
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/v2/rerank", "top_k", None),
+        ("/voyage/rerank", "top_n", 0),
+        ("/voyage/rerank", "raw_scores", False),
+        ("/rerank", "return_documents", None),
+        ("/vllm/rerank", "return_documents", False),
+        ("/rerank", "max_chunks_per_doc", 1024),
+        ("/rerank", "user", "me"),
+    ],
+)
+async def test_a_field_that_changes_nothing_is_ignored(
+    client: httpx.AsyncClient, path: str, field: str, value: Any
+) -> None:
+    await post(client, path, **RANKED, **{field: value})
+
+
 RANKED = {"query": QUERY, "documents": DOCUMENTS}
 COMPARED = {"text_1": QUERY, "text_2": DOCUMENTS}
 IN_STEP = {"text_1": [QUERY] * 4, "text_2": DOCUMENTS}
 TEXTS = {"query": QUERY, "texts": DOCUMENTS}
 PASSAGES = {"query": {"text": QUERY}, "passages": [{"text": text} for text in DOCUMENTS]}
+DASHSCOPE = "/api/v1/services/rerank/text-rerank/text-rerank"
 ASKED = "Which passage names the animal?"
 
 
@@ -266,6 +507,14 @@ ASKED = "Which passage names the animal?"
         ("/tei/rerank", TEXTS | {"truncate": False}, {"long_documents": "refuse"}),
         ("/tei/rerank", TEXTS | {"raw_scores": True}, {"normalize": False}),
         ("/voyage/v1/rerank", RANKED, {}),
+        ("/rerank", RANKED | {"truncation": False}, {"long_documents": "refuse"}),
+        (DASHSCOPE, {"input": RANKED, "parameters": {"instruct": ASKED}}, {"instruction": ASKED}),
+        (
+            "/v1/inference/fake",
+            {"queries": [QUERY], "documents": DOCUMENTS, "instruction": ASKED},
+            {"instruction": ASKED},
+        ),
+        ("/azion/ai/run/fake", {"queries": QUERY, "items": DOCUMENTS}, {}),
         ("/voyage/v1/rerank", RANKED | {"truncation": False}, {"long_documents": "refuse"}),
         ("/v1/ranking", PASSAGES, {"normalize": False}),
         (

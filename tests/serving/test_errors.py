@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from serving.conftest import Serve
 from serving.fake_engine import FakeEngine
 
 CLOUDFLARE = "/client/v4/accounts/a/ai/run/@cf/baai/bge-reranker-base"
+DASHSCOPE = "/api/v1/services/rerank/text-rerank/text-rerank"
 BODIES: dict[str, dict[str, Any]] = {
     "/rerank": {"query": "q", "documents": ["a", "b"]},
     "/v1/rerank": {"query": "q", "documents": ["a", "b"]},
@@ -38,9 +40,17 @@ BODIES: dict[str, dict[str, Any]] = {
     "/voyage/v1/rerank": {"query": "q", "documents": ["a", "b"]},
     "/v1/ranking": {"query": {"text": "q"}, "passages": [{"text": "a"}, {"text": "b"}]},
     "/azion/ai/run/fake": {"query": "q", "documents": ["a", "b"]},
+    "/v1/reranking": {"query": "q", "input": ["a", "b"]},
+    "/inference/v1/rerank": {"query": "q", "documents": ["a", "b"]},
+    "/compatible-api/v1/reranks": {"query": "q", "documents": ["a", "b"]},
+    DASHSCOPE: {"input": {"query": "q", "documents": ["a", "b"]}},
+    "/v1/inference/fake": {"queries": "q", "documents": ["a", "b"]},
+    "/v1/retrieval/fake/reranking": {"query": {"text": "q"}, "passages": [{"text": "a"}] * 2},
+    "/weaviate/rerank": {"query": "q", "documents": ["a", "b"]},
     CLOUDFLARE: {"query": "q", "contexts": [{"text": "a"}, {"text": "b"}]},
 }
 TEXTS = {CLOUDFLARE: "contexts", "/tei/rerank": "texts", "/v1/ranking": "passages"}
+TEXTS |= {"/v1/reranking": "input", "/v1/retrieval/fake/reranking": "passages"}
 TEXTS |= {"/score": "text_2", "/v1/score": "text_2"}
 
 
@@ -57,7 +67,15 @@ def message_of(path: str, response: httpx.Response) -> str:
     if path == "/v2/rerank":
         assert body.keys() == {"message"}
         return str(body["message"])
-    if path in ("/voyage/v1/rerank", "/v1/ranking"):
+    if path in (DASHSCOPE, "/compatible-api/v1/reranks"):
+        assert body.keys() == {"code", "message"}
+        return str(body["message"])
+    if path == "/v1/inference/fake":
+        return str(body["detail"]["error"])
+    if path == "/weaviate/rerank":
+        assert body.keys() == {"error"}
+        return str(body["error"])
+    if path in ("/voyage/v1/rerank", "/v1/reranking") or TEXTS.get(path) == "passages":
         assert body.keys() == {"detail"}
         return str(body["detail"])
     if path in ("/rerank", "/v1/rerank"):
@@ -103,7 +121,8 @@ async def test_the_engine_tells_when_to_try_again(
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_wrong_document_is_named(client: httpx.AsyncClient, path: str) -> None:
     texts = TEXTS.get(path, "documents")
-    body = BODIES[path] | {texts: [*BODIES[path][texts], 5]}
+    body = copy.deepcopy(BODIES[path])
+    body.get("input" if path == DASHSCOPE else "", body)[texts].append(5)
     response = await client.post(path, json=body)
     assert response.status_code in (400, 422)
     assert f"{texts}[2]" in message_of(path, response)
@@ -219,7 +238,7 @@ async def test_another_method_is_refused(client: httpx.AsyncClient, path: str) -
     assert message_of(path, response)
 
 
-@pytest.mark.parametrize("top_n", [True, "3", 0, -1, 1.5, [1], {}])
+@pytest.mark.parametrize("top_n", [True, "3", -1, 1.5, [1], {}])
 async def test_a_wrong_top_n_is_refused(client: httpx.AsyncClient, top_n: object) -> None:
     response = await client.post("/rerank", json=BODIES["/rerank"] | {"top_n": top_n})
     assert response.status_code == 422
@@ -233,7 +252,9 @@ async def test_a_whole_number_may_be_written_with_a_point(client: httpx.AsyncCli
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_no_documents_are_refused(client: httpx.AsyncClient, path: str) -> None:
-    response = await client.post(path, json=BODIES[path] | {TEXTS.get(path, "documents"): []})
+    body = copy.deepcopy(BODIES[path])
+    body.get("input" if path == DASHSCOPE else "", body)[TEXTS.get(path, "documents")].clear()
+    response = await client.post(path, json=body)
     assert response.status_code in (400, 422)
     assert TEXTS.get(path, "documents") in message_of(path, response)
     if path == "/tei/rerank":

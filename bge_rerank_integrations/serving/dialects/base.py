@@ -9,7 +9,6 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     FailFast,
     Field,
     JsonValue,
@@ -109,7 +108,7 @@ class Operation(Generic[BodyT]):
     :param response: type of the response body.
     :param to_score_request: request body → what the engine scores.
     :param to_response: request body and scores → response body.
-    :param marker: a field that only this operation has, among those on the same path.
+    :param markers: fields by which this operation is told from the others on the same path.
     :param keep_nulls: write empty optional fields as null.
     """
 
@@ -118,14 +117,8 @@ class Operation(Generic[BodyT]):
     response: type[BaseModel]
     to_score_request: Callable[[BodyT], ScoreRequest]
     to_response: Callable[[BodyT, ScoreResult], BaseModel]
-    marker: str | None = None
+    markers: tuple[str, ...] = ()
     keep_nulls: bool = False
-
-
-class ApiRequest(BaseModel):
-    """Base of request bodies: strict types, unknown fields are ignored."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class Truncation(BaseModel):
@@ -145,22 +138,13 @@ def _text_of(document: Any) -> Any:
     return document.get("text") if isinstance(document, Mapping) else document
 
 
-DocumentText = Annotated[
-    str,
-    BeforeValidator(_text_of),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "properties": {"text": {"type": "string"}},
-                    "required": ["text"],
-                },
-            ]
-        }
-    ),
-]
+DOCUMENT_SCHEMA: dict[str, JsonValue] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+    ]
+}
+DocumentText = Annotated[str, BeforeValidator(_text_of), WithJsonSchema(DOCUMENT_SCHEMA)]
 # the first wrong item is reported; an error for each would take far more memory than the body
 Items = Annotated[list[ItemT], FailFast(), Field(min_length=1)]
 Documents = Annotated[
@@ -176,6 +160,25 @@ def _json_int(number: Any) -> Any:
 JsonInt = BeforeValidator(_json_int)
 AtLeastOne = Annotated[int, Field(ge=1), JsonInt]
 TopN = Annotated[AtLeastOne | None, Field(description="How many results to return; default: all.")]
+# vLLM's clients write 0 for all, on paths that they share with other services' clients
+TopNOrAll = Annotated[
+    Annotated[int, Field(ge=0), JsonInt] | None,
+    Field(description="How many results to return; default, and 0: all."),
+]
+
+_WORDS: dict[Any, bool] = {"true": True, "True": True, "false": False, "False": False}
+
+
+def _flag(given: Any) -> Any:
+    return _WORDS.get(given, given) if isinstance(given, str) else given
+
+
+# RAGFlow writes "true", which Xinference, Infinity and vLLM read as true; null means the default
+Flag = Annotated[
+    bool | None,
+    BeforeValidator(_flag),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [*_WORDS, None]}]}),
+]
 ModelName = Annotated[
     str | None,
     Field(description="One of the server's models; default: its first."),

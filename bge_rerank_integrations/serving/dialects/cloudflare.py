@@ -10,7 +10,6 @@ from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
-    ApiRequest,
     Dialect,
     Items,
     Operation,
@@ -18,9 +17,10 @@ from bge_rerank_integrations.serving.dialects.base import (
     ScoreResult,
     TopN,
 )
+from bge_rerank_integrations.serving.dialects.requests import ApiRequest, StrictModel
 
 
-class Context(ApiRequest):
+class Context(StrictModel):
     """A passage."""
 
     text: str = Field(min_length=1)

@@ -7,18 +7,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
-    ApiRequest,
     AtLeastOne,
     Dialect,
+    Flag,
     Instruction,
     Items,
     ModelName,
     Operation,
     ScoreRequest,
     ScoreResult,
-    TopN,
+    TopNOrAll,
     Truncation,
 )
+from bge_rerank_integrations.serving.dialects.common import RankedDocument, to_results
+from bge_rerank_integrations.serving.dialects.requests import ApiRequest
 
 # Cohere bills one search per 100 documents: https://docs.cohere.com/docs/rerank-overview
 _DOCUMENTS_IN_A_SEARCH = 100
@@ -34,18 +36,14 @@ class CohereRequest(ApiRequest):
     model: ModelName = None
     query: str
     documents: Items[str]
-    top_n: TopN = None
+    top_n: TopNOrAll = None
+    return_documents: Flag = Field(
+        default=False, description="Repeat the texts in the result, as version 1 did."
+    )
     max_tokens_per_doc: AtLeastOne | None = Field(
         default=None, description="Truncate each document to this number of tokens."
     )
     instruction: Instruction = None
-
-
-class CohereResult(BaseModel):
-    """One ranked document."""
-
-    index: int
-    relevance_score: float
 
 
 class ApiVersion(BaseModel):
@@ -78,7 +76,7 @@ class CohereResponse(BaseModel):
     """Documents, best first."""
 
     id: str
-    results: list[CohereResult]
+    results: list[RankedDocument]
     meta: Meta
 
 
@@ -105,10 +103,10 @@ def _to_response(request: CohereRequest, result: ScoreResult) -> CohereResponse:
     searches = -(-len(request.documents) // _DOCUMENTS_IN_A_SEARCH)
     return CohereResponse(
         id=result.id,
-        results=[
-            CohereResult(index=ranked.index, relevance_score=ranked.score)
-            for ranked in result.ranked(request.top_n)
-        ],
+        results=to_results(
+            result.ranked(request.top_n or None),
+            request.documents if request.return_documents else None,
+        ),
         meta=Meta(
             billed_units=BilledUnits(search_units=searches),
             tokens=Tokens(input_tokens=result.tokens),

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
-    ApiRequest,
     AtLeastOne,
     Dialect,
     Documents,
+    Flag,
     Instruction,
     ModelName,
     Operation,
     ScoreRequest,
     ScoreResult,
     Text,
-    TopN,
+    TopNOrAll,
     Truncation,
 )
+from bge_rerank_integrations.serving.dialects.requests import ApiRequest
 
 
 class CommonRequest(ApiRequest):
@@ -32,14 +36,41 @@ class CommonRequest(ApiRequest):
     model: ModelName = None
     query: str
     documents: Documents
-    top_n: TopN = None
-    return_documents: bool = Field(default=False, description="Repeat the texts in the result.")
-    raw_scores: bool = Field(default=False, description="Logits instead of scores from 0 to 1.")
+    top_n: TopNOrAll = None
+    return_documents: Flag = Field(default=False, description="Repeat the texts in the result.")
+    raw_scores: Flag = Field(default=False, description="Logits instead of scores from 0 to 1.")
+    rank_fields: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Fields of each object in documents whose texts are read, in this order.",
+    )
     max_tokens_per_doc: AtLeastOne | None = Field(
         default=None, description="Truncate each document to this number of tokens."
     )
     instruction: Instruction = Field(
         default=None, validation_alias=AliasChoices("instruction", "instruct")
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_rank_fields(cls, body: Any) -> Any:
+        """Replace objects by what Cohere v1 reads of them."""
+        match body:
+            case {"rank_fields": [*names], "documents": [*documents]}:
+                texts = [_join(names, document, i) for i, document in enumerate(documents)]
+                return {**body, "documents": texts}
+        return body
+
+
+def _join(names: Sequence[Any], document: Any, index: int) -> Any:
+    if not isinstance(document, Mapping):
+        return document
+    values = [document[name] for name in names if isinstance(name, str) and name in document]
+    if not values:
+        raise ValueError(f"documents[{index}] has none of the rank_fields")
+    return "\n".join(
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for value in values
     )
 
 
@@ -51,12 +82,17 @@ class CountedRequest(CommonRequest):
     )
 
 
-class CommonResult(BaseModel):
+class RankedDocument(BaseModel):
     """One ranked document."""
 
     index: int
     relevance_score: float
     document: Text | None = None
+
+
+class CommonResult(RankedDocument):
+    """One ranked document, and what was read of it."""
+
     tokens: int | None = Field(default=None, description="Tokens of query and document.")
     truncated: bool | None = None
 
@@ -132,6 +168,21 @@ def usage_of(result: ScoreResult) -> Usage:
     )
 
 
+def to_results(ranking: Ranking, documents: Sequence[str] | None) -> list[RankedDocument]:
+    """Format a ranking.
+
+    :param documents: texts to repeat; None means not to.
+    """
+    return [
+        RankedDocument(
+            index=ranked.index,
+            relevance_score=ranked.score,
+            document=None if documents is None else Text(text=documents[ranked.index]),
+        )
+        for ranked in ranking
+    ]
+
+
 def _to_response(request: CountedRequest, result: ScoreResult) -> CommonResponse:
     usage, truncated = result.scores.usage, set(result.scores.usage.truncated)
     return CommonResponse(
@@ -148,7 +199,7 @@ def _to_response(request: CountedRequest, result: ScoreResult) -> CommonResponse
                 tokens=usage.pair_tokens[ranked.index] if request.return_tokens else None,
                 truncated=ranked.index in truncated if request.return_tokens else None,
             )
-            for ranked in result.ranked(request.top_n)
+            for ranked in result.ranked(request.top_n or None)
         ],
         usage=usage_of(result),
     )

@@ -56,7 +56,7 @@ def _to_response(request: CommonRequest, result: ScoreResult) -> InfinityRespons
                 index=ranked.index,
                 document=request.documents[ranked.index] if request.return_documents else None,
             )
-            for ranked in result.ranked(request.top_n)
+            for ranked in result.ranked(request.top_n or None)
         ],
         model=result.model,
         usage=usage_of(result),

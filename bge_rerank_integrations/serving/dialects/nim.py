@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
-    ApiRequest,
     Dialect,
     Items,
     ModelName,
     Operation,
     ScoreRequest,
     ScoreResult,
+    TopN,
 )
 from bge_rerank_integrations.serving.dialects.common import Usage, usage_of
+from bge_rerank_integrations.serving.dialects.requests import ApiRequest, StrictModel
 from bge_rerank_integrations.serving.dialects.voyage import DetailError, detail_error
 
 
-class NimText(ApiRequest):
+class NimText(StrictModel):
     """A query or a passage."""
 
     text: str
@@ -48,6 +49,8 @@ class NimRequest(ApiRequest):
         default="END",
         description="NONE: reject a passage that is too long, instead of truncating it.",
     )
+    # LiteLLM sends the one, RAGFlow the other
+    top_k: TopN = Field(default=None, validation_alias=AliasChoices("top_k", "top_n"))
 
 
 class NimResult(BaseModel):
@@ -71,10 +74,11 @@ def _to_score_request(request: NimRequest) -> ScoreRequest:
     )
 
 
-def _to_response(_: NimRequest, result: ScoreResult) -> NimResponse:
+def _to_response(request: NimRequest, result: ScoreResult) -> NimResponse:
     return NimResponse(
         rankings=[
-            NimResult(index=ranked.index, logit=ranked.score) for ranked in result.ranked(None)
+            NimResult(index=ranked.index, logit=ranked.score)
+            for ranked in result.ranked(request.top_k)
         ],
         usage=usage_of(result),
     )

@@ -10,13 +10,14 @@ from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
-    ApiRequest,
     Dialect,
     Items,
     Operation,
     ScoreRequest,
     ScoreResult,
+    TopN,
 )
+from bge_rerank_integrations.serving.dialects.requests import ApiRequest
 
 
 class TeiRequest(ApiRequest):
@@ -36,6 +37,7 @@ class TeiRequest(ApiRequest):
     ] = "right"
     raw_scores: bool = Field(default=False, description="Logits instead of scores from 0 to 1.")
     return_text: bool = Field(default=False, description="Repeat the texts in the result.")
+    top_n: TopN = None
 
 
 class TeiResult(BaseModel):
@@ -96,10 +98,12 @@ def _to_response(request: TeiRequest, result: ScoreResult) -> TeiResponse:
                 text=request.texts[ranked.index] if request.return_text else None,
                 score=ranked.score,
             )
-            for ranked in result.ranked(None)
+            for ranked in result.ranked(request.top_n)
         ]
     )
 
 
 TEI = Dialect("tei", _error_body, TeiError, {ErrorKind.EMPTY: 400, ErrorKind.SCORING: 424})
-RERANK = Operation(TEI, TeiRequest, TeiResponse, _to_score_request, _to_response, marker="texts")
+RERANK = Operation(
+    TEI, TeiRequest, TeiResponse, _to_score_request, _to_response, markers=("texts",)
+)

@@ -18,13 +18,14 @@ from typing_extensions import Self
 
 from bge_rerank_integrations.serving.api_errors import ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
+    DOCUMENT_SCHEMA,
     EXAMPLE,
     EXAMPLE_DOCUMENTS,
     EXAMPLE_QUERY,
-    ApiRequest,
     Dialect,
     Documents,
     DocumentText,
+    Flag,
     Instruction,
     Items,
     JsonInt,
@@ -36,6 +37,7 @@ from bge_rerank_integrations.serving.dialects.base import (
 )
 from bge_rerank_integrations.serving.dialects.common import Usage, usage_of
 from bge_rerank_integrations.serving.dialects.infinity import OpenAIError, openai_error
+from bge_rerank_integrations.serving.dialects.requests import ApiRequest
 
 
 def _listed(texts: Any) -> Any:
@@ -49,7 +51,7 @@ OneOrMore = Annotated[
         {
             "anyOf": [
                 {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                {"type": "array", "items": DOCUMENT_SCHEMA, "minItems": 1},
             ]
         }
     ),
@@ -73,7 +75,7 @@ class VllmRequest(ApiRequest):
         default=0, description="How many results to return; 0 means all."
     )
     truncate_prompt_tokens: TokenLimit = None
-    use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
+    use_activation: Flag = Field(default=True, description="False: logits instead of 0 to 1.")
     instruction: Instruction = None
 
 
@@ -85,12 +87,15 @@ class VllmScoreRequest(ApiRequest):
     )
 
     model: ModelName = None
-    text_1: OneOrMore = Field(validation_alias=AliasChoices("text_1", "data_1", "queries"))
+    text_1: OneOrMore = Field(
+        validation_alias=AliasChoices("text_1", "data_1", "queries"),
+        description="One text, or as many as text_2 has; other lengths are refused.",
+    )
     text_2: OneOrMore = Field(
         validation_alias=AliasChoices("text_2", "data_2", "documents", "items")
     )
     truncate_prompt_tokens: TokenLimit = None
-    use_activation: bool = Field(default=True, description="False: logits instead of 0 to 1.")
+    use_activation: Flag = Field(default=True, description="False: logits instead of 0 to 1.")
     instruction: Instruction = None
 
     @model_validator(mode="after")
@@ -160,7 +165,7 @@ def _score_request(
     return ScoreRequest(
         query,
         documents,
-        normalize=request.use_activation,
+        normalize=request.use_activation is not False,
         max_document_tokens=_document_tokens(request.truncate_prompt_tokens),
         instruction=request.instruction,
     )
@@ -200,5 +205,5 @@ SCORE = Operation(
     VllmScoreResponse,
     _pairs_to_score_request,
     _to_score_response,
-    marker="text_1",
+    markers=("text_1", "data_1", "queries"),
 )

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.dialects.base import (
     EXAMPLE,
-    ApiRequest,
     Dialect,
     Items,
     ModelName,
@@ -19,6 +18,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     TopN,
     Truncation,
 )
+from bge_rerank_integrations.serving.dialects.requests import ApiRequest
 
 
 class VoyageRequest(ApiRequest):
@@ -75,6 +75,16 @@ def _to_score_request(request: VoyageRequest) -> ScoreRequest:
     return ScoreRequest(request.query, request.documents, refuse_long=not request.truncation)
 
 
+def total_tokens(result: ScoreResult) -> TotalTokens:
+    """What the model read, and what it did not."""
+    usage = result.scores.usage
+    return TotalTokens(
+        total_tokens=usage.total_tokens,
+        truncated_documents=usage.truncated_documents,
+        query_truncated=usage.query_truncated,
+    )
+
+
 def _to_response(request: VoyageRequest, result: ScoreResult) -> VoyageResponse:
     return VoyageResponse(
         data=[
@@ -86,15 +96,18 @@ def _to_response(request: VoyageRequest, result: ScoreResult) -> VoyageResponse:
             for ranked in result.ranked(request.top_k)
         ],
         model=result.model,
-        usage=TotalTokens(
-            total_tokens=result.tokens,
-            truncated_documents=result.scores.usage.truncated_documents,
-            query_truncated=result.scores.usage.query_truncated,
-        ),
+        usage=total_tokens(result),
     )
 
 
 VOYAGE = Dialect(
     "voyage", detail_error, DetailError, {ErrorKind.INVALID: 400, ErrorKind.EMPTY: 400}
 )
-RERANK = Operation(VOYAGE, VoyageRequest, VoyageResponse, _to_score_request, _to_response)
+RERANK = Operation(
+    VOYAGE,
+    VoyageRequest,
+    VoyageResponse,
+    _to_score_request,
+    _to_response,
+    markers=("truncation", "top_k"),
+)
