@@ -74,6 +74,9 @@ class VllmRequest(ApiRequest):
     top_n: Annotated[int, Field(ge=0), JsonInt] = Field(
         default=0, description="How many results to return; 0 means all."
     )
+    return_documents: Flag = Field(
+        default=None, description="Ignored: the texts are repeated always."
+    )
     truncate_prompt_tokens: TokenLimit = None
     use_activation: Flag = Field(default=True, description="False: logits instead of 0 to 1.")
     instruction: Instruction = None
