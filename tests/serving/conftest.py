@@ -6,9 +6,11 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.settings import ServerSettings
@@ -47,14 +49,25 @@ def serve() -> Serve:
     return served
 
 
+@cache
+def _shared() -> tuple[FakeEngine, FastAPI]:
+    """One server for all tests that need no other settings: making one takes most of a test."""
+    engine = FakeEngine()
+    return engine, create_app(engine)
+
+
 @pytest.fixture
 def fake_engine() -> FakeEngine:
-    """An engine that counts words."""
-    return FakeEngine()
+    """The engine of ``client``, as new: it counts words."""
+    engine, _ = _shared()
+    vars(engine).update(vars(FakeEngine()))
+    return engine
 
 
 @pytest.fixture
 async def client(fake_engine: FakeEngine) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server around the fake engine."""
-    async with served(fake_engine) as client:
+    _, app = _shared()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         yield client

@@ -96,10 +96,14 @@ def message_of(path: str, response: httpx.Response) -> str:
     ],
 )
 async def test_an_engines_error_is_answered_in_the_services_words(
-    serve: Serve, path: str, error: Exception, status: int
+    client: httpx.AsyncClient,
+    fake_engine: FakeEngine,
+    path: str,
+    error: Exception,
+    status: int,
 ) -> None:
-    async with serve(FakeEngine(error)) as client:
-        response = await client.post(path, json=BODIES[path])
+    fake_engine.error = error
+    response = await client.post(path, json=BODIES[path])
     expected = 424 if (path, status) == ("/tei/rerank", 500) else status
     assert response.status_code == expected
     assert message_of(path, response) == str(error)
@@ -129,9 +133,11 @@ async def test_a_wrong_document_is_named(client: httpx.AsyncClient, path: str) -
 
 
 @pytest.mark.parametrize("path", BODIES)
-async def test_the_error_of_a_document_keeps_its_index(serve: Serve, path: str) -> None:
-    async with serve(FakeEngine(InputError("document 1 is odd", 1))) as client:
-        response = await client.post(path, json=BODIES[path])
+async def test_the_error_of_a_document_keeps_its_index(
+    client: httpx.AsyncClient, fake_engine: FakeEngine, path: str
+) -> None:
+    fake_engine.error = InputError("document 1 is odd", 1)
+    response = await client.post(path, json=BODIES[path])
     assert response.status_code in (400, 422)
     assert message_of(path, response) == "document 1 is odd"
 

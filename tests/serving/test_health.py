@@ -77,11 +77,12 @@ async def test_a_dead_engine_is_a_failed_server(serve: Serve) -> None:
         assert (await client.get("/ready")).status_code == 503
 
 
-async def test_the_metrics_count_requests_and_show_the_engines(client: httpx.AsyncClient) -> None:
-    await client.post("/rerank", json=BODY)
-    await client.post("/rerank", json={})
-    await client.post("/made/up/path", json={})
-    text = (await client.get("/metrics")).text
+async def test_the_metrics_count_requests_and_show_the_engines(serve: Serve) -> None:
+    async with serve(FakeEngine()) as client:
+        await client.post("/rerank", json=BODY)
+        await client.post("/rerank", json={})
+        await client.post("/made/up/path", json={})
+        text = (await client.get("/metrics")).text
     assert 'bge_rerank_requests_total{path="/rerank",status="200"} 1.0' in text
     assert 'bge_rerank_requests_total{path="/rerank",status="422"} 1.0' in text
     assert 'bge_rerank_request_seconds_count{path="/rerank"} 2.0' in text
