@@ -27,7 +27,11 @@ def layer(request: pytest.FixtureRequest) -> tuple[linear.Linear, torch.Tensor, 
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 300])
-def test_layers_equal_the_formula(layer: Any, tokens: int) -> None:
+@pytest.mark.parametrize("fuses_gelu", [True, False])
+def test_layers_equal_the_formula(
+    layer: Any, tokens: int, fuses_gelu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "_FUSES_GELU", fuses_gelu)
     run, weight, bias = layer
     assert_equals_formula(run, weight, bias, tokens)
 
