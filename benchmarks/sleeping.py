@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,11 +44,11 @@ class FixedTokenizer:
 
     def max_length(self, options: CallOptions) -> int:
         """What was asked for: no model sets a limit."""
-        return options.max_length
+        return options.max_length or 512
 
     def layout(self, options: CallOptions) -> CallOptions:
-        """The options themselves."""
-        return options
+        """The options, with a length."""
+        return replace(options, max_length=self.max_length(options))
 
     def __call__(
         self,
@@ -70,6 +71,7 @@ def sleeping_engine(
         scorers=scorers,
         layers=(1,),
         is_layerwise=False,
+        activation="Sigmoid",
         devices=tuple(torch.device("cpu") for _ in scorers),
         dtype=torch.float32,
         max_batch_tokens=max_batch_tokens,

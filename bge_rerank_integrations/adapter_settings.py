@@ -54,6 +54,7 @@ class EngineSettings(BaseModel):
 
     model: str = _setting("model")
     revision: str | None = _setting("revision")
+    recipe: str | None = _setting("recipe")
     device: str | tuple[str, ...] = _setting("device")
     dtype: Dtype = _setting("dtype")
     cutoff_layers: tuple[int, ...] | None = _setting("cutoff_layers")
@@ -64,7 +65,7 @@ class EngineSettings(BaseModel):
     max_batch_tokens: int | None = _setting("max_batch_tokens")
     max_cached_tokens: int = _setting("max_cached_tokens")
     max_queued_pairs: int = _setting("max_queued_pairs")
-    max_length: int = _setting("max_length")
+    max_length: int | None = _setting("max_length")
     query_max_length: int | None = _setting("query_max_length")
     max_document_tokens: int | None = _setting("max_document_tokens")
     long_documents: LongDocuments = _setting("long_documents")

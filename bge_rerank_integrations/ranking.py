@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, overload, runtime_checkable
 
@@ -83,20 +83,21 @@ class Scores(list[float]):
     def from_logits(
         cls,
         logits: Sequence[float],
-        *,
         normalize: bool,
+        activation: str = "Sigmoid",
         usage: TokenUsage = TokenUsage(),
         model: str = "",
     ) -> Scores:
-        """Report logits, or their sigmoids.
+        """Report logits, or what the model's activation makes of them.
 
+        :param activation: one of ``SCORE_ACTIVATIONS``.
         :raises NonFiniteScoreError: naming the first document whose logit is NaN or infinite.
         """
         for index, logit in enumerate(logits):
             if not math.isfinite(logit):
                 raise NonFiniteScoreError(index, float(logit))
-        scores = [sigmoid(logit) if normalize else float(logit) for logit in logits]
-        return cls(scores, logits, usage, model)
+        score = SCORE_ACTIVATIONS[activation] if normalize else float
+        return cls(map(score, logits), logits, usage, model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,3 +232,11 @@ def sigmoid(logit: float) -> float:
         return 1.0 / (1.0 + math.exp(-logit))
     odds = math.exp(logit)
     return odds / (1.0 + odds)
+
+
+#: what a logit may be put through for a score, by torch's class name; none changes the order
+SCORE_ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
+    "Sigmoid": sigmoid,
+    "Identity": float,
+    "Tanh": math.tanh,
+}

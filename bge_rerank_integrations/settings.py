@@ -7,6 +7,7 @@ options share one model. Adapters, command line, server and Ray show the declara
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
@@ -28,6 +29,8 @@ from bge_rerank_integrations.errors import ConfigurationError
 
 DEFAULT_MODEL = "BAAI/bge-reranker-v2-m3"
 BUILT_IN_MODEL = "tiny"
+# FlagEmbedding's
+DEFAULT_MAX_LENGTH = 512
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 LongDocuments = Literal["truncate", "window", "refuse"]
@@ -63,6 +66,12 @@ class EngineConfig(_Settings):
     )
     revision: str | None = _setting(
         None, TEXT.or_none(), "Branch, tag or commit of a hub model; None means the newest."
+    )
+    recipe: str | None = _setting(
+        None,
+        TEXT.or_none(),
+        "How the model scores, by the name of a recipe of the catalog; None reads it off the "
+        "model's files or its name, and refuses a model that proves none.",
     )
     device: str | tuple[str, ...] = _setting(
         "auto",
@@ -118,11 +127,12 @@ class CallOptions(_Settings):
     :raises ConfigurationError: naming the option, what was expected and what came.
     """
 
-    max_length: int = _setting(
-        512,
-        at_least(16),
+    max_length: int | None = _setting(
+        None,
+        at_least(16).or_none(),
         "Tokens of query, passage and special tokens together, at most; the model's own limit is "
-        "the ceiling.",
+        f"the ceiling. None means what sentence-transformers saved with the model, else "
+        f"{DEFAULT_MAX_LENGTH}.",
     )
     query_max_length: int | None = _setting(
         None,
@@ -142,10 +152,14 @@ class CallOptions(_Settings):
     instruction: str | None = _setting(
         None,
         TEXT.or_none(),
-        "What a decoder is asked to judge; None means what it was trained with.",
+        "What a decoder is asked to judge, or the prompt before the query of an encoder that has "
+        "one; None means what the model was trained with.",
     )
     normalize: bool = _setting(
-        True, BOOL, "Report sigmoid(logit), between 0 and 1, instead of the logit."
+        True,
+        BOOL,
+        "Report what the activation saved with the model makes of the logit (where none is: the "
+        "sigmoid, between 0 and 1), instead of the logit.",
     )
     timeout_s: float | None = _setting(
         None, TIMEOUT.or_none(), "Seconds after which the call fails with DeadlineError."
@@ -165,7 +179,7 @@ class CallOptions(_Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shorter = self.query_max_length is None or self.query_max_length < self.max_length
+        shorter = (self.query_max_length or 0) < (self.max_length or math.inf)
         require(shorter, "query_max_length", f"less than max_length ({self.max_length})",
                 self.query_max_length)  # fmt: skip
 
@@ -173,7 +187,7 @@ class CallOptions(_Settings):
 class CallOverrides(TypedDict, total=False):
     """The options as keyword arguments of a call, for type checkers."""
 
-    max_length: int
+    max_length: int | None
     query_max_length: int | None
     max_document_tokens: int | None
     long_documents: LongDocuments

@@ -134,10 +134,10 @@ class FakeTokenizer:
         self._tokenize = tokenize
 
     def max_length(self, options: CallOptions) -> int:
-        return options.max_length
+        return options.max_length or 512
 
     def layout(self, options: CallOptions) -> CallOptions:
-        return options
+        return replace(options, max_length=self.max_length(options))
 
     def __call__(
         self, pairs: Sequence[tuple[str, str]], layout: CallOptions
@@ -154,6 +154,7 @@ def fake_model(
         scorers=scorers or (FakeScorer(),),
         layers=(1,),
         is_layerwise=False,
+        activation="Sigmoid",
         devices=(torch.device("cpu"),),
         dtype=torch.float32,
         max_batch_tokens=max_batch_tokens,

@@ -102,7 +102,7 @@ def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
         ("dtype", "int8"),
         ("max_length", 8),
         ("max_length", 512.0),
-        ("query_max_length", 512),
+        ("query_max_length", 0),
         ("max_batch_tokens", 0),
         ("normalize", "yes"),
         ("long_documents", "summarise"),

@@ -114,7 +114,7 @@ COMMANDS = [["rerank", "q", "a.txt"], ["serve"], ["bench"]]
     [
         ("max_length", "two"),
         ("max_length", "8"),
-        ("query_max_length", "512"),
+        ("query_max_length", "0"),
         ("device", "gpu"),
         ("cutoff_layers", "8,"),
         ("compress_ratio", "3"),

@@ -132,7 +132,8 @@ def test_the_environment_has_what_the_command_line_leaves_out(
     assert (started[0].host, started[0].port) == ("::1", 99)
     result = serve(env={"BGE_RERANK_MAX_LENGTH": "two"})
     assert (result.exit_code, len(started)) == (2, 1)
-    assert result.stderr.startswith("error: max_length must be an int of at least 16, got 'two'")
+    expected = "error: max_length must be None or an int of at least 16, got 'two'"
+    assert result.stderr.startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +287,7 @@ def test_traces_are_sent_if_told(
 SAMPLES: dict[str, tuple[str, object]] = {
     "model": ("m/n", "m/n"),
     "revision": ("main", "main"),
+    "recipe": ("qwen3-reranker", "qwen3-reranker"),
     "device": ("cpu,cpu", ("cpu", "cpu")),
     "dtype": ("float16", "float16"),
     "cutoff_layers": ("8,16", (8, 16)),

@@ -252,6 +252,7 @@ def test_every_other_config_is_a_model_of_its_own(monkeypatch: pytest.MonkeyPatc
     others: dict[str, Any] = {
         "model": "other",
         "revision": "v1",
+        "recipe": "qwen3-reranker",
         "device": ("cpu", "cpu"),
         "dtype": "float32",
         "cutoff_layers": (3,),
@@ -308,7 +309,7 @@ async def test_a_call_may_override_every_option(engine: RerankEngine) -> None:
     assert await engine.ascore_pairs(pairs, **short) == expected
     assert engine.rerank(QUERY, DOCUMENTS, **short) == handle.rerank(QUERY, DOCUMENTS)
     assert await engine.arerank(QUERY, DOCUMENTS, **short) == handle.rerank(QUERY, DOCUMENTS)
-    assert engine.options.max_length == 512
+    assert engine.options.max_length is None
 
 
 def test_an_option_that_does_not_fit_is_refused_when_the_engine_is_made(xlmr: str) -> None:

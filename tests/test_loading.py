@@ -157,7 +157,7 @@ def test_weights_of_another_shape(copy: Path) -> None:
 
 def test_an_embedding_model_is_no_reranker(tmp_path: Path) -> None:
     save_checkpoint(BertModel(BertConfig(**SMALL)), tmp_path)
-    with pytest.raises(UnsupportedModelError, match="is a BertModel of type 'bert'"):
+    with pytest.raises(UnsupportedModelError, match="is a BertModel of type 'bert', and nothing"):
         load_folder(tmp_path)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
-from fakes import CLOCKS, digests, tokenize
+from fakes import CLOCKS, FakeTokenizer, digests, tokenize
 
 from bge_rerank_integrations import OverloadedError
 from bge_rerank_integrations.engine.scheduling.job import Job
@@ -48,7 +48,8 @@ class Device:
         """
         number = len(self.jobs) + len(self.latencies)
         pairs = [(f"{number}", f"{document:09}") for document in range(documents)]
-        job = Job(pairs, None, 1, CallOptions(**options))  # type: ignore[arg-type]
+        asked = CallOptions(**options)  # type: ignore[arg-type]
+        job = Job(pairs, FakeTokenizer().layout(asked), 1, asked)  # type: ignore[arg-type]
         self.queue.submit(job)
         self.jobs[job] = self.now
         self.tokenize(job)
@@ -251,7 +252,9 @@ def test_half_of_the_replicas_take_twice_the_time(device: Device) -> None:
 
 def test_long_documents_count_as_far_as_they_are_read(device: Device) -> None:
     def job(**options: object) -> Job:
-        return Job([("q", "x" * 100_000)], None, 1, CallOptions(**options))  # type: ignore[arg-type]
+        asked = CallOptions(**options)  # type: ignore[arg-type]
+        layout = FakeTokenizer().layout(asked)
+        return Job([("q", "x" * 100_000)], layout, 1, asked)  # type: ignore[arg-type]
 
     assert job().characters == 4 * 512
     assert job(max_length=64).characters == 4 * 64

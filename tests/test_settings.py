@@ -54,7 +54,6 @@ def test_devices_are_always_a_tuple() -> None:
         ("max_length", 512.0),
         ("max_length", True),
         ("query_max_length", 0),
-        ("query_max_length", 512),
         ("max_batch_tokens", 0),
         ("normalize", "yes"),
         ("local_files_only", 1),
@@ -71,6 +70,12 @@ def test_a_wrong_value_is_refused_with_what_came(setting: str, value: Any) -> No
     with pytest.raises(ConfigurationError, match=f"^{setting} must be .*, got ") as caught:
         kind(**{setting: value})
     assert repr(value) in str(caught.value)
+
+
+def test_a_query_must_leave_tokens_for_a_document() -> None:
+    with pytest.raises(ConfigurationError, match=r"query_max_length must be less than .*\(64\)"):
+        CallOptions(max_length=64, query_max_length=64)
+    assert CallOptions(query_max_length=512).max_length is None
 
 
 def test_the_keyword_arguments_of_a_call_are_its_options() -> None:

@@ -25,7 +25,6 @@ PROMPT = PromptTemplate(
     separator=" - ",
     passage="p: {passage}",
     after=(" end",),
-    answer="yes",
     instruction="Is it so?",
 )
 LONG = "The quick brown fox jumps over the lazy dog, wrote Ada in 1843. " * 200
@@ -270,7 +269,6 @@ def test_a_prompt_holds_instruction_and_texts_as_they_are() -> None:
         separator="|",
         passage="p: {passage}",
         after=("{instruction}",),
-        answer="yes",
         instruction="own",
     )
 

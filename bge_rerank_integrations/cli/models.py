@@ -1,4 +1,4 @@
-"""``bge-rerank models``: the rerankers that run here."""
+"""``bge-rerank models``: the rerankers that run here, or how one of them scores."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from rich.console import Console
 from rich.table import Table
 
 from bge_rerank_integrations.catalog import HEADERS, markdown, rows
+from bge_rerank_integrations.settings import EngineConfig, description_of
 
 
 def models(
+    model: Annotated[
+        str | None, typer.Argument(help="Show how this model scores, and what proves it.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help=description_of("recipe"))] = None,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Write the table of the README.")
     ] = False,
 ) -> None:
     """List the rerankers that run here: size, languages, license, published quality.
 
-    Any other checkpoint of these architectures runs too.
+    Or say of one model, by hub id or folder, which recipe it is scored by, without its weights.
     """
+    if model is not None:
+        _show_recipe(EngineConfig(model, recipe=recipe))
+        return
     if as_markdown:
         typer.echo(markdown())
         return
@@ -32,3 +40,13 @@ def models(
     for row in rows():
         table.add_row(*row)
     console.print(table)
+
+
+def _show_recipe(config: EngineConfig) -> None:
+    # torch takes seconds to import
+    from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
+    from bge_rerank_integrations.engine.loading.recipes import read_recipe
+
+    found = read_recipe(config, open_checkpoint(config, with_weights=False))
+    for name, value in found.described():
+        typer.echo(f"{name}\t{value}")

@@ -278,9 +278,8 @@ class RerankEngine:
         return PairStream(pairs, self._submit, options, max_queued_pairs, show_progress)
 
     def _scores(self, logits: list[float], usage: TokenUsage, options: CallOptions) -> Scores:
-        return Scores.from_logits(
-            logits, normalize=options.normalize, usage=usage, model=self.model
-        )
+        running, normalize = self._running, options.normalize
+        return Scores.from_logits(logits, normalize, running.activation, usage, self.model)
 
 
 def _with_query(query: str, documents: Iterable[str]) -> list[TextPair]:

@@ -29,6 +29,7 @@ class RunningModel:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.layers = model.layers
         self.is_layerwise = model.is_layerwise
+        self.activation = model.activation
         self.scheduler = Scheduler(
             model.tokenizer,
             model.scorers,

@@ -7,11 +7,12 @@ import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bge_rerank_integrations.errors import ModelLoadError
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
 
+_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _BUILT_IN_HINT = f"model={BUILT_IN_MODEL!r} is built in and needs no download"
 
 
@@ -36,30 +37,64 @@ class Checkpoint:
         """Name of the model class that was saved."""
         return str((self.config.get("architectures") or ["unknown"])[0])
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What a file says; nothing if it is not there.
 
-def open_checkpoint(config: EngineConfig) -> Checkpoint:
+        :param name: its path in the folder.
+        :raises ModelLoadError: naming the file, if it is no JSON object.
+        """
+        path = self.folder / name
+        return read_json(path, dict) if path.is_file() else {}
+
+    def require_safetensors(self, module: str = "") -> None:
+        """Check that a module's weights are there, in the one format that is read.
+
+        :param module: its folder within the checkpoint's.
+        :raises ModelLoadError: if they are missing, or in another format.
+        """
+        folder = self.folder / module
+        if not any(folder.glob("*.safetensors")):
+            found = sorted(path.name for path in folder.glob("*.bin")) or "no weights"
+            raise ModelLoadError(
+                f"{self.folder.name}{'/' * bool(module)}{module}: weights must be safetensors, "
+                f"which cannot run code when they are read; found {found}. Convert them with "
+                "transformers: AutoModel….from_pretrained(…).save_pretrained(…)"
+            )
+
+
+Json = TypeVar("Json", dict[str, Any], list[Any])
+
+
+def read_json(path: Path, kind: type[Json]) -> Json:
+    """A JSON file of the kind that is expected.
+
+    :raises ModelLoadError: naming the file, if it is missing, no JSON or of another kind.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelLoadError(f"there is no {path.name} in {path.parent}") from error
+    except ValueError as error:
+        raise ModelLoadError(f"{path} is not readable: {error}") from error
+    if not isinstance(content, kind):
+        raise ModelLoadError(f"{path} is not readable: it holds no JSON {kind.__name__}")
+    return content
+
+
+def open_checkpoint(config: EngineConfig, *, with_weights: bool = True) -> Checkpoint:
     """Find a model's files: built in, in a folder, or on the hub (downloaded once).
 
+    :param with_weights: whether the weights are needed too.
     :raises ModelLoadError: if they are missing, incomplete or out of reach.
     """
-    folder = _find_folder(config)
-    try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelLoadError(f"{config.model}: there is no config.json in {folder}") from error
-    except ValueError as error:
-        raise ModelLoadError(f"{config.model}: config.json is not readable: {error}") from error
-    if not any(folder.glob("*.safetensors")):
-        found = sorted(path.name for path in folder.glob("*.bin")) or "no weights"
-        raise ModelLoadError(
-            f"{config.model}: weights must be safetensors, which cannot run code when they are "
-            f"read; found {found}. Convert them with transformers: "
-            "AutoModel….from_pretrained(…).save_pretrained(…)"
-        )
-    return Checkpoint(folder, described)
+    folder = _find_folder(config, with_weights)
+    checkpoint = Checkpoint(folder, read_json(folder / "config.json", dict))
+    if with_weights:
+        checkpoint.require_safetensors()
+    return checkpoint
 
 
-def _find_folder(config: EngineConfig) -> Path:
+def _find_folder(config: EngineConfig, with_weights: bool) -> Path:
     if config.model == BUILT_IN_MODEL:
         return Path(str(files("bge_rerank_integrations") / "models" / BUILT_IN_MODEL))
     folder = Path(config.model).expanduser()
@@ -67,11 +102,13 @@ def _find_folder(config: EngineConfig) -> Path:
         return folder
     if folder.is_absolute() or config.model.startswith((".", "~")) or config.model.count("/") > 1:
         raise ModelLoadError(f"there is no model folder {config.model!r}")
-    return _download(config)
+    return _download(config, with_weights)
 
 
-def _download(config: EngineConfig) -> Path:
-    """The model's folder in the local cache; top-level files only, and no pickles.
+def _download(config: EngineConfig, with_weights: bool) -> Path:
+    """The model's folder in the local cache, without pickles.
+
+    Of folders within it, only those of sentence-transformers' modules (``1_Pooling``, …).
 
     :raises ModelLoadError: if the hub has no such model, refuses it or cannot be reached.
     """
@@ -91,8 +128,9 @@ def _download(config: EngineConfig) -> Path:
             revision=config.revision,
             cache_dir=config.cache_folder,
             local_files_only=config.local_files_only,
-            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"],
-            ignore_patterns=["*/*"],
+            # an asterisk stands for slashes too
+            allow_patterns=[*_FILES, *(["*.safetensors"] if with_weights else [])],
+            ignore_patterns=["[!0-9]*/*", "*/*/*"],
         )
     except HFValidationError as error:
         raise ModelLoadError(

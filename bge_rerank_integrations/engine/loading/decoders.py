@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,24 +17,47 @@ from bge_rerank_integrations.engine.scorers.decoder import (
     Compression,
     DecoderScorer,
 )
-from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
+from bge_rerank_integrations.errors import UnsupportedModelError
+
+# whose layers take packed attention as their own: no window, cap or scale that it would not see
+_PACKED_TYPES = ("gemma", "llama", "mistral", "qwen2", "qwen3")
+
+_ROPE_OF_LENGTH = ("dynamic", "longrope")
 
 
 def make_decoder(request: LoadRequest) -> Scorer:
-    """The logit of the relevant answer, or its difference to the counter-answer's."""
-    assert isinstance(request.template, PromptTemplate)
+    """The logit of the relevant answer, or its difference to the irrelevant one's.
+
+    :raises UnsupportedModelError: for layers that are not known to be packed rightly.
+    """
+    checkpoint, answer = request.checkpoint, request.recipe.answer
+    assert answer is not None
+    if checkpoint.model_type not in _PACKED_TYPES:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} is a decoder of type {checkpoint.model_type!r}; those that "
+            f"can be run are of {', '.join(_PACKED_TYPES)}"
+        )
+    # older checkpoints call it rope_scaling, and its type "type"
+    rope = checkpoint.config.get("rope_parameters") or checkpoint.config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind in _ROPE_OF_LENGTH:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} has rotary embeddings of type {kind!r}, which change with "
+            "the longest text of a batch"
+        )
     model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
+    # what else a tied model has saved is not what it was trained with
+    tied: bool = model.config.tie_word_embeddings
+    table = "model.embed_tokens.weight" if tied else "lm_head.weight"
 
-    def answer_row(answer: str) -> torch.Tensor:
-        token = request.tokenizer.encode(answer, add_special_tokens=False).ids[0]
-        # tied models save the embeddings only
-        return request.files.read_row(
-            ("lm_head.weight", "model.embed_tokens.weight"), token
-        ).float()
+    def answer_row(token: str | int) -> torch.Tensor:
+        if isinstance(token, str):
+            token = request.tokenizer.encode(token, add_special_tokens=False).ids[0]
+        return request.files.read_row([table], token).float()
 
-    head = answer_row(request.template.answer)
-    if request.template.counter_answer is not None:
-        head = head - answer_row(request.template.counter_answer)
+    head = answer_row(answer.relevant)
+    if answer.irrelevant is not None:
+        head = head - answer_row(answer.irrelevant)
     return DecoderScorer(model, {request.layers[-1]: head.to(request.device)})
 
 
@@ -110,3 +133,10 @@ def _layer_heads(request: LoadRequest, numbers: Mapping[int, int]) -> dict[int, 
         )
         for layers, number in numbers.items()
     }
+
+
+MAKERS: Mapping[str, Callable[[LoadRequest], Scorer]] = {
+    "decoder": make_decoder,
+    "layerwise": make_layerwise,
+    "lightweight": make_lightweight,
+}

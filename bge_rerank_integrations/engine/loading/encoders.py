@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer, bert_config, modernbert_config
 from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
@@ -22,24 +21,35 @@ from bge_rerank_integrations.errors import UnsupportedModelError
 
 Config = Mapping[str, Any]
 
+# the word embeddings of BERT and of ModernBERT
+_TABLES = ("word_embeddings", "tok_embeddings")
+
 
 def make_encoder(request: LoadRequest) -> Scorer:
-    """A ``*ForSequenceClassification`` of one label.
+    """A classifier of one label, or a body with the recipe's modules behind it.
 
-    :raises UnsupportedModelError: if it has more labels than one, or relative positions.
+    :raises UnsupportedModelError: if it has relative positions.
     """
-    _check(request.checkpoint)
-    config = request.checkpoint.config
+    checkpoint = request.checkpoint
+    config = checkpoint.config
+    # transformers 5 would read such a model as if its positions were absolute
+    positions = config.get("position_embedding_type", "absolute")
+    if checkpoint.model_type in bert_config.MODEL_TYPES and positions != "absolute":
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} has positions of type {positions!r}, not 'absolute'"
+        )
     if not is_packable(config):
         # transformers' model classes take seconds to import
         from bge_rerank_integrations.engine.loading.transformers_models import make_padded
 
         return make_padded(request)
     weights = Weights(request.files, request.device, request.dtype)
-    head = make_head(config, weights)
+    head = request.module_head() or make_head(config, weights)
+    # a body that was saved by itself has no prefix
+    is_apart = any(f"embeddings.{table}.weight" in request.files for table in _TABLES)
     body = make_body(
         config,
-        weights.module(body_name(config)),
+        weights if is_apart else weights.module(body_name(config)),
         passage_type=request.passage_type,
         pooling=head.pooling,
     )
@@ -84,13 +94,4 @@ def make_head(config: Config, weights: Weights) -> Head:
     return bert_head(weights, BertConfig.from_config(config))
 
 
-def _check(checkpoint: Checkpoint) -> None:
-    name, config = checkpoint.folder.name, checkpoint.config
-    # as transformers counts: those that have a name, else the number given, else 2
-    labels = len(config.get("id2label") or ()) or int(config.get("num_labels", 2))
-    if labels != 1:
-        raise UnsupportedModelError(f"{name} classifies into {labels} labels; a reranker has one")
-    # transformers 5 would read such a model as if its positions were absolute
-    positions = config.get("position_embedding_type", "absolute")
-    if checkpoint.model_type in bert_config.MODEL_TYPES and positions != "absolute":
-        raise UnsupportedModelError(f"{name} has positions of type {positions!r}, not 'absolute'")
+MAKERS = {"encoder": make_encoder}

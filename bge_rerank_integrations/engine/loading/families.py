@@ -1,8 +1,7 @@
-"""Model families: which scorer a checkpoint gets, and which settings the family takes."""
+"""From a recipe to a scorer: which one a checkpoint gets, and which settings its family takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -10,14 +9,14 @@ import torch
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
+from bge_rerank_integrations.engine.loading.recipes import LAYER_SETTINGS, RECIPES, Recipe
 from bge_rerank_integrations.engine.scorers import Scorer
+from bge_rerank_integrations.engine.scorers.heads import Head
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles
-from bge_rerank_integrations.engine.tokenization import templates
-from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
-from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
+from bge_rerank_integrations.engine.tokenization.pairs import Template
+from bge_rerank_integrations.engine.tokenization.templates import PairTemplate
+from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.settings import EngineConfig
-
-_LAYER_SETTINGS = ("cutoff_layers", "compress_ratio", "compress_layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +24,7 @@ class LoadRequest:
     """One scorer to make.
 
     :param checkpoint: the model's folder and config.
+    :param recipe: what makes its logit.
     :param files: its weights.
     :param config: the caller's settings.
     :param tokenizer: the checkpoint's.
@@ -35,10 +35,11 @@ class LoadRequest:
     """
 
     checkpoint: Checkpoint
+    recipe: Recipe
     files: WeightFiles
     config: EngineConfig
     tokenizer: Tokenizer
-    template: PairTemplate | PromptTemplate
+    template: Template
     layers: tuple[int, ...]
     device: torch.device
     dtype: torch.dtype
@@ -48,65 +49,49 @@ class LoadRequest:
         """Token type of the passage, for encoders."""
         return self.template.passage_type if isinstance(self.template, PairTemplate) else 0
 
+    def module_head(self) -> Head | None:
+        """The recipe's pooling and modules; None for the checkpoint's own classifier."""
+        recipe = self.recipe
+        if recipe.pooling is None:
+            return None
+        modules = (module.load(self.checkpoint, self.device) for module in recipe.modules)
+        return Head(recipe.pooling, tuple(modules))
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A way to score.
 
-    :param name: for messages.
-    :param make_scorer: loads the weights.
-    :param template: the prompt; None for encoders, whose tokenizers have a template for pairs.
-    :param settings: those of ``cutoff_layers`` and compression that the family takes.
+def make_scorer(request: LoadRequest) -> Scorer:
+    """The scorer of a recipe, with its weights on its device.
+
+    :raises ModelLoadError: if weights are missing, of another shape or not readable.
+    :raises UnsupportedModelError: if this package has no scorer for the checkpoint's layers.
     """
-
-    name: str
-    make_scorer: Callable[[LoadRequest], Scorer]
-    template: PromptTemplate | None = None
-    settings: frozenset[str] = frozenset()
-
-    @property
-    def is_layerwise(self) -> bool:
-        """Whether the model scores after several layers."""
-        return "cutoff_layers" in self.settings
+    # the import of transformers, which decoders need, takes seconds
+    kind = "encoders" if request.recipe.family == "encoder" else "decoders"
+    makers = import_module(f"{__package__}.{kind}").MAKERS
+    scorer: Scorer = makers[request.recipe.family](request)
+    return scorer
 
 
-def family_of(checkpoint: Checkpoint) -> Family:
-    """The family that a checkpoint's ``architectures`` name.
-
-    :raises UnsupportedModelError: naming what was found and what is supported.
-    """
-    if checkpoint.architecture.endswith("ForSequenceClassification"):
-        return _ENCODER
-    if checkpoint.architecture not in _DECODERS:
-        raise UnsupportedModelError(
-            f"{checkpoint.folder.name} is a {checkpoint.architecture} of type "
-            f"{checkpoint.model_type!r}; supported are …ForSequenceClassification with one label, "
-            + ", ".join(_DECODERS)
-        )
-    return _DECODERS[checkpoint.architecture]
-
-
-def check_settings(config: EngineConfig, family: Family) -> None:
-    """Refuse settings that the family does not take.
+def check_settings(config: EngineConfig, recipe: Recipe) -> None:
+    """Refuse settings that the recipe's family does not take.
 
     :raises ConfigurationError: naming the setting and the family.
     """
-    for name in _LAYER_SETTINGS:
-        if getattr(config, name) is not None and name not in family.settings:
-            takers = [f.name for f in _FAMILIES if name in f.settings]
+    for name in LAYER_SETTINGS:
+        if getattr(config, name) is not None and name not in recipe.settings:
+            takers = [each.family for each in RECIPES.values() if name in each.settings]
             raise ConfigurationError(
-                f"{name} must be None for {config.model}, which is of the {family.name} family "
+                f"{name} must be None for {config.model}, which is of the {recipe.family} family "
                 f"(it is for {', '.join(takers)}), got {getattr(config, name)!r}"
             )
 
 
-def scored_layers(config: EngineConfig, checkpoint: Checkpoint, family: Family) -> tuple[int, ...]:
+def scored_layers(config: EngineConfig, checkpoint: Checkpoint, recipe: Recipe) -> tuple[int, ...]:
     """Numbers of layers to score after, ascending.
 
     :raises ConfigurationError: for a cutoff layer that the model has no head for.
     """
     deepest = int(checkpoint.config.get("num_hidden_layers", 0))
-    if not family.is_layerwise or config.cutoff_layers is None:
+    if not recipe.is_layerwise or config.cutoff_layers is None:
         return (deepest,)
     start = int(checkpoint.config.get("start_layer", 1))
     if config.cutoff_layers[0] < start or config.cutoff_layers[-1] > deepest:
@@ -115,42 +100,3 @@ def scored_layers(config: EngineConfig, checkpoint: Checkpoint, family: Family) 
             f"{list(config.cutoff_layers)}"
         )
     return config.cutoff_layers
-
-
-def _imported(module: str, maker: str) -> Callable[[LoadRequest], Scorer]:
-    """A function of this package's module, imported when it is called.
-
-    The import of transformers, which decoders need, takes seconds.
-    """
-
-    def make(request: LoadRequest) -> Scorer:
-        scorer: Scorer = getattr(import_module(f"{__package__}.{module}"), maker)(request)
-        return scorer
-
-    return make
-
-
-_ENCODER = Family("encoder", _imported("encoders", "make_encoder"))
-_BGE_DECODER = Family("decoder", _imported("decoders", "make_decoder"), templates.BGE)
-_LAYERWISE = Family(
-    "layerwise",
-    _imported("decoders", "make_layerwise"),
-    templates.BGE,
-    frozenset({"cutoff_layers"}),
-)
-_LIGHTWEIGHT = Family(
-    "lightweight",
-    _imported("decoders", "make_lightweight"),
-    templates.BGE_LIGHTWEIGHT,
-    frozenset(_LAYER_SETTINGS),
-)
-_DECODERS = {
-    "GemmaForCausalLM": _BGE_DECODER,
-    "Qwen3ForCausalLM": Family("decoder", _imported("decoders", "make_decoder"), templates.QWEN3),
-    "Qwen2ForCausalLM": Family(
-        "decoder", _imported("decoders", "make_decoder"), templates.MXBAI_V2
-    ),
-    "LayerWiseMiniCPMForCausalLM": _LAYERWISE,
-    "CostWiseGemmaForCausalLM": _LIGHTWEIGHT,
-}
-_FAMILIES = (_ENCODER, _BGE_DECODER, _LAYERWISE, _LIGHTWEIGHT)

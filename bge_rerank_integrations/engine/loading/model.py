@@ -15,9 +15,10 @@ from bge_rerank_integrations.engine.loading.devices import (
 from bge_rerank_integrations.engine.loading.families import (
     LoadRequest,
     check_settings,
-    family_of,
+    make_scorer,
     scored_layers,
 )
+from bge_rerank_integrations.engine.loading.recipes import read_recipe
 from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer, template_of
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.bert_config import max_positions
@@ -34,6 +35,7 @@ class LoadedModel:
     :param scorers: one a device.
     :param layers: numbers of layers that logits are computed after, ascending; one output each.
     :param is_layerwise: whether the model has a head of its own for several layers.
+    :param activation: what ``normalize`` reports of a logit.
     :param devices: where the scorers run.
     :param dtype: precision of the weights on the first device.
     :param max_batch_tokens: tokens in one forward pass.
@@ -43,6 +45,7 @@ class LoadedModel:
     scorers: tuple[Scorer, ...]
     layers: tuple[int, ...]
     is_layerwise: bool
+    activation: str
     devices: tuple[torch.device, ...]
     dtype: torch.dtype
     max_batch_tokens: int
@@ -57,17 +60,18 @@ def load(config: EngineConfig) -> LoadedModel:
     """
     devices = tuple(resolve_device(name) for name in config.devices)
     checkpoint = open_checkpoint(config)
-    family = family_of(checkpoint)
-    check_settings(config, family)
+    recipe = read_recipe(config, checkpoint)
+    check_settings(config, recipe)
     files = WeightFiles(checkpoint.folder)
     files.check_sizes(checkpoint.config)
-    layers = scored_layers(config, checkpoint, family)
-    tokenizer = load_tokenizer(checkpoint)
-    template = template_of(tokenizer, checkpoint, family)
+    layers = scored_layers(config, checkpoint, recipe)
+    tokenizer = load_tokenizer(checkpoint, recipe)
+    template = template_of(tokenizer, checkpoint, recipe)
     scorers = tuple(
-        family.make_scorer(
+        make_scorer(
             LoadRequest(
                 checkpoint,
+                recipe,
                 files,
                 config,
                 tokenizer,
@@ -84,11 +88,13 @@ def load(config: EngineConfig) -> LoadedModel:
             tokenizer,
             template,
             max_positions=_max_positions(checkpoint),
+            saved_length=recipe.max_length,
             max_cached_tokens=config.max_cached_tokens,
         ),
         scorers=scorers,
         layers=layers,
-        is_layerwise=family.is_layerwise,
+        is_layerwise=recipe.is_layerwise,
+        activation=recipe.activation,
         devices=devices,
         dtype=resolve_dtype(config.dtype, devices[0]),
         max_batch_tokens=config.max_batch_tokens or default_batch_tokens(devices[0]),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.families import Family
+from bge_rerank_integrations.engine.loading.recipes import Recipe
+from bge_rerank_integrations.engine.tokenization.pairs import Template
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
 from bge_rerank_integrations.errors import ModelLoadError
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+def load_tokenizer(checkpoint: Checkpoint, recipe: Recipe) -> Tokenizer:
     """The checkpoint's fast tokenizer, without the truncation and padding that it was saved with.
 
     :raises ModelLoadError: if its file is missing or not readable.
@@ -28,6 +28,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     # before anything is tokenized: a file may ask for any amount of padding
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if recipe.lowercase:
+        saved = tokenizer.normalizer
+        lowercase = normalizers.Lowercase()
+        tokenizer.normalizer = (
+            lowercase if saved is None else normalizers.Sequence([lowercase, saved])
+        )
     return tokenizer
 
 
@@ -40,24 +46,22 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
     return convert_tokenizer(folder)
 
 
-def template_of(
-    tokenizer: Tokenizer, checkpoint: Checkpoint, family: Family
-) -> PairTemplate | PromptTemplate:
-    """What stands around a pair: the tokenizer's own template, or the family's prompt.
+def template_of(tokenizer: Tokenizer, checkpoint: Checkpoint, recipe: Recipe) -> Template:
+    """What stands around a pair: the tokenizer's own template, or the recipe's.
 
     :raises UnsupportedModelError: if an encoder's tokenizer does not keep query and passage apart.
     """
-    if family.template is None:
-        return PairTemplate.from_tokenizer(tokenizer)
-    if not family.template.has_bos:
-        return family.template
-    return replace(family.template, bos_id=_bos_id(tokenizer, checkpoint))
+    template = recipe.template
+    if template is None:
+        return PairTemplate.from_tokenizer(tokenizer, recipe.prompt)
+    if isinstance(template, PromptTemplate) and template.has_bos:
+        return replace(template, bos_id=_bos_id(tokenizer, checkpoint))
+    return template
 
 
 def _bos_id(tokenizer: Tokenizer, checkpoint: Checkpoint) -> int | None:
     """The id of the tokenizer's first token; None where it has none, or pads with it."""
-    path = checkpoint.folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = checkpoint.read_json("tokenizer_config.json")
     bos, pad = (_token_text(settings.get(name)) for name in ("bos_token", "pad_token"))
     if bos is None or bos == pad:
         return None

@@ -11,6 +11,8 @@ from typing import Any
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
+    CONFIG_MAPPING,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -20,16 +22,27 @@ from transformers.utils import logging as transformers_logging
 from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
-from bge_rerank_integrations.errors import ModelLoadError
+from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
 
 logger = logging.getLogger(__name__)
 
 
 def make_padded(request: LoadRequest) -> Scorer:
-    """Any ``*ForSequenceClassification`` of transformers."""
-    model = load_model(AutoModelForSequenceClassification, request)
-    logger.info("%s cannot be packed: its batches are padded", request.checkpoint.model_type)
-    return PaddedScorer(model, request.passage_type)
+    """Any ``*ForSequenceClassification`` of transformers, or any body with modules behind it.
+
+    :raises UnsupportedModelError: for a model that only code of its own can run.
+    """
+    checkpoint, head = request.checkpoint, request.module_head()
+    if checkpoint.model_type not in CONFIG_MAPPING:
+        own = f" but in the checkpoint's own code ({checkpoint.config['auto_map']})"
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} is of type {checkpoint.model_type!r}, which transformers "
+            f"does not have{own if checkpoint.config.get('auto_map') else ''}; code of a "
+            "checkpoint is never run"
+        )
+    model = load_model(AutoModelForSequenceClassification if head is None else AutoModel, request)
+    logger.info("%s cannot be packed: its batches are padded", checkpoint.model_type)
+    return PaddedScorer(model, request.passage_type, head)
 
 
 def load_model(model_class: Any, request: LoadRequest, **options: Any) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.pairs import Layout
+from bge_rerank_integrations.engine.tokenization.pairs import AnyLayout
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.errors import NonFiniteScoreError
 from bge_rerank_integrations.ranking import TokenUsage
@@ -95,7 +95,7 @@ class Job:
     def __init__(
         self,
         pairs: Sequence[TextPair],
-        layout: Layout,
+        layout: AnyLayout,
         n_outputs: int,
         options: CallOptions,
         first_index: int = 0,
@@ -123,7 +123,7 @@ class Job:
         self._truncated: set[int] = set()
         self._query_truncated = False
         is_cut = options.long_documents != "window"
-        most = _CHARACTERS_PER_TOKEN * options.max_length if is_cut else sys.maxsize
+        most = _CHARACTERS_PER_TOKEN * layout.max_length if is_cut else sys.maxsize
         self.characters = sum(
             min(_FRAME_CHARACTERS + len(query) + len(document), most)
             for query, document in self._pairs

@@ -20,7 +20,7 @@ from bge_rerank_integrations.engine.scheduling.queue import JobQueue
 from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scheduling.worker import Worker
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.tokenization.pairs import Layout
+from bge_rerank_integrations.engine.tokenization.pairs import AnyLayout
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.errors import (
     EngineClosedError,
@@ -32,7 +32,7 @@ from bge_rerank_integrations.errors import (
 
 logger = logging.getLogger(__name__)
 
-Tokenize = Callable[[Sequence[TextPair], Layout], list[list[TokenSequence]]]
+Tokenize = Callable[[Sequence[TextPair], AnyLayout], list[list[TokenSequence]]]
 
 # Tokenized at one time: the first pairs are scored while the next are tokenized, and a call with
 # very long documents lets others pass.

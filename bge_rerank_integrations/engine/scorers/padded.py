@@ -1,4 +1,4 @@
-"""Any ``*ForSequenceClassification``, padded: for architectures that cannot be packed."""
+"""Encoders on padded batches: for architectures that cannot be packed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
+from bge_rerank_integrations.engine.scorers.heads import Head
 from bge_rerank_integrations.engine.scorers.packing import download, upload
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
@@ -16,16 +17,18 @@ from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 class PaddedScorer:
     """Scores right-padded batches through the model's own forward pass.
 
-    :param model: one label, in eval mode on its device.
+    :param model: in eval mode on its device.
     :param passage_type: token type of the passage; types are passed on only where the model has
         more than one.
+    :param head: hidden states → logits; None for a model that classifies into one label itself.
     """
 
     padded = True
 
-    def __init__(self, model: PreTrainedModel, passage_type: int) -> None:
+    def __init__(self, model: PreTrainedModel, passage_type: int, head: Head | None = None) -> None:
         self._model = model
         self._passage_type = passage_type
+        self._head = head
         self._padding_id = model.config.pad_token_id or 0
         self._has_types = getattr(model.config, "type_vocab_size", 0) > 1
 
@@ -47,7 +50,12 @@ class PaddedScorer:
         if self._has_types:
             inputs["token_type_ids"] = types
         device = self._model.device
-        outputs = self._model(
-            **{name: upload(torch.from_numpy(array), device) for name, array in inputs.items()}
-        )
-        return download(outputs.logits)
+        tensors = {name: upload(torch.from_numpy(array), device) for name, array in inputs.items()}
+        outputs = self._model(**tensors)
+        if self._head is None:
+            return download(outputs.logits)
+        hidden = outputs.last_hidden_state
+        if self._head.pooling == "cls":
+            return download(self._head(hidden[:, 0]))
+        real = tensors["attention_mask"].unsqueeze(2)
+        return download(self._head((hidden * real).float().sum(1) / real.sum(1)))

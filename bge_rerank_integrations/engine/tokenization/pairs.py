@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
+from bge_rerank_integrations.engine.tokenization.chat import ChatLayout, ChatTemplate
 from bge_rerank_integrations.engine.tokenization.sequence import (
     TokenIds,
     TokenSequence,
@@ -27,7 +28,7 @@ from bge_rerank_integrations.engine.tokenization.templates import (
 )
 from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
 from bge_rerank_integrations.errors import ConfigurationError, InputError
-from bge_rerank_integrations.settings import CallOptions, LongDocuments
+from bge_rerank_integrations.settings import DEFAULT_MAX_LENGTH, CallOptions, LongDocuments
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,25 @@ class Layout:
         if self.max_document_tokens is None:
             return None
         return self.max_document_tokens + len(self.frame.passage_start)
+
+    def tokenize(
+        self, pairs: Sequence[tuple[str, str]], cache: CachedTokenizer
+    ) -> list[list[TokenSequence]]:
+        """Tokenize pairs.
+
+        :returns: as many lists as ``pairs``, none of them empty.
+        :raises InputError: if a document is too long and is to be refused.
+        """
+        queries = [query.join(self.frame.around_query) for query, _ in pairs]
+        passages = [document.join(self.frame.around_passage) for _, document in pairs]
+        return [
+            self.sequences(query, passage)
+            for query, passage in zip(
+                cache.encode(queries, self.known_query_tokens),
+                cache.encode(passages, self.known_passage_tokens),
+                strict=True,
+            )
+        ]
 
     def sequences(self, query: TokenIds, passage: TokenIds) -> list[TokenSequence]:
         """One sequence, or one a window; each has at least one token of the passage's part.
@@ -131,34 +151,42 @@ class Layout:
             )
 
 
+Template = PairTemplate | PromptTemplate | ChatTemplate
+AnyLayout = Layout | ChatLayout
+
+
 class PairTokenizer:
     """Tokenizes pairs; calls with different options share its cache.
 
     :param tokenizer: the checkpoint's, without truncation and padding.
     :param template: what stands around a pair.
     :param max_positions: tokens that the model reads, at most; None where it does not say.
+    :param saved_length: ``max_length`` of calls that name none, where the model was saved with one.
     :param max_cached_tokens: token ids to remember for texts that come again.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        template: PairTemplate | PromptTemplate,
+        template: Template,
         *,
         max_positions: int | None = None,
+        saved_length: int | None = None,
         max_cached_tokens: int = 0,
     ) -> None:
         self.cache = CachedTokenizer(tokenizer, max_cached_tokens)
         self._tokenizer = tokenizer
         self._template = template
         self._max_positions = max_positions
-        self._layouts: dict[tuple[object, ...], Layout] = {}
+        self._default_length = saved_length or DEFAULT_MAX_LENGTH
+        self._layouts: dict[tuple[object, ...], AnyLayout] = {}
 
     def max_length(self, options: CallOptions) -> int:
-        """Tokens of a pair, at most: the option, within the model's own limit."""
-        return min(options.max_length, self._max_positions or options.max_length)
+        """Tokens of a pair, at most: the option or the default, within the model's own limit."""
+        asked = options.max_length or self._default_length
+        return min(asked, self._max_positions or asked)
 
-    def layout(self, options: CallOptions) -> Layout:
+    def layout(self, options: CallOptions) -> AnyLayout:
         """What a call's options mean for its sequences; may be asked from any thread.
 
         :raises ConfigurationError: if the query can leave the passage no token, or for an
@@ -180,30 +208,22 @@ class PairTokenizer:
         return layout
 
     def __call__(
-        self, pairs: Sequence[tuple[str, str]], layout: Layout
+        self, pairs: Sequence[tuple[str, str]], layout: AnyLayout
     ) -> list[list[TokenSequence]]:
         """Tokenize pairs; called from one thread only.
 
         :returns: as many lists as ``pairs``, none of them empty.
         :raises InputError: if a document is too long and is to be refused.
         """
-        frame = layout.frame
-        queries = [query.join(frame.around_query) for query, _ in pairs]
-        passages = [document.join(frame.around_passage) for _, document in pairs]
-        return [
-            layout.sequences(query, passage)
-            for query, passage in zip(
-                self.cache.encode(queries, layout.known_query_tokens),
-                self.cache.encode(passages, layout.known_passage_tokens),
-                strict=True,
-            )
-        ]
+        return layout.tokenize(pairs, self.cache)
 
-    def _make_layout(self, options: CallOptions) -> Layout:
-        frame = self._template.frame(options.instruction, self._encode)
+    def _make_layout(self, options: CallOptions) -> AnyLayout:
         max_length = self.max_length(options)
-        if max_length < options.max_length:
+        if max_length < (options.max_length or self._default_length):
             logger.warning("max_length is %d: the model reads no more tokens", max_length)
+        if isinstance(self._template, ChatTemplate):
+            return ChatLayout.make(self._template, self._tokenizer, options, max_length)
+        frame = self._template.frame(options.instruction, self._encode)
         around = len(frame.before) + len(frame.after)
         budget = max_length + frame.uncounted - around
         # a passage has one token at least
@@ -220,9 +240,17 @@ class PairTokenizer:
                 f"query_max_length must be at most {longest_query} with max_length={max_length} "
                 f"and {what_fits[5:]}, got {given}"
             )
+        max_query_tokens = given or min(max_length * 3 // 4, longest_query)
+        if isinstance(self._template, PairTemplate):
+            prompt_tokens = len(self._encode(frame.around_query[0]))
+            if prompt_tokens >= max_query_tokens:
+                raise ConfigurationError(
+                    f"max_length={max_length} leaves {max_query_tokens} tokens for prompt and "
+                    f"query, and the prompt has {prompt_tokens}"
+                )
         return Layout(
             frame=frame,
-            max_query_tokens=given or min(max_length * 3 // 4, longest_query),
+            max_query_tokens=max_query_tokens,
             max_document_tokens=options.max_document_tokens,
             max_length=max_length,
             budget=budget,

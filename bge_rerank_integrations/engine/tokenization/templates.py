@@ -48,15 +48,18 @@ class PairTemplate:
     :param between: ids between query and passage (`</s></s>`).
     :param after: ids after the passage (`</s>`).
     :param passage_type: token type of passage and ``after`` (1 in BERT, 0 in XLM-R).
+    :param prompt: text before the query, where the model was trained with one; an instruction takes
+        its place.
     """
 
     before: tuple[int, ...]
     between: tuple[int, ...]
     after: tuple[int, ...]
     passage_type: int
+    prompt: str | None = None
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Tokenizer) -> PairTemplate:
+    def from_tokenizer(cls, tokenizer: Tokenizer, prompt: str | None = None) -> PairTemplate:
         """Read the template off an example.
 
         :raises UnsupportedModelError: if the tokenizer does not keep query and passage apart.
@@ -73,24 +76,31 @@ class PairTemplate:
             between=tuple(pair.ids[query_end:passage]),
             after=tuple(pair.ids[passage_end:]),
             passage_type=pair.type_ids[passage],
+            prompt=prompt,
         )
 
     def frame(self, instruction: str | None, _: Encode) -> Frame:
-        """The ids around a pair.
+        """The ids around a pair, and the prompt before its query.
 
-        :raises ConfigurationError: for an instruction: no text but the pair's is read.
+        :raises ConfigurationError: for an instruction to a model without a prompt.
         """
-        if instruction is not None:
+        if instruction is not None and self.prompt is None:
             raise ConfigurationError(
                 "instruction must be None for a model that reads query and document alone, got "
                 f"{instruction!r}"
             )
-        return Frame(to_ids(self.before), to_ids(self.between), to_ids(self.after))
+        prompt = (self.prompt or "") if instruction is None else instruction
+        return Frame(
+            to_ids(self.before),
+            to_ids(self.between),
+            to_ids(self.after),
+            around_query=(prompt, ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """A decoder's texts around a pair, and the answer that is looked for.
+    """A decoder's texts around a pair.
 
     ``{instruction}``, ``{query}`` and ``{passage}`` stand for the instruction and the texts.
 
@@ -100,8 +110,6 @@ class PromptTemplate:
     :param after: what follows the pair, tokenized text by text.
     :param instruction: the instruction where the caller gives none.
     :param instructed_query: takes the place of ``query`` where the caller gives an instruction.
-    :param answer: token of the relevant answer.
-    :param counter_answer: token whose logit is subtracted, or None.
     :param before: what precedes the pair.
     :param has_bos: whether the tokenizer's first token, where it has one, precedes everything.
     :param bos_id: that token, once the tokenizer is known.
@@ -113,8 +121,6 @@ class PromptTemplate:
     passage: str
     separator: str
     after: tuple[str, ...]
-    answer: str
-    counter_answer: str | None = None
     instruction: str = ""
     instructed_query: str | None = None
     before: str = ""
@@ -122,6 +128,9 @@ class PromptTemplate:
     bos_id: int | None = None
     uncounted_before: int = 0
     uncounted_after: int = 0
+
+    def __str__(self) -> str:
+        return repr("".join([self.before, self.query, self.separator, self.passage, *self.after]))
 
     def frame(self, instruction: str | None, encode: Encode) -> Frame:
         """The ids and texts around a pair; None means the template's own instruction."""
@@ -157,7 +166,6 @@ def _bge(instruction: str) -> PromptTemplate:
         separator="\n",
         after=("\n", "{instruction}"),
         instruction=instruction,
-        answer="Yes",
         has_bos=True,
         uncounted_after=2,
     )
@@ -181,8 +189,6 @@ QWEN3 = PromptTemplate(
     passage=" {passage}",
     after=("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",),
     instruction="Given a web search query, retrieve relevant passages that answer the query",
-    answer="yes",
-    counter_answer="no",
 )
 
 # mxbai-rerank (Apache 2.0), mxbai_rerank/mxbai_rerank_v2.py; the pair is cut at max_length
@@ -203,8 +209,6 @@ MXBAI_V2 = PromptTemplate(
         "Relevance:",
         "<|im_end|>\n<|im_start|>assistant\n",
     ),
-    answer="1",
-    counter_answer="0",
     uncounted_before=1,
     uncounted_after=1,
 )

@@ -1,0 +1,264 @@
+"""Pairs in a chat template, tokenized as a whole.
+
+A template may do anything with its texts: it is rendered once where it provably does nothing with
+them, and else for each pair. A tokenizer may join what meets at their ends, so no part of a
+rendered pair is tokenized by itself, but for a query or document that is cut. What does
+not fit is cut off the document; what stands behind it in the template stays
+(sentence-transformers, `base/modules/transformer.py`, does the same with a template's end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from bge_rerank_integrations.engine.tokenization.sequence import (
+    TokenIds,
+    TokenSequence,
+    to_ids,
+    window_starts,
+)
+from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
+from bge_rerank_integrations.errors import (
+    ConfigurationError,
+    InputError,
+    ModelLoadError,
+    UnsupportedModelError,
+)
+from bge_rerank_integrations.settings import CallOptions, LongDocuments
+
+if TYPE_CHECKING:
+    from bge_rerank_integrations.engine.tokenization.fixed_parts import FixedParts
+
+# two texts that tokenize differently from their first token to their last
+_FILLERS = ("0", "1 2 3 4")
+# tokens that a query may take more inside of the template than alone
+_JUNCTION_TOKENS = 8
+# characters of a text that is cut are read in steps, the first of this many a token
+_CHARACTERS_PER_TOKEN = 8
+_CUT_MARGIN_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """A jinja template for messages of the roles system, query and document.
+
+    :param source: the template.
+    :param file: where it is from, for messages.
+    :param is_structured: whether a message's content is a list of parts, and not a text.
+    :param variables: what it is rendered with.
+    :param prompt: the system message where the caller gives no instruction, or None.
+    """
+
+    source: str
+    file: str
+    is_structured: bool
+    variables: Mapping[str, Any]
+    prompt: str | None
+
+    def __str__(self) -> str:
+        return self.file
+
+    def check(self) -> None:
+        """Render three pairs.
+
+        :raises ModelLoadError: if the template fails.
+        :raises UnsupportedModelError: if query or document do not reach what it renders.
+        """
+        try:
+            base, query, document = (
+                self.render(*pair, self.prompt) for pair in (("a", "b"), ("cc", "b"), ("a", "dd"))
+            )
+        except Exception as error:  # a template may raise anything
+            raise ModelLoadError(
+                f"{self.file} cannot be rendered: {type(error).__name__}: {error}"
+            ) from error
+        for role, rendered in (("query", query), ("document", document)):
+            if rendered == base:
+                raise UnsupportedModelError(f"{self.file} does not render messages of role {role}")
+
+    def render(self, query: str, document: str, instruction: str | None) -> str:
+        """The text that the model reads of a pair."""
+        # transformers takes seconds to import
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        chat = self._messages(query, document, instruction)
+        rendered: Any = render_jinja_template([chat], chat_template=self.source, **self.variables)
+        text: str = rendered[0][0]
+        return text
+
+    def fixed_parts(self, instruction: str | None) -> FixedParts | None:
+        """What stands around query and document, or None where they may change it."""
+        # jinja takes a moment to import
+        from bge_rerank_integrations.engine.tokenization.fixed_parts import fixed_parts
+
+        return fixed_parts(
+            self.source,
+            self.variables,
+            lambda query, document: self._messages(query, document, instruction),
+        )
+
+    def _messages(self, query: str, document: str, instruction: str | None) -> list[dict[str, Any]]:
+        texts = {"system": instruction or None, "query": query, "document": document}
+        return [
+            {
+                "role": role,
+                "content": [{"type": "text", "text": text}] if self.is_structured else text,
+            }
+            for role, text in texts.items()
+            if text is not None
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChatLayout:
+    """What a call's options mean for the sequences of a chat template.
+
+    :param render: query and document → what the model reads of them.
+    :param tokenizer: the checkpoint's.
+    :param max_query_tokens: tokens of a query, at most.
+    :param max_document_tokens: tokens of a document, where the call limits them.
+    :param max_length: tokens of a sequence, at most.
+    :param long_documents: what becomes of a longer one.
+    """
+
+    render: Callable[[str, str], str]
+    tokenizer: Tokenizer
+    max_query_tokens: int
+    max_document_tokens: int | None
+    max_length: int
+    long_documents: LongDocuments
+
+    @classmethod
+    def make(
+        cls, template: ChatTemplate, tokenizer: Tokenizer, options: CallOptions, max_length: int
+    ) -> ChatLayout:
+        """The layout of a call's options.
+
+        :param max_length: tokens of a sequence, at most.
+        :raises ConfigurationError: if the template leaves no token for query or document.
+        """
+        instruction = template.prompt if options.instruction is None else options.instruction
+        parts = template.fixed_parts(instruction)
+        render = (
+            partial(template.render, instruction=instruction) if parts is None else parts.render
+        )
+        rendered = render(_FILLERS[0], _FILLERS[0])
+        around = len(tokenizer.encode(rendered, add_special_tokens=False)) + _JUNCTION_TOKENS
+        longest_query = max_length - around - 1
+        if longest_query < 1:
+            raise ConfigurationError(
+                f"max_length must be at least {around + 2} with the chat template {template}, got "
+                f"{max_length}"
+            )
+        given = options.query_max_length
+        if given is not None and given > longest_query:
+            raise ConfigurationError(
+                f"query_max_length must be at most {longest_query} with max_length={max_length} "
+                f"and the chat template {template}, got {given}"
+            )
+        return cls(
+            render,
+            tokenizer,
+            given or min(max_length * 3 // 4, longest_query),
+            options.max_document_tokens,
+            max_length,
+            options.long_documents,
+        )
+
+    def tokenize(
+        self, pairs: Sequence[tuple[str, str]], cache: CachedTokenizer
+    ) -> list[list[TokenSequence]]:
+        """Tokenize pairs.
+
+        :returns: as many lists as ``pairs``, none of them empty.
+        :raises InputError: if a document is too long and is to be refused.
+        """
+        cut = {query: self._cut(query, self.max_query_tokens) for query, _ in pairs}
+        queries = [cut[query] for query, _ in pairs]
+        documents = [document for _, document in pairs]
+        if self.max_document_tokens is not None:
+            documents = [self._cut(document, self.max_document_tokens) for document in documents]
+        texts = list(map(self.render, queries, documents))
+        # one token more than fits tells that something must be cut
+        limit = self.max_length + 1 if self.long_documents == "truncate" else None
+        return [
+            self._sequences(pair, query, document, ids)
+            for pair, query, document, ids in zip(
+                pairs, queries, documents, cache.encode(texts, limit), strict=True
+            )
+        ]
+
+    def _sequences(
+        self, pair: tuple[str, str], query: str, document: str, ids: TokenIds
+    ) -> list[TokenSequence]:
+        """One sequence, or one a window.
+
+        :param pair: the texts before they were cut.
+        :param query: as it was rendered.
+        :param document: as it was rendered.
+        :param ids: of the rendered pair; at least one more than fit, where it is too long.
+        """
+        is_long = len(ids) > self.max_length
+        query_truncated, document_truncated = query != pair[0], document != pair[1]
+        if self.long_documents == "refuse" and (query_truncated or is_long):
+            raise InputError(
+                f"query and document have {len(ids)} tokens and the model reads {self.max_length}, "
+                f"{self.max_query_tokens} of them of a query: shorten them, or allow truncation"
+            )
+        if is_long:
+            start, tail = self._around(query, ids)
+            budget = self.max_length - len(tail) - start
+            end = len(ids) - _common(ids[::-1], tail[::-1])
+        else:
+            # where the document's tokens begin is not asked: no decoder needs to know
+            start, tail, budget, end = 0, ids[:0], len(ids), len(ids)
+        parts = [ids[start : start + budget]]
+        if is_long and self.long_documents == "window":
+            starts = window_starts(end - start, budget)
+            parts = [ids[start:end][first : first + budget] for first in starts]
+        else:
+            document_truncated |= is_long
+        return [
+            TokenSequence(
+                np.concatenate([ids[:start], part, tail]),
+                start,
+                start + len(part),
+                query_truncated=query_truncated,
+                document_truncated=document_truncated,
+            )
+            for part in parts
+        ]
+
+    def _around(self, query: str, ids: TokenIds) -> tuple[int, TokenIds]:
+        """Where the document's tokens begin, and the ids behind the document's."""
+        one, other = (
+            to_ids(self.tokenizer.encode(self.render(query, filler), add_special_tokens=False).ids)
+            for filler in _FILLERS
+        )
+        head = one[: _common(one, other)]
+        tail = _common(one[::-1], other[::-1])
+        return _common(head, ids), one[len(one) - tail :]
+
+    def _cut(self, text: str, max_tokens: int) -> str:
+        """The characters of the first tokens."""
+        characters = max_tokens * _CHARACTERS_PER_TOKEN
+        while True:
+            encoding = self.tokenizer.encode(text[:characters], add_special_tokens=False)
+            enough = len(encoding) >= max_tokens + _CUT_MARGIN_TOKENS
+            if enough or characters >= len(text):
+                break
+            characters *= 16
+        return text if len(encoding) <= max_tokens else text[: encoding.offsets[max_tokens - 1][1]]
+
+
+def _common(one: TokenIds, other: TokenIds) -> int:
+    """How many ids both begin with."""
+    shorter = min(len(one), len(other))
+    different = np.flatnonzero(one[:shorter] != other[:shorter])
+    return int(different[0]) if len(different) else shorter
