@@ -33,7 +33,7 @@ BUILT_IN_MODEL = "tiny"
 DEFAULT_MAX_LENGTH = 512
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-LongDocuments = Literal["truncate", "window", "refuse"]
+LongDocuments = Literal["truncate", "truncate_left", "window", "refuse"]
 
 
 def _setting(default: Any, kind: Kind, description: str) -> Any:
@@ -146,8 +146,8 @@ class CallOptions(_Settings):
         "truncate",
         one_of(LongDocuments),
         "What becomes of a document that is too long: 'truncate' reads its head, as the reference "
-        "does; 'window' reads all of it in overlapping windows and takes the best; 'refuse' "
-        "raises InputError.",
+        "does; 'truncate_left' reads its end; 'window' reads all of it in overlapping windows and "
+        "takes the best; 'refuse' raises InputError.",
     )
     instruction: str | None = _setting(
         None,

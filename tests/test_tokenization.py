@@ -162,6 +162,30 @@ def test_a_document_in_windows_is_not_truncated(tokenizer: Tokenizer) -> None:
     assert not any(window.document_truncated for window in windows)
 
 
+@pytest.mark.parametrize("limit", [None, 30])
+@pytest.mark.parametrize("template", [PROMPT, None])
+def test_a_document_can_be_cut_on_the_left(
+    tokenizer: Tokenizer, template: PromptTemplate | None, limit: int | None
+) -> None:
+    tokenize = PairTokenizer(tokenizer, template or PairTemplate.from_tokenizer(tokenizer))
+    options = CallOptions(max_length=64, max_document_tokens=limit, long_documents="truncate_left")
+    (whole_pair,), (cut_pair,) = (
+        tokenize([("who?", LONG)], tokenize.layout(given))[0]
+        for given in (CallOptions(max_length=100_000), options)
+    )
+    start = len(tokenize.layout(options).frame.passage_start)
+    passages = [pair.ids[pair.passage_start : pair.passage_end] for pair in (whole_pair, cut_pair)]
+    assert passages[1][:start].tolist() == passages[0][:start].tolist()
+    end = passages[1][start:].tolist()
+    assert end == passages[0][-len(end) :].tolist()
+    assert (len(end) == limit) if limit else (50 < len(cut_pair) <= 64 + 20)
+    assert (whole_pair.document_truncated, cut_pair.document_truncated) == (False, True)
+    # what fits is read as it is
+    ((same,),) = tokenize([("who?", "short")], tokenize.layout(options))
+    ((plain,),) = tokenize([("who?", "short")], tokenize.layout(CallOptions(max_length=64)))
+    assert same.ids.tolist() == plain.ids.tolist()
+
+
 def test_one_token_too_many_makes_a_query_truncated(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(LONG, add_special_tokens=False).ids
     pairs = [(tokenizer.decode(ids[:count]), "short") for count in (8, 9)]

@@ -82,8 +82,12 @@ class RerankService:
             raise InputError(
                 f"a request may hold {self.settings.max_documents} documents, got {count}"
             )
-        for query in [request.query] if isinstance(request.query, str) else request.query:
-            self._check_length("the query", query, None)
+        if isinstance(request.query, str):
+            self._check_length("the query", request.query, None)
+        else:
+            for index, query in enumerate(request.query):
+                # an index would name a document
+                self._check_length(f"query {index}", query, None)
         for index, document in enumerate(request.documents):
             self._check_length(f"document {index}", document, index)
 

@@ -55,6 +55,27 @@ async def test_the_common_form_tells_tokens_and_truncation_on_request(
 
 
 @pytest.mark.parametrize(
+    ("asked", "long_documents"),
+    [
+        ({}, None),
+        ({"truncation_direction": "right", "truncate": True}, None),
+        ({"truncation_direction": "Left"}, "truncate_left"),
+        ({"truncation_direction": "left", "truncate": False}, "refuse"),
+    ],
+)
+async def test_tei_says_which_side_is_cut(
+    client: httpx.AsyncClient,
+    fake_engine: FakeEngine,
+    asked: dict[str, Any],
+    long_documents: str | None,
+) -> None:
+    response = await client.post("/rerank", json={"query": QUERY, "texts": DOCUMENTS} | asked)
+    assert response.status_code == 200
+    ((_, options),) = fake_engine.calls
+    assert options.get("long_documents") == long_documents
+
+
+@pytest.mark.parametrize(
     ("path", "documents", "where"),
     [
         ("/rerank", "documents", "usage"),

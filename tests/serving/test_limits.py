@@ -138,6 +138,14 @@ async def test_a_text_that_is_too_long_is_named(serve: Serve) -> None:
         assert response.json()["detail"] == "the query may hold 10 characters, got 11"
         response = await client.post("/rerank", json={"query": "q", "documents": ["a", "b" * 11]})
         assert response.json()["error"]["param"] == "documents[1]"
+        response = await client.post(
+            "/score", json={"text_1": ["q", "q" * 11], "text_2": ["a"] * 2}
+        )
+        error = response.json()["error"]
+        assert (error["message"], error["param"]) == (
+            "query 1 may hold 10 characters, got 11",
+            None,
+        )
         response = await client.post("/rerank", json={"query": "q" * 10, "documents": ["b" * 10]})
         assert response.status_code == 200
 

@@ -64,6 +64,8 @@ class Layout:
     @property
     def known_passage_tokens(self) -> int | None:
         """Tokens of the passage's part that have to be known; None means all."""
+        if self.long_documents == "truncate_left":
+            return None
         limits = []
         if self.max_passage_tokens is not None:
             limits.append(self.max_passage_tokens + 1)
@@ -110,8 +112,8 @@ class Layout:
         head = np.concatenate([frame.before, query[: self.max_query_tokens], frame.between])
         around = len(head) + len(frame.after)
         budget = self.budget + len(frame.before) - len(head)
-        whole, passage = len(passage), passage[: self.max_passage_tokens]
-        parts = [passage[: budget if is_windowed else min(budget, self.max_length)]]
+        whole, passage = len(passage), self._cut(passage, self.max_passage_tokens)
+        parts = [self._cut(passage, budget if is_windowed else min(budget, self.max_length))]
         if self.long_documents == "refuse":
             self._check_lengths(query, passage, len(parts[0]), around)
         is_truncated = whole > len(passage if is_windowed else parts[0])
@@ -132,6 +134,13 @@ class Layout:
             )
             for part in parts
         ]
+
+    def _cut(self, passage: TokenIds, limit: int | None) -> TokenIds:
+        """The passage's part, its document cut on the side that ``long_documents`` names."""
+        if limit is None or len(passage) <= limit or self.long_documents != "truncate_left":
+            return passage[:limit]
+        start = self.frame.passage_start
+        return np.concatenate([start, passage[len(passage) - limit + len(start) :]])
 
     def _check_lengths(self, query: TokenIds, passage: TokenIds, read: int, around: int) -> None:
         """Refuse what would be cut.

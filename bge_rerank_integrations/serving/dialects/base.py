@@ -17,7 +17,7 @@ from pydantic import (
 
 from bge_rerank_integrations.ranking import Ranking, Scores, rank
 from bge_rerank_integrations.serving.api_errors import STATUSES, ApiError, ErrorKind
-from bge_rerank_integrations.settings import CallOverrides
+from bge_rerank_integrations.settings import CallOverrides, LongDocuments
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ItemT = TypeVar("ItemT")
@@ -31,7 +31,8 @@ class ScoreRequest:
     :param normalize: scores from 0 to 1; False means logits.
     :param max_document_tokens: truncate each document to this number of tokens; None means as the
         server's engine does.
-    :param refuse_long: raise an error for a document that does not fit, instead of truncating it.
+    :param long_documents: what becomes of a document that does not fit; None means as the server's
+        engine does.
     :param instruction: what a decoder is asked to judge; None means as the server's engine does.
     """
 
@@ -39,7 +40,7 @@ class ScoreRequest:
     documents: Sequence[str]
     normalize: bool = True
     max_document_tokens: int | None = None
-    refuse_long: bool = False
+    long_documents: LongDocuments | None = None
     instruction: str | None = None
 
     @property
@@ -48,8 +49,8 @@ class ScoreRequest:
         options = CallOverrides(normalize=self.normalize)
         if self.max_document_tokens is not None:
             options["max_document_tokens"] = self.max_document_tokens
-        if self.refuse_long:
-            options["long_documents"] = "refuse"
+        if self.long_documents is not None:
+            options["long_documents"] = self.long_documents
         if self.instruction is not None:
             options["instruction"] = self.instruction
         return options

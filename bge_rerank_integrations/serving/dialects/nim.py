@@ -20,6 +20,7 @@ from bge_rerank_integrations.serving.dialects.base import (
 from bge_rerank_integrations.serving.dialects.common import Usage, usage_of
 from bge_rerank_integrations.serving.dialects.requests import ApiRequest, StrictModel
 from bge_rerank_integrations.serving.dialects.voyage import DetailError, detail_error
+from bge_rerank_integrations.settings import LongDocuments
 
 
 class NimText(StrictModel):
@@ -69,8 +70,9 @@ class NimResponse(BaseModel):
 
 def _to_score_request(request: NimRequest) -> ScoreRequest:
     passages = [passage.text for passage in request.passages]
+    long_documents: LongDocuments | None = "refuse" if request.truncate == "NONE" else None
     return ScoreRequest(
-        request.query.text, passages, normalize=False, refuse_long=request.truncate == "NONE"
+        request.query.text, passages, normalize=False, long_documents=long_documents
     )
 
 

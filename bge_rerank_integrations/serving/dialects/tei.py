@@ -18,6 +18,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     TopN,
 )
 from bge_rerank_integrations.serving.dialects.requests import ApiRequest
+from bge_rerank_integrations.settings import LongDocuments
 
 
 class TeiRequest(ApiRequest):
@@ -33,7 +34,8 @@ class TeiRequest(ApiRequest):
         default=None, description="False: reject a text that is too long, instead of truncating it."
     )
     truncation_direction: Annotated[
-        Literal["right", "Right"], Field(description="Only the end of a text is truncated.")
+        Literal["left", "Left", "right", "Right"],
+        Field(description="The side of a long text that is not read."),
     ] = "right"
     raw_scores: bool = Field(default=False, description="Logits instead of scores from 0 to 1.")
     return_text: bool = Field(default=False, description="Repeat the texts in the result.")
@@ -82,11 +84,16 @@ def _error_body(_: int, error: ApiError) -> TeiError:
 
 
 def _to_score_request(request: TeiRequest) -> ScoreRequest:
+    long_documents: LongDocuments | None = None
+    if request.truncate is False:
+        long_documents = "refuse"
+    elif request.truncation_direction.lower() == "left":
+        long_documents = "truncate_left"
     return ScoreRequest(
         request.query,
         request.texts,
         normalize=not request.raw_scores,
-        refuse_long=request.truncate is False,
+        long_documents=long_documents,
     )
 
 

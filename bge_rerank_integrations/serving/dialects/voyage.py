@@ -19,6 +19,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     Truncation,
 )
 from bge_rerank_integrations.serving.dialects.requests import ApiRequest
+from bge_rerank_integrations.settings import LongDocuments
 
 
 class VoyageRequest(ApiRequest):
@@ -72,7 +73,8 @@ def detail_error(_: int, error: ApiError) -> DetailError:
 
 
 def _to_score_request(request: VoyageRequest) -> ScoreRequest:
-    return ScoreRequest(request.query, request.documents, refuse_long=not request.truncation)
+    long_documents: LongDocuments | None = None if request.truncation else "refuse"
+    return ScoreRequest(request.query, request.documents, long_documents=long_documents)
 
 
 def total_tokens(result: ScoreResult) -> TotalTokens:
