@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.filterwarnings("ignore")]
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 ROWS = re.findall(
-    r"^\| ([^|]+) \| [^|]+ \| `http://localhost:8000([^`]*)` \|$",
+    r"^\| ([^|]+) \| [^|]+ \| `http://localhost:8787([^`]*)` \|$",
     PAGE.read_text("utf-8"),
     re.MULTILINE,
 )
