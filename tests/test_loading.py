@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
 from checkpoints import SMALL, edit_json, save_checkpoint
 from fakes import DOWNLOAD, load
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
@@ -25,6 +27,7 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
+from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
 
 
 @pytest.fixture
@@ -85,6 +88,27 @@ def test_a_download_asks_for_what_the_settings_say(
     assert load(config).layers == (4,)
     assert (asked["model"], asked["revision"], asked["cache_dir"]) == ("owner/name", "abc", "cache")
     assert not any("bin" in pattern for pattern in asked["allow_patterns"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_a_download_takes_the_files_of_modules_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, xlmr: str, with_weights: bool
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(_: str, **options: Any) -> str:
+        asked.update(options)
+        return xlmr
+
+    monkeypatch.setattr(DOWNLOAD, download)
+    open_checkpoint(EngineConfig("owner/name"), with_weights=with_weights)
+    needed = ["config.json", "chat_template.jinja", "1_Pooling/config.json", "2_Dense/config.json"]
+    weights = ["model-00001-of-2.safetensors", "2_Dense/model.safetensors"]
+    others = ["pytorch_model.bin", "2_Dense/pytorch_model.bin", "onnx/model.json", "modeling.py",
+              "openvino/model.safetensors", "1_Pooling/more/config.json"]  # fmt: skip
+    patterns = {name: asked[name] for name in ("allow_patterns", "ignore_patterns")}
+    taken = set(filter_repo_objects([*needed, *weights, *others], **patterns))
+    assert taken == {*needed, *(weights if with_weights else [])}
 
 
 @pytest.mark.parametrize(

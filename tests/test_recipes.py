@@ -308,6 +308,22 @@ def test_a_file_that_is_not_json_is_named(copy: Path, file: str, content: str) -
         RerankEngine(str(copy), device="cpu")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"modality_config": ["text"]},
+        {"modality_config": {"text": "forward"}},
+        {"processing_kwargs": "none"},
+        {"processing_kwargs": {"text": 3}},
+        {"processor_kwargs": [512]},
+    ],
+)
+def test_a_setting_of_another_type_is_named(copy: Path, changes: dict[str, Any]) -> None:
+    edit_json(copy / "sentence_bert_config.json", **changes)
+    with pytest.raises(ModelLoadError, match=r"sentence_bert_config\.json: \w+ must be a JSON"):
+        recipe_of(copy)
+
+
 def test_a_missing_module_is_named(copy: Path) -> None:
     (copy / "2_Dense" / "model.safetensors").rename(copy / "2_Dense" / "pytorch_model.bin")
     with pytest.raises(ModelLoadError, match=r"model/2_Dense: weights must be safetensors.*\.bin"):

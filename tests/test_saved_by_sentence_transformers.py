@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import SMALL, edit_json, write_json
-from fakes import recorded_engine
+from fakes import load, recorded_engine
 from saved_models import (
     SPECIAL,
     dense_head,
@@ -36,7 +36,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from bge_rerank_integrations import ConfigurationError, InputError, RerankEngine
+from bge_rerank_integrations import ConfigurationError, EngineConfig, InputError, RerankEngine
 
 EXACT = 1e-5
 QUERIES = ["what is a panda?", "", "a b c"]
@@ -113,6 +113,9 @@ def test_scores_equal_sentence_transformers(name: str, tmp_path: Path) -> None:
     peer = CrossEncoder(folder, device="cpu")
     logits, scores = peer.predict(PAIRS, activation_fn=IDENTITY), peer.predict(PAIRS)
     assert np.ptp(logits) > 0.01
+    assert load(EngineConfig(folder, device="cpu")).scorers[0].padded == (
+        name.startswith(("distilbert", "electra"))
+    )
     with RerankEngine(folder, dtype="float32", device="cpu") as engine:
         together = engine.score_pairs(PAIRS)
         alone = [engine.score_pairs([pair])[0] for pair in PAIRS]

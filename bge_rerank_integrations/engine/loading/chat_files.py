@@ -35,7 +35,7 @@ def read_chat_template(
     else:
         file = "tokenizer_config.json"
     if isinstance(source, list):
-        named = {each.get("name"): each.get("template") for each in source}
+        named = {each["name"]: each.get("template") for each in source if "name" in each}
         source = named.get("default")
     if not isinstance(source, str):
         raise ModelLoadError(

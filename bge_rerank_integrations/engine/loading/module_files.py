@@ -80,7 +80,8 @@ class ModuleFiles:
         if (kind, folder) != ("Transformer", ""):
             raise self._unsupported("modules.json", f"{kind} in {folder!r} as its first module")
         for name in self._inputs.keys() & {"text", "message"}:
-            way = self._inputs[name] or {"method": "forward", "method_output_name": _OUTPUTS[task]}
+            way = self._object(self._inputs, name)
+            way = way or {"method": "forward", "method_output_name": _OUTPUTS[task]}
             called = way.get("method"), way.get("method_output_name")
             if called not in (("forward", _OUTPUTS[task]), ("forward", [_OUTPUTS[task]])):
                 raise self._unsupported("sentence_bert_config.json", f"{name} read by {called}")
@@ -120,9 +121,8 @@ class ModuleFiles:
         named = [
             *(part.get("max_length") for part in self._processing),
             options.get("max_seq_length"),
-            options.get("processor_kwargs", options.get("tokenizer_args", {})).get(
-                "model_max_length"
-            ),
+            self._object(options, "processor_kwargs").get("model_max_length"),
+            self._object(options, "tokenizer_args").get("model_max_length"),
             tokenizer.get("model_max_length"),
         ]
         lengths = [each for each in named if isinstance(each, (int, float)) and each < _NO_LIMIT]
@@ -144,10 +144,13 @@ class ModuleFiles:
             raise self._unsupported(
                 "sentence_bert_config.json", f"a chat template for the task {self.task!r}"
             )
-        settings = self._transformer.get("processing_kwargs", {}).get("chat_template", {})
+        settings = self._processing[0]
         variables = {name: settings[name] for name in settings.keys() - _SIZES - {"restore_suffix"}}
         return read_chat_template(
-            self.checkpoint, self._inputs["message"].get("format"), variables, self.prompt
+            self.checkpoint,
+            self._object(self._inputs, "message").get("format"),
+            variables,
+            self.prompt,
         )
 
     def answer_tokens(self) -> tuple[int, int | None]:
@@ -210,14 +213,15 @@ class ModuleFiles:
     def _inputs(self) -> dict[str, Any]:
         """How the transformer takes each kind of input."""
         # without it the files are older than chat templates
-        given = self._transformer.get("modality_config", {"text": None})
-        return given if isinstance(given, dict) else {}
+        if "modality_config" not in self._transformer:
+            return {"text": None}
+        return self._object(self._transformer, "modality_config")
 
     @cached_property
     def _processing(self) -> list[dict[str, Any]]:
         """Settings of the tokenizer, the strongest first."""
-        given = self._transformer.get("processing_kwargs", {})
-        parts = [given.get(name, {}) for name in ("chat_template", "text", "common")]
+        given = self._object(self._transformer, "processing_kwargs")
+        parts = [self._object(given, name) for name in ("chat_template", "text", "common")]
         for part in parts[1:]:
             for name in part.keys() - _SIZES - {"logits_to_keep"}:
                 raise self._unsupported("sentence_bert_config.json", f"the setting {name!r}")
@@ -255,6 +259,14 @@ class ModuleFiles:
             raise self._unsupported(f"{folder}/config.json", "pooling without the prompt")
         pooling: Pooling = mode
         return pooling
+
+    def _object(self, given: dict[str, Any], name: str) -> dict[str, Any]:
+        """An object within ``sentence_bert_config.json``; empty if it is not there."""
+        value = given.get(name) or {}
+        if not isinstance(value, dict):
+            file = self._path("sentence_bert_config.json")
+            raise ModelLoadError(f"{file}: {name} must be a JSON object, got {value!r:.80}")
+        return value
 
     def _path(self, file: str) -> str:
         return f"{self.checkpoint.folder.name}/{file}"
