@@ -198,6 +198,28 @@ def test_windows_of_a_chat_template_cover_the_document(decoder: str) -> None:
         )
 
 
+def decode_end(folder: str, text: str, tokens: int) -> str:
+    """The end of a text, of this many tokens."""
+    encoding = Tokenizer.from_file(f"{folder}/tokenizer.json").encode(text)
+    return text[encoding.offsets[-tokens][0] :]
+
+
+def test_a_long_document_in_a_chat_template_may_be_read_from_its_end(decoder: str) -> None:
+    engine, scorer = recorded_engine(decoder, device="cpu", long_documents="truncate_left")
+    document = "".join(f"{number} pandas, " for number in range(60)) + "the end"
+    with engine:
+        assert engine.score("who?", [document]).usage.truncated == [0]
+        assert engine.score("who?", [document], max_document_tokens=3) == pytest.approx(
+            engine.score("who?", [decode_end(decoder, document, 3)])
+        )
+    decode = Tokenizer.from_file(f"{decoder}/tokenizer.json").decode
+    sequence = scorer.sequences[0]
+    assert len(sequence) == 128
+    text = decode(sequence.ids.tolist(), skip_special_tokens=False)
+    assert text.startswith("<|im_start|><Query>: who?\n<Document>:")
+    assert text.endswith("59 pandas, the end\n\n<|im_end|>\nRelevant?")
+
+
 def test_a_chat_template_refuses_what_would_be_cut(decoder: str) -> None:
     with RerankEngine(decoder, device="cpu", long_documents="refuse") as engine:
         assert len(engine.score("who?", ["a bear"])) == 1

@@ -183,7 +183,8 @@ class ChatLayout:
         queries = [cut[query] for query, _ in pairs]
         documents = [document for _, document in pairs]
         if self.max_document_tokens is not None:
-            documents = [self._cut(document, self.max_document_tokens) for document in documents]
+            cut_document = self._cut_left if self.long_documents == "truncate_left" else self._cut
+            documents = [cut_document(document, self.max_document_tokens) for document in documents]
         texts = list(map(self.render, queries, documents))
         # one token more than fits tells that something must be cut
         limit = self.max_length + 1 if self.long_documents == "truncate" else None
@@ -223,6 +224,8 @@ class ChatLayout:
             starts = window_starts(end - start, budget)
             parts = [ids[start:end][first : first + budget] for first in starts]
         else:
+            if is_long and self.long_documents == "truncate_left":
+                parts = [ids[start:end][-budget:]]
             document_truncated |= is_long
         return [
             TokenSequence(
@@ -244,6 +247,11 @@ class ChatLayout:
         head = one[: _common(one, other)]
         tail = _common(one[::-1], other[::-1])
         return _common(head, ids), one[len(one) - tail :]
+
+    def _cut_left(self, text: str, max_tokens: int) -> str:
+        """The characters of the last tokens."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        return text if len(encoding) <= max_tokens else text[encoding.offsets[-max_tokens][0] :]
 
     def _cut(self, text: str, max_tokens: int) -> str:
         """The characters of the first tokens."""
