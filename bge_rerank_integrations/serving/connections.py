@@ -19,6 +19,11 @@ from bge_rerank_integrations.serving.settings import ServerSettings
 # connections beyond the bound, each for one request that is a probe or is refused
 _EXTRA_CONNECTIONS = 100
 _EXTRA_HEADER_TIMEOUT_S = 1.0
+# as many chunks of one byte take a few milliseconds
+_READ_BYTES = 2**13
+# a body may come in so many chunks of any size, and in one more for each so many bytes
+_FREE_CHUNKS = 1_000
+_BYTES_PER_CHUNK = 16
 _IS_EXTRA = "is_extra_connection"
 
 
@@ -54,17 +59,45 @@ class ExtraConnectionMiddleware:
         await app(scope, receive, send_and_close)
 
 
-class _BoundedProtocol(H11Protocol):
+class _Parser(h11.Connection):
+    """Refuses bodies in many small chunks: each chunk takes as long as kilobytes in one."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER)
+        self.refusal = ""
+        self._chunks = self._chunk_bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._chunk_bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_end
+            self._chunk_bytes += len(event.data)
+            if self._chunks > _FREE_CHUNKS + self._chunk_bytes // _BYTES_PER_CHUNK:
+                self.refusal = (
+                    f"a body may come in {_FREE_CHUNKS} chunks, and in one more for each "
+                    f"{_BYTES_PER_CHUNK} bytes"
+                )
+                raise h11.RemoteProtocolError(self.refusal)
+        return event
+
+
+class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     """HTTP/1.1 with a deadline for the head of a request and for taking a response.
 
-    Between requests an idle connection has uvicorn's own deadline. When all connections are in
-    use, a new one replaces the one that has been idle for longest.
+    Requests are read in small pieces, as many chunks take time. Between requests an idle connection
+    has uvicorn's own deadline. When all connections are in use, a new one replaces the one that has
+    been idle for longest.
     """
 
     settings: ClassVar[ServerSettings]
+    conn: _Parser
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.conn = _Parser()
+        self._buffer = bytearray(_READ_BYTES)
         self._head_deadline: asyncio.TimerHandle | None = None
         self._response_deadline: asyncio.TimerHandle | None = None
 
@@ -85,6 +118,12 @@ class _BoundedProtocol(H11Protocol):
             if deadline is not None:
                 deadline.cancel()
         super().connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -152,13 +191,23 @@ class _BoundedProtocol(H11Protocol):
             self.timeout_keep_alive_handler()
             return
         text = f"the head of a request must come within {self.settings.header_timeout_s:g} seconds"
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, text)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._refuse(HTTPStatus.BAD_REQUEST, self.conn.refusal or msg)
+        else:
+            # an early response has begun
+            self.transport.close()
+            self._watch_closing()
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
         body = text.encode()
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),
         ]
-        status = HTTPStatus.REQUEST_TIMEOUT
         response = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")

@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 
 # parsed on the event loop: a body of this size takes a few milliseconds, whatever it holds
 _SMALL_BYTES = 2**16
+# integers take time with the square of their digits
+_MAX_DIGITS = 100
 # one thread: parsing holds the GIL, and several threads would pass it on without the event loop
 _PARSER = ThreadPoolExecutor(1, "json-parser")
 
@@ -52,8 +54,9 @@ class _JsonRequest(Request):
         return await loop.run_in_executor(_PARSER, self._parse_large, body)
 
     def _parse_large(self, body: bytes) -> Any:
-        if not holds_at_most(self._max_values, body):
-            raise HTTPException(413, f"a request may hold {self._max_values} JSON values")
+        refusal = why_refused(body, self._max_values)
+        if refusal is not None:
+            raise HTTPException(413, refusal)
         return _parse(body)
 
 
@@ -65,24 +68,30 @@ def _parse(body: bytes) -> Any:
         raise json.JSONDecodeError(str(error), "", 0) from None
 
 
-def holds_at_most(count: int, body: bytes) -> bool:
-    """Whether a JSON text holds at most so many values, seen without building any of them.
+def why_refused(body: bytes, max_values: int) -> str | None:
+    """What about a JSON text takes too long to parse, seen without building any of its values.
 
     A value is the first one in its list or object, or follows a comma. Strings are skipped; their
     ends are found by their quotes, once escaped backslashes and quotes are removed. What is wrong
     about a text is found by the parser, which stops where it is wrong.
+
+    :returns: None if nothing does.
     """
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    position = 0
+    values = position = 0
     # names and values
-    for _ in range(2 * count + 1):
+    for _ in range(2 * max_values + 1):
         start = body.find(b'"', position)
         end = len(body) if start < 0 else start
-        count -= sum(body.count(mark, position, end) for mark in (b",", b"[", b"{"))
-        if count < 1:
-            return False
+        values += sum(body.count(mark, position, end) for mark in (b",", b"[", b"{"))
+        if values >= max_values:
+            break
+        # a number of more digits may be found: of twice as many, it is
+        for number in range(position, end - _MAX_DIGITS, _MAX_DIGITS):
+            if body[number : number + _MAX_DIGITS + 1].isdigit():
+                return f"a number may have {_MAX_DIGITS} digits"
         position = body.find(b'"', end + 1) + 1
         if not position:
-            return True
-    return False
+            return None
+    return f"a request may hold {max_values} JSON values"

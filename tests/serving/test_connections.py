@@ -7,9 +7,10 @@ import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 
 import pytest
@@ -39,6 +40,24 @@ def head(*headers: str) -> bytes:
 def read_all(opened: socket.socket) -> bytes:
     """What the server sends until it closes the connection."""
     return b"".join(iter(lambda: opened.recv(65_536), b""))
+
+
+def read_response(opened: socket.socket) -> bytes:
+    """One response of a connection that stays open."""
+
+    def receive() -> bytes:
+        block = opened.recv(2**20)
+        assert block, "the connection was closed"
+        return block
+
+    received = receive()
+    while b"\r\n\r\n" not in received:
+        received += receive()
+    header, _, body = received.partition(b"\r\n\r\n")
+    length = int(header.lower().partition(b"content-length: ")[2].split()[0])
+    while len(body) < length:
+        body += receive()
+    return header + b"\r\n\r\n" + body
 
 
 @pytest.mark.parametrize("length", [50_000, 5_000_000])
@@ -94,10 +113,10 @@ def test_an_answer_may_take_longer_than_its_body_did() -> None:
 
 def test_a_request_with_two_lengths_is_refused_and_its_connection_closed() -> None:
     engine = FakeEngine()
-    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+    encoded = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
     with live_server(engine) as url, connection(url) as opened:
-        headers = head(f"Content-Length: {len(chunked)}", "Transfer-Encoding: chunked")
-        opened.sendall(headers + chunked)
+        headers = head(f"Content-Length: {len(encoded)}", "Transfer-Encoding: chunked")
+        opened.sendall(headers + encoded)
         answer = read_all(opened)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"either Content-Length or Transfer-Encoding" in answer
@@ -112,6 +131,67 @@ def test_an_encoding_that_is_not_known_is_refused(encoding: str) -> None:
         answer = read_all(opened)
     assert answer.startswith(b"HTTP/1.1 415 ")
     assert b"without Content-Encoding" in answer
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    """A request whose body comes in chunks of one size."""
+    chunks = (body[start : start + size] for start in range(0, len(body), size))
+    encoded = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return head("Transfer-Encoding: chunked") + encoded + b"0\r\n\r\n"
+
+
+def test_a_body_in_many_small_chunks_is_refused() -> None:
+    engine = FakeEngine()
+    with live_server(engine) as url, connection(url) as opened:
+        opened.sendall(chunked(BODY + b" " * 1_100, 1))
+        answer = read_all(opened)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert answer.endswith(b"a body may come in 1000 chunks, and in one more for each 16 bytes")
+    assert not engine.calls
+
+
+def test_few_small_chunks_and_many_larger_ones_are_read() -> None:
+    requests = [chunked(BODY + b" " * 900, 1), chunked(BODY + b" " * 40_000, 16)]
+    with live_server(FakeEngine()) as url, connection(url) as opened:
+        # the second time, the chunks of the first do not count
+        for request in (*requests, *requests):
+            opened.sendall(request)
+            assert read_response(opened).startswith(b"HTTP/1.1 200 ")
+
+
+def test_many_chunks_that_come_at_once_are_read_in_pieces() -> None:
+    request = chunked(BODY + b" " * 500_000, 16)
+    probes = 0
+    with ExitStack() as stack:
+        url = stack.enter_context(live_server(FakeEngine()))
+        opened, other = (stack.enter_context(connection(url)) for _ in range(2))
+        sending = threading.Thread(target=opened.sendall, args=(request,))
+        sending.start()
+        while not select.select([opened], [], [], 0)[0]:
+            other.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert read_response(other).startswith(b"HTTP/1.1 200 ")
+            probes += 1
+        sending.join()
+        assert read_response(opened).startswith(b"HTTP/1.1 200 ")
+    # there are 80 pieces, and would be three
+    assert probes > 15
+
+
+def test_a_malformed_rest_of_a_refused_request_ends_its_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        live_server(FakeEngine(), ServerSettings(max_body_bytes=1_000)) as url,
+        connection(url) as opened,
+    ):
+        opened.sendall(head("Transfer-Encoding: chunked") + b"800\r\n" + b" " * 0x800)
+        answer = opened.recv(65_536)
+        opened.sendall(b"no chunk\r\n")
+        answer += read_all(opened)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_connection_is_kept_for_the_next_request() -> None:

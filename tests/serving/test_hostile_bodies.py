@@ -10,7 +10,7 @@ import tracemalloc
 import httpx
 import pytest
 
-from bge_rerank_integrations.serving.json_bodies import holds_at_most
+from bge_rerank_integrations.serving.json_bodies import why_refused
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.conftest import Serve
 from serving.fake_engine import FakeEngine
@@ -119,5 +119,19 @@ async def test_a_large_body_that_is_not_json_is_told_so(client: httpx.AsyncClien
     ],
 )
 def test_values_are_counted_outside_of_strings(text: str, values: int) -> None:
-    assert holds_at_most(values, text.encode())
-    assert not holds_at_most(values - 1, text.encode())
+    assert why_refused(text.encode(), values) is None
+    refusal = f"a request may hold {values - 1} JSON values"
+    assert why_refused(text.encode(), values - 1) == refusal
+
+
+async def test_a_long_number_is_refused_without_being_read(client: httpx.AsyncClient) -> None:
+    body = filled(b'{"query":"q","documents":["a"],"x":[1', b"," + b"1" * 4_000, b"]}")
+    response = await client.post("/rerank", content=body, headers=HEADERS)
+    assert response.status_code == 413
+    assert "a number may have 100 digits" in response.text
+
+
+@pytest.mark.parametrize("text", ["1" * 100, "1." + "1" * 100, json.dumps(["1" * 300])])
+def test_numbers_of_100_digits_and_digits_in_strings_are_not_refused(text: str) -> None:
+    assert why_refused(text.encode(), 3) is None
+    assert why_refused(b"[" + b" " * 99 + text.encode() + b"]", 4) is None

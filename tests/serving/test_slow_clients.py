@@ -19,7 +19,7 @@ import pytest
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
-from serving.test_connections import BODY, connection, head, read_all
+from serving.test_connections import BODY, connection, head, read_all, read_response
 
 pytestmark = pytest.mark.enable_socket
 
@@ -34,24 +34,6 @@ SETTINGS = ServerSettings(max_body_bytes=2**24, header_timeout_s=0.3, body_timeo
 def url() -> Iterator[str]:
     with live_server(FakeEngine(), SETTINGS) as url:
         yield url
-
-
-def read_response(opened: socket.socket) -> bytes:
-    """One response of a connection that stays open."""
-
-    def receive() -> bytes:
-        block = opened.recv(2**20)
-        assert block, "the connection was closed"
-        return block
-
-    received = receive()
-    while b"\r\n\r\n" not in received:
-        received += receive()
-    header, _, body = received.partition(b"\r\n\r\n")
-    length = int(header.lower().partition(b"content-length: ")[2].split()[0])
-    while len(body) < length:
-        body += receive()
-    return header + b"\r\n\r\n" + body
 
 
 def read_all_or_reset(opened: socket.socket) -> bytes:
