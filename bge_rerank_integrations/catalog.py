@@ -31,6 +31,7 @@ class CatalogEntry:
     :param quality: published averages, or "–".
     :param choose_it: when to choose it.
     :param recipe: the name of how it scores, where its files do not say it.
+    :param conversions: the same model as a classifier of one label.
     """
 
     model: str
@@ -42,6 +43,7 @@ class CatalogEntry:
     quality: str
     choose_it: str
     recipe: str | None = None
+    conversions: tuple[str, ...] = ()
 
     @property
     def memory_gb(self) -> float:
@@ -134,19 +136,19 @@ CATALOG = (
         "Qwen/Qwen3-Reranker-0.6B", "decoder", 596, "100+", 32768, "Apache-2.0",
         "MTEB 59.4",
         "follows an instruction, long texts",
-        "qwen3-reranker",
+        "qwen3-reranker", ("tomaarsen/Qwen3-Reranker-0.6B-seq-cls",),
     ),
     CatalogEntry(
         "Qwen/Qwen3-Reranker-4B", "decoder", 4022, "100+", 32768, "Apache-2.0",
         "MTEB 63.7",
         "like 0.6B, better and slower",
-        "qwen3-reranker",
+        "qwen3-reranker", ("tomaarsen/Qwen3-Reranker-4B-seq-cls",),
     ),
     CatalogEntry(
         "Qwen/Qwen3-Reranker-8B", "decoder", 8188, "100+", 32768, "Apache-2.0",
         "–",
         "like 4B, twice its work",
-        "qwen3-reranker",
+        "qwen3-reranker", ("tomaarsen/Qwen3-Reranker-8B-seq-cls",),
     ),
     CatalogEntry(
         "mixedbread-ai/mxbai-rerank-base-v2", "decoder", 494, "100+", 8192, "Apache-2.0",

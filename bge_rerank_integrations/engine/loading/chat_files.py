@@ -15,6 +15,11 @@ _SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 
 
+def has_chat_template(checkpoint: Checkpoint) -> bool:
+    """Whether the tokenizer was saved with one."""
+    return isinstance(_source(checkpoint)[1], str)
+
+
 def read_chat_template(
     checkpoint: Checkpoint, kind: str | None, variables: Mapping[str, Any], prompt: str | None
 ) -> ChatTemplate:
@@ -27,16 +32,7 @@ def read_chat_template(
     :raises ModelLoadError: if there is none, or it fails.
     :raises UnsupportedModelError: if query or document do not reach what it renders.
     """
-    tokenizer = checkpoint.read_json("tokenizer_config.json")
-    file, source = "chat_template.jinja", tokenizer.get("chat_template")
-    path = checkpoint.folder / file
-    if path.is_file():
-        source = path.read_text(encoding="utf-8")
-    else:
-        file = "tokenizer_config.json"
-    if isinstance(source, list):
-        named = {each["name"]: each.get("template") for each in source if "name" in each}
-        source = named.get("default")
+    file, source = _source(checkpoint)
     if not isinstance(source, str):
         raise ModelLoadError(
             f"{checkpoint.folder.name} is read through a chat template, and has neither "
@@ -47,15 +43,28 @@ def read_chat_template(
         source,
         f"{checkpoint.folder.name}/{file}",
         is_structured if kind not in ("flat", "structured") else kind == "structured",
-        {**_special_tokens(checkpoint, tokenizer), **variables},
+        {**_special_tokens(checkpoint), **variables},
         prompt,
     )
     template.check()
     return template
 
 
-def _special_tokens(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, str]:
+def _source(checkpoint: Checkpoint) -> tuple[str, Any]:
+    """The file of the chat template, and what stands there for it."""
+    path = checkpoint.folder / "chat_template.jinja"
+    if path.is_file():
+        return path.name, path.read_text(encoding="utf-8")
+    source = checkpoint.read_json("tokenizer_config.json").get("chat_template")
+    if isinstance(source, list):
+        named = {each["name"]: each.get("template") for each in source if "name" in each}
+        source = named.get("default")
+    return "tokenizer_config.json", source
+
+
+def _special_tokens(checkpoint: Checkpoint) -> dict[str, str]:
     """Texts of the special tokens by their names; older checkpoints have a file for them."""
+    config = checkpoint.read_json("tokenizer_config.json")
     older = checkpoint.read_json("special_tokens_map.json")
     texts = {}
     for name in (f"{kind}_token" for kind in _SPECIAL_TOKENS):

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModel, Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel
 
 from bge_rerank_integrations.engine.loading.families import LoadRequest
+from bge_rerank_integrations.engine.loading.recipes import PACKED_DECODERS
 from bge_rerank_integrations.engine.loading.transformers_models import load_model
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.decoder import (
@@ -19,23 +20,19 @@ from bge_rerank_integrations.engine.scorers.decoder import (
 )
 from bge_rerank_integrations.errors import UnsupportedModelError
 
-# whose layers take packed attention as their own: no window, cap or scale that it would not see
-_PACKED_TYPES = ("gemma", "llama", "mistral", "qwen2", "qwen3")
-
 _ROPE_OF_LENGTH = ("dynamic", "longrope")
 
 
 def make_decoder(request: LoadRequest) -> Scorer:
-    """The logit of the relevant answer, or its difference to the irrelevant one's.
+    """The logit of the relevant answer, its difference to the irrelevant one's, or a classifier's.
 
     :raises UnsupportedModelError: for layers that are not known to be packed rightly.
     """
     checkpoint, answer = request.checkpoint, request.recipe.answer
-    assert answer is not None
-    if checkpoint.model_type not in _PACKED_TYPES:
+    if checkpoint.model_type not in PACKED_DECODERS:
         raise UnsupportedModelError(
             f"{checkpoint.folder.name} is a decoder of type {checkpoint.model_type!r}; those that "
-            f"can be run are of {', '.join(_PACKED_TYPES)}"
+            f"can be run are of {', '.join(PACKED_DECODERS)}"
         )
     # older checkpoints call it rope_scaling, and its type "type"
     rope = checkpoint.config.get("rope_parameters") or checkpoint.config.get("rope_scaling") or {}
@@ -46,6 +43,12 @@ def make_decoder(request: LoadRequest) -> Scorer:
             "the longest text of a batch"
         )
     model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
+    if not getattr(model.config, "is_causal", True):
+        _see_all(model)
+    if answer is None:
+        row = request.files.read("score.weight", (1, model.config.hidden_size))[0]
+        heads = {request.layers[-1]: row.float().to(request.device)}
+        return DecoderScorer(model, heads, padding_id=model.config.pad_token_id)
     # what else a tied model has saved is not what it was trained with
     tied: bool = model.config.tie_word_embeddings
     table = "model.embed_tokens.weight" if tied else "lm_head.weight"
@@ -59,6 +62,12 @@ def make_decoder(request: LoadRequest) -> Scorer:
     if answer.irrelevant is not None:
         head = head - answer_row(answer.irrelevant)
     return DecoderScorer(model, {request.layers[-1]: head.to(request.device)})
+
+
+def _see_all(model: Any) -> None:
+    """Let each token see those behind it too."""
+    for layer in model.layers:
+        layer.self_attn.is_causal = False
 
 
 def make_layerwise(request: LoadRequest) -> Scorer:

@@ -140,7 +140,7 @@ class ModuleFiles:
                 ways = ", ".join(map(str, self._inputs))
                 raise self._unsupported("sentence_bert_config.json", f"inputs of {ways} alone")
             return None
-        if self.task != "text-generation":
+        if self.task == "feature-extraction":
             raise self._unsupported(
                 "sentence_bert_config.json", f"a chat template for the task {self.task!r}"
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bge_rerank_integrations.catalog import CATALOG
+from bge_rerank_integrations.engine.loading.chat_files import has_chat_template, read_chat_template
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.head_modules import HeadModule
 from bge_rerank_integrations.engine.loading.module_files import ModuleFiles
@@ -20,10 +21,12 @@ from bge_rerank_integrations.engine.scorers.heads import Pooling
 from bge_rerank_integrations.engine.tokenization import templates
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
 from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
-from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
+from bge_rerank_integrations.errors import ConfigurationError, ModelLoadError, UnsupportedModelError
 from bge_rerank_integrations.ranking import SCORE_ACTIVATIONS
 from bge_rerank_integrations.settings import EngineConfig
 
+# whose layers take packed attention as their own: no window, cap or scale that it would not see
+PACKED_DECODERS = ("gemma", "llama", "mistral", "qwen2", "qwen3")
 LAYER_SETTINGS = ("cutoff_layers", "compress_ratio", "compress_layers")
 
 
@@ -48,7 +51,7 @@ class Recipe:
     :param proof: what proves it.
     :param template: texts around a pair; None: the tokenizer's own template for pairs.
     :param prompt: text before an encoder's query, where the model was saved with one.
-    :param answer: of a decoder.
+    :param answer: of a decoder; None: its own classifier.
     :param pooling: of an encoder with ``modules``; None: the checkpoint's own classifier.
     :param modules: what follows the pooling.
     :param activation: what ``normalize`` reports of a logit, by torch's class name.
@@ -99,14 +102,14 @@ class Recipe:
         return "head of each layer" if self.is_layerwise else "the classifier's only label"
 
 
-def _decoder(template: PromptTemplate, answer: Answer, architecture: str) -> Recipe:
-    return Recipe(
-        "", "decoder", template=template, answer=answer, architectures=frozenset({architecture})
-    )
+def _decoder(template: PromptTemplate, answer: Answer, kind: str) -> Recipe:
+    # a conversion into a classifier reads the same texts
+    classes = frozenset({f"{kind}ForCausalLM", f"{kind}ForSequenceClassification"})
+    return Recipe("", "decoder", template=template, answer=answer, architectures=classes)
 
 
 _RECIPES: Mapping[str, Recipe] = {
-    "bge-reranker-v2-gemma": _decoder(templates.BGE, Answer("Yes"), "GemmaForCausalLM"),
+    "bge-reranker-v2-gemma": _decoder(templates.BGE, Answer("Yes"), "Gemma"),
     "bge-reranker-v2-minicpm-layerwise": Recipe(
         "",
         "layerwise",
@@ -121,15 +124,16 @@ _RECIPES: Mapping[str, Recipe] = {
         architectures=frozenset({"CostWiseGemmaForCausalLM"}),
         settings=frozenset(LAYER_SETTINGS),
     ),
-    "qwen3-reranker": _decoder(templates.QWEN3, Answer("yes", "no"), "Qwen3ForCausalLM"),
-    "mxbai-rerank-v2": _decoder(templates.MXBAI_V2, Answer("1", "0"), "Qwen2ForCausalLM"),
+    "qwen3-reranker": _decoder(templates.QWEN3, Answer("yes", "no"), "Qwen3"),
+    "mxbai-rerank-v2": _decoder(templates.MXBAI_V2, Answer("1", "0"), "Qwen2"),
 }
 #: the catalog's recipes, for ``recipe=``
 RECIPES = {name: replace(recipe, name=name) for name, recipe in _RECIPES.items()}
+_SAY_IT = f"If it was trained as one of the catalog's, say so: recipe= one of {', '.join(RECIPES)}"
 
 
 def read_recipe(config: EngineConfig, checkpoint: Checkpoint) -> Recipe:
-    """The first recipe that something proves: setting, saved modules, classifier, or catalog.
+    """The first recipe that something proves: setting, saved modules, catalog, or classifier.
 
     :raises ConfigurationError: for a ``recipe`` that is not in the catalog, or not for this model.
     :raises UnsupportedModelError: if nothing proves one, saying what was looked for.
@@ -140,17 +144,17 @@ def read_recipe(config: EngineConfig, checkpoint: Checkpoint) -> Recipe:
     files = ModuleFiles(checkpoint)
     if files.describe_scores:
         return _from_modules(files)
-    if checkpoint.architecture.endswith("ForSequenceClassification"):
-        return _classifier(checkpoint)
     for found, name in _names(config, checkpoint):
         recipe = RECIPES.get(_recipe_of(name) or "")
         if recipe is not None and checkpoint.architecture in recipe.architectures:
-            return replace(recipe, proof=f"the catalog knows its {found}, {name!r}")
+            return _proven(recipe, checkpoint, f"the catalog knows its {found}, {name!r}")
+    if _is_classifier(checkpoint):
+        return _classifier(checkpoint)
     raise UnsupportedModelError(
         f"{checkpoint.folder.name} is a {checkpoint.architecture} of type "
         f"{checkpoint.model_type!r}, and nothing proves how it scores a pair: {files.missing}; it "
-        "is no …ForSequenceClassification; and the catalog knows no model of its name and class. "
-        f"If it was trained as one of the catalog's, say so: recipe= one of {', '.join(RECIPES)}"
+        f"is no …ForSequenceClassification; and the catalog knows no model of its name and class. "
+        f"{_SAY_IT}"
     )
 
 
@@ -158,22 +162,63 @@ def _named(name: str, checkpoint: Checkpoint) -> Recipe:
     if name not in RECIPES:
         raise ConfigurationError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
     recipe = RECIPES[name]
-    # a prompt may be fine-tuned into any decoder; heads by layer are of one class alone
-    fits = checkpoint.architecture.endswith("ForCausalLM")
-    if recipe.is_layerwise or not fits:
-        fits = checkpoint.architecture in recipe.architectures
+    fits = checkpoint.architecture in recipe.architectures
+    if recipe.answer is not None:
+        # a prompt may be fine-tuned into any decoder; other heads are of one class alone
+        is_decoder = checkpoint.model_type in PACKED_DECODERS and _is_classifier(checkpoint)
+        fits = is_decoder or checkpoint.architecture.endswith("ForCausalLM")
     if not fits:
         raise ConfigurationError(
             f"recipe {name!r} is for {', '.join(sorted(recipe.architectures))}, and "
             f"{checkpoint.folder.name} is a {checkpoint.architecture}"
         )
-    return replace(recipe, proof="the setting recipe")
+    return _proven(recipe, checkpoint, "the setting recipe")
+
+
+def _proven(recipe: Recipe, checkpoint: Checkpoint, proof: str) -> Recipe:
+    """A catalog's recipe; a classifier's own row takes the place of the answer's.
+
+    :raises UnsupportedModelError: for a classifier of more labels than one.
+    """
+    if _is_classifier(checkpoint):
+        recipe = replace(recipe, answer=None, activation=_classifier_activation(checkpoint))
+    return replace(recipe, proof=proof)
+
+
+def _is_classifier(checkpoint: Checkpoint) -> bool:
+    return checkpoint.architecture.endswith("ForSequenceClassification")
 
 
 def _classifier(checkpoint: Checkpoint) -> Recipe:
     """The recipe of a ``…ForSequenceClassification``.
 
-    :raises UnsupportedModelError: if it has more labels than one.
+    A tokenizer with a chat template reads pairs through it, as sentence-transformers' `Transformer`
+    does; so a reward model, whose template has no query and document, is refused.
+
+    :raises UnsupportedModelError: if it has more labels than one, or a template of a chat.
+    """
+    template = None
+    if has_chat_template(checkpoint):
+        try:
+            template = read_chat_template(checkpoint, None, {}, None)
+        except ModelLoadError as error:
+            raise UnsupportedModelError(
+                f"{checkpoint.folder.name} is a {checkpoint.architecture} with a chat template "
+                f"that is not for pairs of query and document: {error}. {_SAY_IT}"
+            ) from error
+    return Recipe(
+        "sequence-classification",
+        "decoder" if checkpoint.model_type in PACKED_DECODERS else "encoder",
+        proof="config.json: a classifier of one label",
+        template=template,
+        activation=_classifier_activation(checkpoint),
+    )
+
+
+def _classifier_activation(checkpoint: Checkpoint) -> str:
+    """What ``normalize`` reports of the one label's logit.
+
+    :raises UnsupportedModelError: if there are more labels than one.
     """
     config = checkpoint.config
     # as transformers counts: those that have a name, else the number given, else 2
@@ -187,13 +232,9 @@ def _classifier(checkpoint: Checkpoint) -> Recipe:
     path = (saved if isinstance(saved, dict) else {}).get("activation_fn") or config.get(
         "sbert_ce_default_activation_function"
     )
-    recipe = Recipe(
-        "sequence-classification", "encoder", proof="config.json: a classifier of one label"
-    )
     if path is None:
-        return recipe
-    file = f"{checkpoint.folder.name}/config.json"
-    return replace(recipe, activation=activation_name(path, SCORE_ACTIVATIONS, file))
+        return "Sigmoid"
+    return activation_name(path, SCORE_ACTIVATIONS, f"{checkpoint.folder.name}/config.json")
 
 
 def _from_modules(files: ModuleFiles) -> Recipe:
@@ -202,9 +243,11 @@ def _from_modules(files: ModuleFiles) -> Recipe:
     :raises UnsupportedModelError: for modules or settings that this package does not run.
     """
     task = files.task
+    is_classifier = task == "sequence-classification"
+    packed = files.checkpoint.model_type in PACKED_DECODERS
     recipe = Recipe(
         f"sentence-transformers {task}",
-        "decoder" if task == "text-generation" else "encoder",
+        "decoder" if task == "text-generation" or (is_classifier and packed) else "encoder",
         proof="modules.json of sentence-transformers",
         template=files.chat_template(),
         prompt=files.prompt,
@@ -212,10 +255,10 @@ def _from_modules(files: ModuleFiles) -> Recipe:
         max_length=files.max_length,
         lowercase=files.lowercase,
     )
-    if task == "sequence-classification":
+    if is_classifier:
         files.require_end(1)
-        classifier = _classifier(files.checkpoint)
-        return replace(recipe, activation=files.saved_activation or classifier.activation)
+        activation = _classifier_activation(files.checkpoint)
+        return replace(recipe, activation=files.saved_activation or activation)
     if task == "text-generation":
         return replace(recipe, answer=Answer(*files.answer_tokens()))
     pooling, modules = files.head()
@@ -240,7 +283,8 @@ def _recipe_of(name: str) -> str | None:
     """The catalog's recipe of a hub id, of a folder's name or of an absolute path."""
     is_hub_id = "/" in name and not name.startswith(("/", ".", "~"))
     for entry in CATALOG:
-        known = entry.model if is_hub_id else entry.model.rpartition("/")[2]
-        if known.lower() == (name if is_hub_id else Path(name).name).lower():
-            return entry.recipe
+        for model in (entry.model, *entry.conversions):
+            known = model if is_hub_id else model.rpartition("/")[2]
+            if known.lower() == (name if is_hub_id else Path(name).name).lower():
+                return entry.recipe
     return None

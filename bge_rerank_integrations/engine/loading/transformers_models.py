@@ -17,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from bge_rerank_integrations.engine.loading.families import LoadRequest
@@ -41,6 +42,11 @@ def make_padded(request: LoadRequest) -> Scorer:
             "checkpoint is never run"
         )
     model = load_model(AutoModelForSequenceClassification if head is None else AutoModel, request)
+    if isinstance(model, GenericForSequenceClassification) and model.config.pad_token_id is None:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name}: config.json has no pad_token_id, by which a "
+            f"{type(model).__name__} finds the last token of each text in a batch"
+        )
     logger.info("%s cannot be packed: its batches are padded", checkpoint.model_type)
     return PaddedScorer(model, request.passage_type, head)
 

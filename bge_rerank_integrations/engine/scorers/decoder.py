@@ -1,14 +1,13 @@
 """Decoders without padding: one layer after the other over packed sequences, up to the last head.
 
-A head is one row: the relevant answer's logit, or a layer's own. Nothing is computed over the
-vocabulary, and nothing above the deepest layer that is asked for.
+A head is one row: the relevant answer's logit, a layer's own, or a classifier's. Nothing is
+computed over the vocabulary, and nothing above the deepest layer that is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,13 @@ from bge_rerank_integrations.engine.scorers.packing import (
     positions_of,
     upload,
 )
-from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.engine.tokenization.sequence import TokenIds, TokenSequence
 
 PACKED_ATTENTION = "bge_rerank_packed"
 
 
 def _attend(
-    _module: object,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -44,7 +43,7 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface over a packed batch, `(1, heads, tokens, head_dim)`."""
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
-    attended = packed_attention(q, k, v, packing, packing, scale=scaling, causal=True)
+    attended = packed_attention(q, k, v, packing, packing, scale=scaling, causal=module.is_causal)
     return attended.unsqueeze(0), None
 
 
@@ -66,6 +65,7 @@ class DecoderScorer:
     :param heads: for each number of layers to score after, the head's row `(hidden,)`.
     :param compression: for lightweight models.
     :param activation: applied to logits, where the model's recipe has one.
+    :param padding_id: a token that is not read as a sequence's last one.
     """
 
     padded = False
@@ -77,12 +77,14 @@ class DecoderScorer:
         *,
         compression: Compression | None = None,
         activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        padding_id: int | None = None,
     ) -> None:
         self._model: Any = model
         self._heads = {layers: heads[layers] for layers in sorted(heads)}
         self._deepest = max(heads)
         self._compression = compression
         self._activation = activation
+        self._padding_id = padding_id
         self._multiplier: float = getattr(model, "embedding_multiplier", 1.0)
 
     @torch.inference_mode()
@@ -100,7 +102,8 @@ class DecoderScorer:
         logits = []
         for passed, layer in enumerate([*self._model.layers[: self._deepest], None]):
             if passed in self._heads:
-                logits.append(self._head(hidden, spans, self._heads[passed]))
+                states = self._last_states(hidden[0], spans, batch)
+                logits.append(self._logits(states, self._heads[passed]))
             if layer is None:
                 break
             if self._compression and passed and passed in self._compression.layers:
@@ -127,9 +130,27 @@ class DecoderScorer:
         rotation = self._model.rotary_emb(hidden, position_ids=positions.unsqueeze(0))
         return hidden, Packing.from_lengths(lengths, rows.device), rotation
 
-    def _head(self, hidden: torch.Tensor, spans: Sequence[Span], row: torch.Tensor) -> torch.Tensor:
-        """Float32 logits `(n,)` of the sequences' last tokens."""
-        ends = torch.tensor(list(accumulate(span.length for span in spans))) - 1
-        last = self._model.norm(hidden[0, upload(ends, hidden.device)])
-        logits = last.float() @ row.float()
+    def _last_states(
+        self, hidden: torch.Tensor, spans: Sequence[Span], batch: Sequence[TokenSequence]
+    ) -> torch.Tensor:
+        """Normalized states of the sequences' last tokens, `(n, hidden)`."""
+        ends = np.cumsum([span.length for span in spans]) - 1
+        if self._padding_id is not None:
+            ends -= [n_padding_behind(sequence.ids, self._padding_id) for sequence in batch]
+        last: torch.Tensor = self._model.norm(hidden[upload(torch.from_numpy(ends), hidden.device)])
+        return last
+
+    def _logits(self, states: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        """Float32 logits `(n,)` of states `(n, hidden)`."""
+        logits = states.float() @ row.float()
         return logits if self._activation is None else self._activation(logits)
+
+
+def n_padding_behind(ids: TokenIds, padding_id: int) -> int:
+    """How many padding tokens a text ends with, counted as transformers' classifiers do.
+
+    They read the rightmost token that is not padding, so that a padding token of the text itself,
+    as where it is the end-of-text token too, is skipped; of padding alone they read the first.
+    """
+    real = np.flatnonzero(ids != padding_id)
+    return len(ids) - 1 - int(real[-1] if len(real) else 0)

@@ -67,7 +67,11 @@ class PairTemplate:
         pair = tokenizer.encode("a", "b")
         sequences = pair.sequence_ids
         if not sum(pair.special_tokens_mask) or 0 not in sequences or 1 not in sequences:
-            raise UnsupportedModelError("the tokenizer has no template for pairs of texts")
+            raise UnsupportedModelError(
+                "the tokenizer has no template for pairs of texts, and no chat template: nothing "
+                "says how the model reads a pair. If it is one of the catalog's models, recipe= "
+                "names the text"
+            )
         query, passage = sequences.index(0), sequences.index(1)
         query_end = query + sequences.count(0)
         passage_end = passage + sequences.count(1)
