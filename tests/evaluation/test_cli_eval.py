@@ -128,7 +128,10 @@ def test_the_plot_is_written_after_the_figures(evaluate, folder: Path, tmp_path:
     [
         (["--model", "tiny,size=3"], "settings after a model must be name=value with one of"),
         (["--model", "tiny,max_length"], "got 'max_length'"),
-        (["--model", "tiny,max_length=1"], "max_length must be an int of at least 16, got 1"),
+        (
+            ["--model", "tiny,max_length=1"],
+            "max_length must be None or an int of at least 16, got 1",
+        ),
         (["--depth", "0"], "--depth"),
         (["-k", "0"], "-k"),
     ],
@@ -176,7 +179,9 @@ def test_settings_in_one_argument() -> None:
         "a",
         {"instruction": "Is it so? 1=1", "long_documents": "window"},
     )
-    with pytest.raises(ConfigurationError, match=r"max_length must be an int .* got '64,128'"):
+    with pytest.raises(
+        ConfigurationError, match=r"max_length must be None or an int .* got '64,128'"
+    ):
         model_settings("a,max_length=64,max_length=128")
     with pytest.raises(ConfigurationError, match="query_max_length must be less than max_length"):
         model_settings("a,max_length=64,query_max_length=64")

@@ -214,7 +214,7 @@ async def test_message_and_parameter_name_the_same_document_of_two_lists(
         b"[" * 10_000,
         b'{"a":' * 10_000,
         b'{"query": NaN}',
-        b'{"query": "q", "documents": ["a"], "top_n": NaN, "top_k": Infinity}',
+        b'{"query": "q", "documents": ["a"], "top_n": NaN, "score": Infinity}',
         b'{"top_n": ' + b"9" * 5_000 + b"}",
         b'"\\ud800"',
         b'{"query": "\\ud800", "documents": []}',

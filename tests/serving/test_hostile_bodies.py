@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import time
 import tracemalloc
@@ -14,7 +15,7 @@ from bge_rerank_integrations.serving.json_bodies import why_refused
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.conftest import Serve
 from serving.fake_engine import FakeEngine
-from serving.test_errors import BODIES, TEXTS, message_of
+from serving.test_errors import BODIES, DASHSCOPE, TEXTS, message_of
 
 HEADERS = {"Content-Type": "application/json"}
 SIZE = ServerSettings.max_body_bytes - 100
@@ -69,10 +70,12 @@ async def test_the_first_of_many_wrong_documents_is_named(
     client: httpx.AsyncClient, path: str
 ) -> None:
     texts = TEXTS.get(path, "documents")
-    body = json.dumps(BODIES[path] | {texts: [*BODIES[path][texts], *[5] * 30_000]})
+    body = copy.deepcopy(BODIES[path])
+    body.get("input" if path == DASHSCOPE else "", body)[texts].extend([5] * 30_000)
+    content = json.dumps(body)
     tracemalloc.start()
     try:
-        response = await client.post(path, content=body, headers=HEADERS)
+        response = await client.post(path, content=content, headers=HEADERS)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
