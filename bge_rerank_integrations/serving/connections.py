@@ -17,7 +17,7 @@ from bge_rerank_integrations.serving.middleware import Refuse
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 # connections beyond the bound, each for one request that is a probe or is refused
-_EXTRA_CONNECTIONS = 100
+EXTRA_CONNECTIONS = 100
 _EXTRA_HEADER_TIMEOUT_S = 1.0
 # as many chunks of one byte take a few milliseconds
 _READ_BYTES = 2**13
@@ -105,7 +105,7 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         super().connection_made(transport)
         timeout_s = self.settings.header_timeout_s
         extra = self._extra_connections()
-        if extra > _EXTRA_CONNECTIONS:
+        if extra > EXTRA_CONNECTIONS:
             transport.abort()
             return
         if extra > 0:

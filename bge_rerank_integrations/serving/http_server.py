@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,11 +16,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.serving.connections import bounded_protocol
+from bge_rerank_integrations.serving.connections import EXTRA_CONNECTIONS, bounded_protocol
+from bge_rerank_integrations.serving.open_files import raise_open_files
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 # how long a client may go on sending after it was refused
 _LINGER_S = 2.0
+# models, the log, the listening socket and threads
+_OTHER_FILES = 100
 
 
 def make_server(
@@ -69,11 +73,22 @@ def make_server(
             raise ConfigurationError(
                 f"{ssl_certfile} with its key cannot be read: {error}"
             ) from error
-    return _Server(config)
+    return _Server(config, settings.max_connections + EXTRA_CONNECTIONS + _OTHER_FILES)
 
 
 class _Server(uvicorn.Server):
-    """Stops on SIGHUP as on SIGTERM."""
+    """Stops on SIGHUP as on SIGTERM.
+
+    :param files: how many it may have to open.
+    """
+
+    def __init__(self, config: uvicorn.Config, files: int) -> None:
+        super().__init__(config)
+        self._files = files
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        raise_open_files(self._files)
+        await super().startup(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

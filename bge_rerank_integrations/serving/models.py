@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -50,7 +52,7 @@ class ServedModel:
         if self._load is None:
             return None
         try:
-            self._engine = await asyncio.to_thread(self._load)
+            self._engine = await _in_daemon_thread(self._load)
         except Exception as error:
             logger.error("the engine could not be loaded: %s", error)
             self._error = error
@@ -107,6 +109,22 @@ def served_models(engines: EngineSource | Mapping[str, EngineSource]) -> tuple[S
     for name, engine in engines.items():
         names.setdefault(id(engine), []).append(name)
     return tuple(ServedModel(engines[same[0]], same) for same in names.values())
+
+
+def _in_daemon_thread(load: Callable[[], RerankEngine]) -> asyncio.Future[RerankEngine]:
+    """Call a function in a thread for which the process does not wait when it ends."""
+    future: Future[RerankEngine] = Future()
+    # from now on, cancelling it does nothing
+    future.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            future.set_result(load())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="load-model", daemon=True).start()
+    return asyncio.wrap_future(future)
 
 
 def find_model(models: Sequence[ServedModel], name: str | None) -> ServedModel:
