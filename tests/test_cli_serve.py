@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -92,6 +93,19 @@ def test_the_settings_reach_the_engine(
             max_wait_s=5.0,
         ),
     )
+
+
+def test_garbage_collection_leaves_out_what_a_model_has_loaded(
+    serve: Serve, started: list[uvicorn.Config], engines: FakeEngines
+) -> None:
+    assert serve("--model", "m/n").exit_code == 0
+    gc.unfreeze()
+    asyncio.run(application_of(started[0]).state.service.start())
+    assert engines.asked is not None
+    try:
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_several_models_are_loaded_once_each(

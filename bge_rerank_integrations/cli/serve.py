@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 from functools import partial
 from pathlib import Path
@@ -209,7 +210,12 @@ def _load(model: str, settings: dict[str, Any]) -> RerankEngine:
     # imported here: torch takes seconds, and meanwhile the server reports that it is loading
     from bge_rerank_integrations import RerankEngine
 
-    return RerankEngine.shared(model, **settings)
+    engine = RerankEngine.shared(model, **settings)
+    # to look through the objects of torch at every full collection takes 0.3 s, in which no
+    # request is answered
+    gc.collect()
+    gc.freeze()
+    return engine
 
 
 def _keys(host: str, key: str | None, file: Path | None, *, no_api_key: bool) -> tuple[str, ...]:
