@@ -25,7 +25,8 @@ class CatalogEntry:
     """One model.
 
     :param model: value of ``model=``.
-    :param family: encoder, decoder, layerwise or lightweight.
+    :param family: encoder, decoder, bidirectional (a decoder without the causal mask), layerwise or
+        lightweight.
     :param parameters_m: millions of parameters.
     :param max_length: tokens of a pair that it can read.
     :param quality: published averages, or "–".
@@ -161,6 +162,13 @@ CATALOG = (
         "BEIR 57.5, MTEB 61.2",
         "a middle-sized decoder; also code",
         "mxbai-rerank-v2",
+    ),
+    CatalogEntry(
+        "nvidia/llama-nemotron-rerank-1b-v2", "bidirectional", 1236, "26", 8192,
+        "NVIDIA Open Model",
+        "–",
+        "many languages on a GPU, from NVIDIA",
+        "nemotron-rerank",
     ),
     CatalogEntry(
         "zeroentropy/zerank-1-small-reranker", "decoder", 1721, "English", 32768, "Apache-2.0",

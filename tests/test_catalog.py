@@ -21,7 +21,13 @@ def test_every_entry_is_a_model_that_can_be_asked_for() -> None:
     assert len(set(names)) == len(names)
     for entry in CATALOG:
         assert EngineConfig(entry.model).model == entry.model
-        assert entry.family in {"encoder", "decoder", "layerwise", "lightweight"}
+        assert entry.family in {
+            "encoder",
+            "decoder",
+            "bidirectional",
+            "layerwise",
+            "lightweight",
+        }
 
 
 def test_the_command_lists_every_model() -> None:

@@ -7,12 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModel, Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel
+from transformers import (
+    AutoModel,
+    Gemma2Config,
+    Gemma2Model,
+    GraniteConfig,
+    GraniteModel,
+    LlamaConfig,
+    LlamaModel,
+)
 
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.loading.recipes import PACKED_DECODERS
 from bge_rerank_integrations.engine.loading.transformers_models import load_model
 from bge_rerank_integrations.engine.scorers import Scorer
+from bge_rerank_integrations.engine.scorers.config_values import read_positive
 from bge_rerank_integrations.engine.scorers.decoder import (
     PACKED_ATTENTION,
     Compression,
@@ -34,20 +44,12 @@ def make_decoder(request: LoadRequest) -> Scorer:
             f"{checkpoint.folder.name} is a decoder of type {checkpoint.model_type!r}; those that "
             f"can be run are of {', '.join(PACKED_DECODERS)}"
         )
-    # older checkpoints call it rope_scaling, and its type "type"
-    rope = checkpoint.config.get("rope_parameters") or checkpoint.config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind in _ROPE_OF_LENGTH:
-        raise UnsupportedModelError(
-            f"{checkpoint.folder.name} has rotary embeddings of type {kind!r}, which change with "
-            "the longest text of a batch"
-        )
+    _check_rope(checkpoint)
     model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
     if not getattr(model.config, "is_causal", True):
         _see_all(model)
     if answer is None:
-        row = request.files.read("score.weight", (1, model.config.hidden_size))[0]
-        heads = {request.layers[-1]: row.float().to(request.device)}
+        heads = {request.layers[-1]: _classifier_row(request)}
         return DecoderScorer(model, heads, padding_id=model.config.pad_token_id)
     # what else a tied model has saved is not what it was trained with
     tied: bool = model.config.tie_word_embeddings
@@ -62,6 +64,45 @@ def make_decoder(request: LoadRequest) -> Scorer:
     if answer.irrelevant is not None:
         head = head - answer_row(answer.irrelevant)
     return DecoderScorer(model, {request.layers[-1]: head.to(request.device)})
+
+
+def make_bidirectional(request: LoadRequest) -> Scorer:
+    """Llama's layers without the causal mask, averaged over all tokens.
+
+    As NVIDIA's `LlamaBidirectionalForSequenceClassification`, whose code is in NeMo's Automodel,
+    `components/models/llama_bidirectional/model.py`.
+
+    :raises UnsupportedModelError: for another pooling than the average.
+    """
+    checkpoint = request.checkpoint
+    pooling = checkpoint.config.get("pooling", "avg")
+    if pooling != "avg":
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name}: config.json has the pooling {pooling!r}, not 'avg'"
+        )
+    _check_rope(checkpoint)
+    config = LlamaConfig.from_dict({**checkpoint.config, "model_type": "llama"})
+    model = _load_body(LlamaModel, request, config)
+    _see_all(model)
+    row = _classifier_row(request) / read_positive(checkpoint.config, "temperature", 1.0)
+    return DecoderScorer(model, {request.layers[-1]: row}, pooling="mean")
+
+
+def _check_rope(checkpoint: Checkpoint) -> None:
+    # older checkpoints call it rope_scaling, and its type "type"
+    rope = checkpoint.config.get("rope_parameters") or checkpoint.config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind in _ROPE_OF_LENGTH:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} has rotary embeddings of type {kind!r}, which change with "
+            "the longest text of a batch"
+        )
+
+
+def _classifier_row(request: LoadRequest) -> torch.Tensor:
+    """The row of a classifier of one label, `(hidden,)` float32."""
+    size = request.checkpoint.config["hidden_size"]
+    return request.files.read("score.weight", (1, size))[0].float().to(request.device)
 
 
 def _see_all(model: Any) -> None:
@@ -146,6 +187,7 @@ def _layer_heads(request: LoadRequest, numbers: Mapping[int, int]) -> dict[int, 
 
 MAKERS: Mapping[str, Callable[[LoadRequest], Scorer]] = {
     "decoder": make_decoder,
+    "bidirectional": make_bidirectional,
     "layerwise": make_layerwise,
     "lightweight": make_lightweight,
 }

@@ -47,7 +47,7 @@ class Recipe:
     """How a pair becomes a logit.
 
     :param name: of a catalog's recipe, or of what was read.
-    :param family: encoder, decoder, layerwise or lightweight.
+    :param family: encoder, decoder, bidirectional, layerwise or lightweight.
     :param proof: what proves it.
     :param template: texts around a pair; None: the tokenizer's own template for pairs.
     :param prompt: text before an encoder's query, where the model was saved with one.
@@ -125,10 +125,18 @@ _RECIPES: Mapping[str, Recipe] = {
         settings=frozenset(LAYER_SETTINGS),
     ),
     "qwen3-reranker": _decoder(templates.QWEN3, Answer("yes", "no"), "Qwen3"),
+    "nemotron-rerank": Recipe(
+        "",
+        "bidirectional",
+        template=templates.NEMOTRON,
+        architectures=frozenset({"LlamaBidirectionalForSequenceClassification"}),
+    ),
     "mxbai-rerank-v2": _decoder(templates.MXBAI_V2, Answer("1", "0"), "Qwen2"),
 }
 #: the catalog's recipes, for ``recipe=``
 RECIPES = {name: replace(recipe, name=name) for name, recipe in _RECIPES.items()}
+# their texts stand in a prompt that none of their files holds
+_PROMPTED_CLASSIFIERS = RECIPES["nemotron-rerank"].architectures
 _SAY_IT = f"If it was trained as one of the catalog's, say so: recipe= one of {', '.join(RECIPES)}"
 
 
@@ -148,13 +156,13 @@ def read_recipe(config: EngineConfig, checkpoint: Checkpoint) -> Recipe:
         recipe = RECIPES.get(_recipe_of(name) or "")
         if recipe is not None and checkpoint.architecture in recipe.architectures:
             return _proven(recipe, checkpoint, f"the catalog knows its {found}, {name!r}")
-    if _is_classifier(checkpoint):
+    if _is_classifier(checkpoint) and checkpoint.architecture not in _PROMPTED_CLASSIFIERS:
         return _classifier(checkpoint)
     raise UnsupportedModelError(
         f"{checkpoint.folder.name} is a {checkpoint.architecture} of type "
         f"{checkpoint.model_type!r}, and nothing proves how it scores a pair: {files.missing}; it "
-        f"is no …ForSequenceClassification; and the catalog knows no model of its name and class. "
-        f"{_SAY_IT}"
+        "is no …ForSequenceClassification of plain pairs; and the catalog knows no model of its "
+        f"name and class. {_SAY_IT}"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from bge_rerank_integrations.engine.scorers.attention import packed_attention
 from bge_rerank_integrations.engine.scorers.compression import Span, compress
+from bge_rerank_integrations.engine.scorers.heads import mean_pool
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
 from bge_rerank_integrations.engine.scorers.packing import (
     Packing,
@@ -65,6 +66,7 @@ class DecoderScorer:
     :param heads: for each number of layers to score after, the head's row `(hidden,)`.
     :param compression: for lightweight models.
     :param activation: applied to logits, where the model's recipe has one.
+    :param pooling: whether heads read each sequence's last token or the average of all.
     :param padding_id: a token that is not read as a sequence's last one.
     """
 
@@ -77,6 +79,7 @@ class DecoderScorer:
         *,
         compression: Compression | None = None,
         activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        pooling: Literal["last", "mean"] = "last",
         padding_id: int | None = None,
     ) -> None:
         self._model: Any = model
@@ -84,6 +87,7 @@ class DecoderScorer:
         self._deepest = max(heads)
         self._compression = compression
         self._activation = activation
+        self._pooling = pooling
         self._padding_id = padding_id
         self._multiplier: float = getattr(model, "embedding_multiplier", 1.0)
 
@@ -102,7 +106,10 @@ class DecoderScorer:
         logits = []
         for passed, layer in enumerate([*self._model.layers[: self._deepest], None]):
             if passed in self._heads:
-                states = self._last_states(hidden[0], spans, batch)
+                if self._pooling == "mean":
+                    states = mean_pool(self._model.norm(hidden[0]), packing)[: len(batch)]
+                else:
+                    states = self._last_states(hidden[0], spans, batch)
                 logits.append(self._logits(states, self._heads[passed]))
             if layer is None:
                 break

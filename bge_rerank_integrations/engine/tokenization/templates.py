@@ -195,6 +195,16 @@ QWEN3 = PromptTemplate(
     instruction="Given a web search query, retrieve relevant passages that answer the query",
 )
 
+# llama-nemotron-rerank's model card and vLLM's nemotron-rerank.jinja. Spaces and line breaks are
+# tokenized with the query, so that the cut stands before " passage", where a tokenizer cuts anyway.
+NEMOTRON = PromptTemplate(
+    query="question:{query} \n \n",
+    separator="",
+    passage=" passage:{passage}",
+    after=("",),
+    has_bos=True,
+)
+
 # mxbai-rerank (Apache 2.0), mxbai_rerank/mxbai_rerank_v2.py; the pair is cut at max_length
 MXBAI_V2 = PromptTemplate(
     before=(
