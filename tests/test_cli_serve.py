@@ -342,7 +342,6 @@ def test_every_setting_is_an_option_and_a_variable(
     text, value = SAMPLES.get(name, ("17", 17))
     option = OPTIONS.get(name, name)
     for arguments, environment in (
-        ([f"--{option.replace('_', '-')}", text], {}),
         ([], {f"BGE_RERANK_{option.upper()}": text}),
         ([f"--{option.replace('_', '-')}", text], {f"BGE_RERANK_{option.upper()}": "wrong"}),
     ):

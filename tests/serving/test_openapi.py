@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,8 @@ from serving.test_errors import BODIES
 APP = create_app(FakeEngine)
 # the requests below come without a lifespan
 asyncio.run(APP.state.service.start())
+# of each operation; where more texts are fuzzed, more requests are
+EXAMPLES = min(int(os.environ.get("FUZZ_CASES", "400")) // 40, 40)
 schema = schemathesis.openapi.from_asgi("/openapi.json", APP)
 
 
@@ -43,7 +46,7 @@ def is_beyond_the_schema(body: object) -> bool:
 
 
 @schema.parametrize()
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 def test_made_up_requests_are_answered_as_described(case: schemathesis.Case) -> None:
     excluded = [positive_data_acceptance] if is_beyond_the_schema(case.body) else []
     case.call_and_validate(excluded_checks=excluded)
