@@ -47,7 +47,7 @@ TEMPERATURE = 0.4
 def nemotron(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("nemotron") / "llama-nemotron-rerank-1b-v2"
     save_random(LlamaConfig(**CONFIG), folder)
-    save_byte_level_tokenizer(folder, ["question: passage: a bear of China \n \n"] * 9, 295)
+    save_byte_level_tokenizer(folder, ["who?  \n \n", "a\n \n \n"] * 9, 295)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     bos = "<|im_start|>"
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -24,6 +24,7 @@ from tokenizers import Tokenizer, normalizers
 from transformers import (
     BertConfig,
     CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     GemmaConfig,
@@ -48,6 +49,12 @@ DISTILBERT = {
     "max_position_embeddings": 128, "initializer_range": 0.2,
 }  # fmt: skip
 MODERN = {**SMALL, **SPECIAL, "cls_token_id": 2, "sep_token_id": 3, "classifier_pooling": "mean"}
+# as microsoft/deberta-v3-base
+DEBERTA_V3 = {
+    "type_vocab_size": 0, "relative_attention": True, "position_buckets": 16,
+    "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "position_biased_input": False, "pooler_hidden_size": 32, "pooler_hidden_act": "gelu",
+}  # fmt: skip
 SIGMOID, TANH, IDENTITY = torch.nn.Sigmoid(), torch.nn.Tanh(), torch.nn.Identity()
 
 SAVED: dict[str, Any] = {
@@ -87,6 +94,9 @@ SAVED: dict[str, Any] = {
     "distilbert-classifier": lambda f: save_classifier(
         DistilBertConfig(**DISTILBERT, num_labels=1), f, TANH
     ),
+    "deberta-v3-classifier": lambda f: save_classifier(
+        DebertaV2Config(**SMALL, **DEBERTA_V3, num_labels=1), f
+    ),
     "qwen2-one-token": lambda f: save_decoder(Qwen2Config(**DECODER), f, (17, None)),
     "qwen3-two-tokens": lambda f: save_decoder(
         Qwen3Config(**DECODER, head_dim=8),
@@ -114,7 +124,7 @@ def test_scores_equal_sentence_transformers(name: str, tmp_path: Path) -> None:
     logits, scores = peer.predict(PAIRS, activation_fn=IDENTITY), peer.predict(PAIRS)
     assert np.ptp(logits) > 0.01
     assert load(EngineConfig(folder, device="cpu")).scorers[0].padded == (
-        name.startswith(("distilbert", "electra"))
+        name.startswith(("distilbert", "electra", "deberta"))
     )
     with RerankEngine(folder, dtype="float32", device="cpu") as engine:
         together = engine.score_pairs(PAIRS)
