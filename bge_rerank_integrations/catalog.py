@@ -134,6 +134,12 @@ CATALOG = (
         "English, from IBM",
     ),
     CatalogEntry(
+        "jinaai/jina-reranker-v2-base-multilingual", "encoder", 278, "100+", 1024,
+        "CC-BY-NC-4.0: no commercial use",
+        "–",
+        "many languages on a CPU, code",
+    ),
+    CatalogEntry(
         "Qwen/Qwen3-Reranker-0.6B", "decoder", 596, "100+", 32768, "Apache-2.0",
         "MTEB 59.4",
         "follows an instruction, long texts",

@@ -21,7 +21,7 @@ class Checkpoint:
     """A folder with ``config.json``, safetensors weights and a tokenizer.
 
     :param folder: where the files are.
-    :param config: what ``config.json`` says.
+    :param config: what ``config.json`` says, with a ``model_type`` where its class tells it.
     """
 
     folder: Path
@@ -88,7 +88,11 @@ def open_checkpoint(config: EngineConfig, *, with_weights: bool = True) -> Check
     :raises ModelLoadError: if they are missing, incomplete or out of reach.
     """
     folder = _find_folder(config, with_weights)
-    checkpoint = Checkpoint(folder, read_json(folder / "config.json", dict))
+    config_file = read_json(folder / "config.json", dict)
+    # jina-reranker-v2 names no type, but the class of its config
+    if "XLMRobertaFlashConfig" in str(config_file.get("auto_map")):
+        config_file["model_type"] = "xlm-roberta-flash"
+    checkpoint = Checkpoint(folder, config_file)
     if with_weights:
         checkpoint.require_safetensors()
     return checkpoint

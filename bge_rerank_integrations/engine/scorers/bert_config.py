@@ -33,8 +33,14 @@ class BertLayout:
 _BERT = BertLayout("bert", "bert.pooler.dense", "classifier", False)
 _ROBERTA = BertLayout("roberta", "classifier.dense", "classifier.out_proj", True)
 
-# whose layers this package knows, by transformers' model_type
-MODEL_TYPES = {"bert": _BERT, "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "camembert": _ROBERTA}
+# whose layers this package knows, by transformers' model_type; of flash see flash_names.py
+MODEL_TYPES = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "xlm-roberta-flash": _ROBERTA,
+    "camembert": _ROBERTA,
+}
 
 # as transformers' XLMRobertaConfig
 _PADDING_ID = 1
