@@ -17,7 +17,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
-from bge_rerank_integrations import ConfigurationError, RerankEngine, UnsupportedModelError
+from bge_rerank_integrations import (
+    ConfigurationError,
+    ModelLoadError,
+    RerankEngine,
+    UnsupportedModelError,
+)
 
 SETTINGS: Any = {"dtype": "float32", "device": "cpu", "normalize": False}
 QUERIES = ["what is a panda?", "who ", "a\n", "", "1, 2: "]
@@ -128,4 +133,11 @@ def test_what_is_not_run_is_refused(
     folder = Path(shutil.copytree(nemotron, tmp_path / "llama-nemotron-rerank-1b-v2"))
     edit_json(folder / "config.json", **changes)
     with pytest.raises(UnsupportedModelError, match=message):
+        RerankEngine(str(folder), **SETTINGS)
+
+
+def test_a_temperature_that_is_none_is_named(nemotron: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(nemotron, tmp_path / "llama-nemotron-rerank-1b-v2"))
+    edit_json(folder / "config.json", temperature=0)
+    with pytest.raises(ModelLoadError, match="temperature must be a positive number, got 0"):
         RerankEngine(str(folder), **SETTINGS)
