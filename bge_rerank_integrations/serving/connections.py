@@ -97,7 +97,8 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.conn = _Parser()
-        self._buffer = bytearray(_READ_BYTES)
+        # a view: asyncio's TLS reads into slices of it, and a slice of a bytearray is a copy
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._head_deadline: asyncio.TimerHandle | None = None
         self._response_deadline: asyncio.TimerHandle | None = None
 
@@ -119,7 +120,7 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
                 deadline.cancel()
         super().connection_lost(exc)
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
