@@ -304,6 +304,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "recipe": ("qwen3-reranker", "qwen3-reranker"),
     "device": ("cpu,cpu", ("cpu", "cpu")),
     "dtype": ("float16", "float16"),
+    "max_length": ("64", 64),
     "cutoff_layers": ("8,16", (8, 16)),
     "compress_ratio": ("2", 2),
     "compress_layers": ("4", (4,)),
@@ -330,24 +331,31 @@ def setting_of(config: uvicorn.Config, engines: FakeEngines, name: str) -> objec
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        *(each for each in SETTINGS if each not in NOT_SERVED),
-        *(each.name for each in fields(ServerSettings)),
-    ],
+    ("has_options", "has_variables"), [(True, None), (False, True), (True, False)]
 )
 def test_every_setting_is_an_option_and_a_variable(
-    serve: Serve, started: list[uvicorn.Config], engines: FakeEngines, name: str
+    serve: Serve,
+    started: list[uvicorn.Config],
+    engines: FakeEngines,
+    has_options: bool,
+    has_variables: bool | None,
 ) -> None:
-    text, value = SAMPLES.get(name, ("17", 17))
-    option = OPTIONS.get(name, name)
-    for arguments, environment in (
-        ([], {f"BGE_RERANK_{option.upper()}": text}),
-        ([f"--{option.replace('_', '-')}", text], {f"BGE_RERANK_{option.upper()}": "wrong"}),
-    ):
-        result = serve(*arguments, env=environment)
-        assert (result.exit_code, result.output) == (0, "")
-        assert setting_of(started[-1], engines, name) == value
+    """The options win over the variables, even if those are wrong."""
+    names = [each for each in SETTINGS if each not in NOT_SERVED]
+    names += [each.name for each in fields(ServerSettings) if each.name not in names]
+    samples = {name: SAMPLES.get(name, ("17", 17)) for name in names}
+    arguments, environment = [], {}
+    for name, (text, _) in samples.items():
+        option = OPTIONS.get(name, name)
+        if has_options:
+            arguments += [f"--{option.replace('_', '-')}", text]
+        if has_variables is not None:
+            environment[f"BGE_RERANK_{option.upper()}"] = text if has_variables else "wrong"
+    result = serve(*arguments, env=environment)
+    assert (result.exit_code, result.output) == (0, "")
+    assert {name: setting_of(started[-1], engines, name) for name in names} == {
+        name: value for name, (_, value) in samples.items()
+    }
 
 
 def test_several_values_of_a_variable_have_spaces_between(
