@@ -204,8 +204,20 @@ def test_a_large_call_among_many_small_ones_is_not_believed_to_be_soon(device: D
         while len(device.jobs) < 20:
             device.submit(1)
         device.run_pass()
-    with pytest.raises(OverloadedError, match=r"would take 2\d\.\d s"):
+    with pytest.raises(OverloadedError, match=r"would take 1\d\.\d s"):
         device.submit(25, max_wait_s=10.0)
+
+
+def test_after_a_burst_calls_are_let_in_as_soon_as_they_can_be_answered(device: Device) -> None:
+    device.measured()
+    for _ in range(12):
+        device.submit(25)
+    device.run_until_empty()
+    # a second each
+    for _ in range(3):
+        device.submit(25, max_wait_s=4.0)
+    device.run_until_empty()
+    assert device.latencies[-1][1] <= 4.0
 
 
 def test_the_estimate_follows_the_speed(device: Device) -> None:

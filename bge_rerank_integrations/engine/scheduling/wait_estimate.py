@@ -121,15 +121,15 @@ class WaitEstimate:
         estimate is below that of its place in line.
 
         What comes later takes turns too. While the queue is full, a job that leaves is followed by
-        another: so other jobs count as a whole, not only what is left of them, and there are at
-        least as many as there were on average in the last seconds. (Where ``k`` others share a
+        another: so other jobs count as a whole, not only what is left of them, and small ones that
+        have been there for some seconds count as followed by others. (Where ``k`` others share a
         processor, a job takes ``k + 1`` times its own work, whatever their sizes; Kleinrock,
         Queueing Systems, volume 2, 4.4.) Without the first, equal calls would be answered after
         twice the estimate; without the second, large calls among many small ones far later.
         """
         self._average(now)
         own = job.characters
-        others = max(self._sizes.turns(own), own * self._mean_jobs)
+        others = max(self._sizes.turns(own), own * min(self._mean_jobs, self._sizes.jobs))
         return self._seconds(own + others, self._in_flight.tokens)
 
     def seconds_of_queue(self) -> float | None:
