@@ -120,11 +120,11 @@ class Clients:
 
     async def _request(self, http: httpx.AsyncClient, patience_s: float) -> None:
         query, documents = self._texts.request(self._documents)
-        body = {"model": "m", "query": query, "documents": documents}
+        body = {"query": query, "documents": documents}
         began = time.perf_counter()
         try:
             response = await asyncio.wait_for(
-                http.post(f"{self._server.url}/v2/rerank", json=body), patience_s
+                http.post(f"{self._server.url}/rerank", json=body), patience_s
             )
         except asyncio.TimeoutError:
             self._outcome.given_up += 1
