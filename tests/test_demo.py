@@ -29,6 +29,8 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
+    # lines break where the texts below do not
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def demo(*arguments: str) -> Result:
