@@ -189,6 +189,7 @@ def test_the_command_lines_texts_become_settings() -> None:
 # none at its default
 SETTINGS_OF_ENGINE: dict[str, Any] = {
     "revision": "main",
+    "recipe": "bge-reranker-base",
     "device": ("cpu", "cpu"),
     "dtype": "float32",
     "cutoff_layers": (8, 16),
@@ -236,8 +237,8 @@ def test_every_setting_of_the_engine_is_an_argument(given: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"max_length": "two"}, "max_length must be an int of at least 16, got 'two'"),
-        ({"engine": {"max_length": 8}}, "max_length must be an int of at least 16, got 8"),
+        ({"max_length": "two"}, "max_length must be None or an int of at least 16, got 'two'"),
+        ({"engine": {"max_length": 8}}, "max_length must be None or an int of at least 16, got 8"),
         ({"engine": {"dtype": "int4"}}, "dtype must be one of"),
         ({"max_lenght": "64"}, "max_lenght"),
         ({"engine": {"max_lenght": 64}}, r"engine must be a mapping of .*, got .*max_lenght"),
