@@ -104,7 +104,9 @@ def numbers(value: Any) -> Iterator[float]:
     """All numbers in a result, its numeric names, milliseconds as seconds, differences to BM25."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key not in _UNSHOWN:
+            if key == "rounds" and isinstance(inner, list):
+                yield float(len(inner))
+            elif key not in _UNSHOWN:
                 yield from (float(digits) for digits in re.findall(r"(?:top |^)(\d+)\b", key))
                 yield from numbers(inner)
                 if key.endswith("_ms"):
