@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,7 +17,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.ranking import Reranker, check_selection
 from bge_rerank_integrations.settings import (
     SETTINGS,
@@ -28,6 +29,8 @@ from bge_rerank_integrations.settings import (
     default_of,
     description_of,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def _setting(name: str) -> Any:
@@ -154,7 +157,7 @@ class EngineSettings(BaseModel):
 class RerankSettings(EngineSettings):
     """Fields of a reranking component: what to keep, and the engine (or reranker) behind it.
 
-    ``top_n`` and ``score_threshold`` may be assigned at any time and are checked when they are.
+    They may be assigned at any time, and are checked when they are.
 
     :raises pydantic.ValidationError: see :class:`EngineSettings`.
     :raises ModelLoadError: if the model cannot be loaded.
@@ -165,6 +168,11 @@ class RerankSettings(EngineSettings):
     )
     score_threshold: float | None = Field(
         default=None, description="Keep documents with score >= this, on the scale reported."
+    )
+    on_error: Literal["raise", "keep"] = Field(
+        default="raise",
+        description="What happens when reranking fails: 'raise' raises the error; 'keep' logs it "
+        "and keeps the first top_n documents as they were retrieved, without new scores.",
     )
 
     # on the fields: after a check of the whole model fails, pydantic keeps the assigned value
@@ -179,3 +187,15 @@ class RerankSettings(EngineSettings):
     def _check_score_threshold(cls, score_threshold: float | None) -> float | None:
         check_selection(None, score_threshold)
         return score_threshold
+
+    def _keeps_order_after(self, error: Exception) -> bool:
+        """Whether a call that failed is answered with the documents as they were retrieved.
+
+        Logs the error if so. A setting that cannot work is a mistake in the program: it is raised.
+        """
+        if self.on_error == "raise" or isinstance(error, (ConfigurationError, MissingExtraError)):
+            return False
+        logger.warning(
+            "reranking failed, the retrieved order is kept: %s: %s", type(error).__name__, error
+        )
+        return True

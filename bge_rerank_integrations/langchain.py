@@ -40,6 +40,8 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
 
     The documents given are left as they are: copies come back, best first, with their id and with
     the score in ``metadata["relevance_score"]``. Each call is a run named ``BGERerank`` in traces.
+    Where ``on_error="keep"`` answers a call that failed, the run carries the error, and the
+    documents get no score.
 
     :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
     :raises ModelLoadError: if the model cannot be loaded.
@@ -55,7 +57,12 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
         """
         if not documents:
             return []
-        return self._run.invoke(_given(documents, query), self._run_config(callbacks))
+        try:
+            return self._run.invoke(_given(documents, query), self._run_config(callbacks))
+        except Exception as error:
+            if not self._keeps_order_after(error):
+                raise
+            return self._as_retrieved(documents)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -63,7 +70,12 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
         """Compress like :meth:`compress_documents`, without blocking the event loop."""
         if not documents:
             return []
-        return await self._run.ainvoke(_given(documents, query), self._run_config(callbacks))
+        try:
+            return await self._run.ainvoke(_given(documents, query), self._run_config(callbacks))
+        except Exception as error:
+            if not self._keeps_order_after(error):
+                raise
+            return self._as_retrieved(documents)
 
     @property
     def _run(self) -> RunnableLambda[dict[str, Any], list[Document]]:
@@ -84,6 +96,9 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
         texts = [document.page_content for document in given["documents"]]
         return given["query"], texts, self.top_n, self.score_threshold
 
+    def _as_retrieved(self, documents: Sequence[Document]) -> list[Document]:
+        return [_copy(document, {}) for document in documents[: self.top_n]]
+
 
 class BGERerankRetriever(RerankSettings, BaseRetriever):
     """A retriever whose documents are reranked: a runnable for chains and tools.
@@ -92,8 +107,8 @@ class BGERerankRetriever(RerankSettings, BaseRetriever):
 
         BGERerankRetriever(base_retriever=store.as_retriever(search_kwargs={"k": 100}), top_n=3)
 
-    ``invoke(query, top_n=5)`` keeps another number of documents in that call, and
-    ``score_threshold`` works alike; other arguments are handed to the base retriever.
+    ``invoke(query, top_n=5)`` keeps another number of documents in that call, and the other
+    settings of what is kept work alike; other arguments are handed to the base retriever.
 
     :param base_retriever: any runnable from a query to documents.
     :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
@@ -123,11 +138,9 @@ class BGERerankRetriever(RerankSettings, BaseRetriever):
 
     def _compressor(self, given: dict[str, Any]) -> BGERerank:
         """The reranker of one call; takes its settings out of the call's arguments."""
-        return BGERerank(
-            reranker=self._reranker,
-            top_n=given.pop("top_n", self.top_n),
-            score_threshold=given.pop("score_threshold", self.score_threshold),
-        )
+        names = BGERerank.model_fields.keys() - EngineSettings.model_fields.keys()
+        settings = {name: given.pop(name, getattr(self, name)) for name in names}
+        return BGERerank(reranker=self._reranker, **settings)
 
 
 class BGECrossEncoder(EngineSettings, BaseCrossEncoder):
@@ -158,10 +171,9 @@ def _given(documents: Sequence[Document], query: str) -> dict[str, Any]:
 
 
 def _ranked(documents: Sequence[Document], ranking: Ranking) -> list[Document]:
-    return [_with_score(documents[kept.index], kept.score) for kept in ranking]
-
-
-def _with_score(document: Document, score: float) -> Document:
     # float(): a reranker of the user's own may answer numpy's, which do not serialize
-    metadata = {**document.metadata, RELEVANCE_SCORE: float(score)}
-    return document.model_copy(update={"metadata": metadata})
+    return [_copy(documents[kept.index], {RELEVANCE_SCORE: float(kept.score)}) for kept in ranking]
+
+
+def _copy(document: Document, metadata: dict[str, Any]) -> Document:
+    return document.model_copy(update={"metadata": {**document.metadata, **metadata}})

@@ -12,6 +12,7 @@ from bge_rerank_integrations.errors import MissingExtraError
 try:
     from llama_index.core.callbacks import CBEventType, EventPayload
     from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+    from llama_index.core.instrumentation.events.exception import ExceptionEvent
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
@@ -38,6 +39,8 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         index.as_query_engine(similarity_top_k=100, node_postprocessors=[BGERerank(top_n=3)])
 
     The nodes given are left as they are: new ``NodeWithScore`` objects come back, best first.
+    Where ``on_error="keep"`` answers a call that failed, the nodes keep their retrieval scores, and
+    an ``ExceptionEvent`` and the end of the callback event carry the error.
 
     :param keep_retrieval_score: put the score that a node came with in its
         ``metadata["retrieval_score"]`` (on a copy of the node), hidden from embedders and LLMs.
@@ -93,6 +96,12 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
             for document in ranking
         ]
 
+    def _as_retrieved(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+        return [
+            NodeWithScore(node=self._kept_node(scored), score=scored.score)
+            for scored in nodes[: self.top_n]
+        ]
+
     def _kept_node(self, scored: NodeWithScore) -> BaseNode:
         return _with_retrieval_score(scored) if self.keep_retrieval_score else scored.node
 
@@ -119,6 +128,11 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 yield kept
                 event.on_end(payload={EventPayload.NODES: kept})
+        except Exception as error:
+            if not self._keeps_order_after(error):
+                raise
+            dispatcher.event(ExceptionEvent(exception=error))
+            kept[:] = self._as_retrieved(nodes)
         finally:
             dispatcher.event(ReRankEndEvent(nodes=kept))
 
