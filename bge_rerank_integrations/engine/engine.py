@@ -9,6 +9,7 @@ from typing import Any
 
 from typing_extensions import Self, Unpack
 
+from bge_rerank_integrations.context.highlight import Highlighting
 from bge_rerank_integrations.engine import registry
 from bge_rerank_integrations.engine.loading.model import LoadedModel
 from bge_rerank_integrations.engine.pair_stream import PairStream
@@ -27,7 +28,7 @@ from bge_rerank_integrations.settings import (
 )
 
 
-class RerankEngine:
+class RerankEngine(Highlighting):
     """Scores (query, document) pairs with a cross-encoder: a handle on a loaded model.
 
     May be called from any thread and any event loop; calls that come together are scored together.

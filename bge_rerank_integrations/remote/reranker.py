@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("remote") from error
     raise
 
+from bge_rerank_integrations.context.highlight import Highlighting
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
 from bge_rerank_integrations.remote.dialects import DIALECTS
@@ -28,7 +29,7 @@ from bge_rerank_integrations.remote.responses import HttpResponse, read_scores
 from bge_rerank_integrations.remote.transport import Transport
 
 
-class RemoteReranker:
+class RemoteReranker(Highlighting):
     """Calls a rerank service; both integrations take it as ``reranker=``.
 
     Results are matched to documents by index; a response without exactly one finite score per

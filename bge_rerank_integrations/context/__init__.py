@@ -1,0 +1,4 @@
+"""From scores to context: which sentences of a document matter, and documents without the others.
+
+Nothing in here imports torch.
+"""

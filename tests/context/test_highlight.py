@@ -1,0 +1,179 @@
+"""Sentences of documents with their scores, from an engine and from a service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fakes import FakeScorer, Logits, MakeEngine, TokenSequence, text_of
+
+from bge_rerank_integrations import (
+    InputError,
+    NonFiniteScoreError,
+    RemoteReranker,
+    RerankEngine,
+    ScoringError,
+)
+from bge_rerank_integrations.context.highlight import Span
+
+Highlight = Callable[..., Awaitable[list[list[Span]]]]
+
+DOCUMENTS = ["It floats. It sails.\n\nIt sank.", "", "Wood is light. Water is heavy."]
+WINDOWS = [
+    ["It floats.", "It floats. It sails.", "It sails.\n\nIt sank."],
+    [],
+    ["Wood is light.", "Wood is light. Water is heavy."],
+]
+SENTENCES = [
+    ["It floats. ", "It sails.\n\n", "It sank."],
+    [],
+    ["Wood is light. ", "Water is heavy."],
+]
+
+
+async def _sync(reranker: Any, *args: Any, **options: Any) -> list[list[Span]]:
+    return reranker.highlight(*args, **options)  # type: ignore[no-any-return]
+
+
+async def _async(reranker: Any, *args: Any, **options: Any) -> list[list[Span]]:
+    return await reranker.ahighlight(*args, **options)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=[_sync, _async], ids=["sync", "async"])
+def highlight(request: pytest.FixtureRequest) -> Highlight:
+    """Every test with this fixture runs on both paths."""
+    return request.param  # type: ignore[no-any-return]
+
+
+async def test_every_sentence_has_the_score_of_its_window(
+    engine: RerankEngine, highlight: Highlight
+) -> None:
+    found = await highlight(engine, "why", DOCUMENTS)
+
+    assert [
+        [document[span.start : span.end] for span in spans]
+        for document, spans in zip(DOCUMENTS, found, strict=True)
+    ] == SENTENCES
+    for spans, windows in zip(found, WINDOWS, strict=True):
+        assert [span.score for span in spans] == pytest.approx(engine.score("why", windows))
+
+
+async def test_scores_are_on_the_scale_that_the_call_asks_for(
+    engine: RerankEngine, highlight: Highlight
+) -> None:
+    [spans] = await highlight(engine, "why", DOCUMENTS[:1], normalize=True)
+
+    expected = engine.score("why", WINDOWS[0], normalize=True)
+    assert [span.score for span in spans] == pytest.approx(expected)
+    assert all(0 < span.score < 1 for span in spans)
+
+
+def test_no_documents_have_no_sentences(engine: RerankEngine) -> None:
+    assert engine.highlight("why", []) == []
+
+
+def test_documents_share_batches_and_equal_windows_are_scored_once(
+    make_engine: MakeEngine,
+) -> None:
+    scorer = FakeScorer()
+    engine = make_engine(scorer, max_batch_tokens=1000)
+
+    engine.highlight("why", ["One. Two.", "One. Three.", "One. Two."])
+
+    # "One.", "One. Two." and "One. Three.", each with the fake's digest before it
+    assert sorted(map(sorted, scorer.batches)) == [[5, 10, 12]]
+    assert engine.stats().pairs == 6
+
+
+def test_the_query_is_tokenized_once(xlmr: str) -> None:
+    with RerankEngine(xlmr, device="cpu") as engine:
+        engine.score("why", ["first"])
+        before = engine.stats()
+        engine.highlight("why", ["One. Two."])
+        after = engine.stats()
+
+    # two windows and two looks for the query, which is known
+    assert (after.cache_misses - before.cache_misses, after.cache_hits - before.cache_hits) == (
+        2,
+        2,
+    )
+
+
+def test_of_a_long_sentence_before_the_end_is_read(make_engine: MakeEngine) -> None:
+    seen: list[str] = []
+
+    def answer(batch: Sequence[TokenSequence]) -> Logits:
+        seen.extend(map(text_of, batch))
+        return np.zeros((len(batch), 1), dtype=np.float32)
+
+    long = "word " * 300 + "end."
+    make_engine(FakeScorer(answer), max_batch_tokens=5000).highlight("why", [f"{long} Next."])
+
+    [window] = [text for text in seen if text.endswith("Next.")]
+    assert window == f"{long} "[-400:] + "Next."
+
+
+@pytest.mark.parametrize(("value", "kind"), [(np.nan, NonFiniteScoreError), (0.0, ScoringError)])
+async def test_an_error_names_the_document_of_the_sentence(
+    make_engine: MakeEngine, highlight: Highlight, value: float, kind: type[ScoringError]
+) -> None:
+    def answer(batch: Sequence[TokenSequence]) -> Logits:
+        is_bad = np.array([[text_of(each).startswith("Wood")] for each in batch])
+        if is_bad.any() and kind is ScoringError:
+            raise ValueError("no wood")
+        return np.where(is_bad, value, 0).astype(np.float32)
+
+    with pytest.raises(kind) as raised:
+        await highlight(make_engine(FakeScorer(answer)), "why", DOCUMENTS)
+
+    assert (type(raised.value), raised.value.index) == (kind, 2)
+    assert "document 2" in str(raised.value)
+
+
+async def test_a_sentence_that_is_too_long_is_refused_by_its_document(
+    engine: RerankEngine, highlight: Highlight
+) -> None:
+    with pytest.raises(InputError, match="document 1, in one of its sentences") as raised:
+        await highlight(
+            engine, "why", ["One.", "Two. " + "long " * 40], max_length=32, long_documents="refuse"
+        )
+
+    assert raised.value.index == 1
+
+
+@pytest.mark.parametrize("documents", ["one text", ["One.", 2], ["One.", "\ud800"]])
+async def test_what_is_no_text_is_refused_before_it_is_split(
+    engine: RerankEngine, highlight: Highlight, documents: Any
+) -> None:
+    with pytest.raises(InputError, match="document"):
+        await highlight(engine, "why", documents)
+
+
+async def test_an_error_of_the_query_stays_as_it_is(
+    engine: RerankEngine, highlight: Highlight
+) -> None:
+    with pytest.raises(InputError, match="query must be a string") as raised:
+        await highlight(engine, 5, DOCUMENTS)
+
+    assert raised.value.index is None
+    assert raised.value.__cause__ is None
+
+
+async def test_a_service_scores_the_same_windows(highlight: Highlight) -> None:
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.extend(json.loads(request.content)["documents"])
+        results = [{"index": i, "relevance_score": i / 10} for i in range(len(asked))]
+        return httpx.Response(200, json={"results": results})
+
+    service = RemoteReranker("http://service", "jina", transport=httpx.MockTransport(handler))
+
+    found = await highlight(service, "why", DOCUMENTS)
+
+    assert asked == [window for windows in WINDOWS for window in windows]
+    assert [[span.score for span in spans] for spans in found] == [[0.0, 0.1, 0.2], [], [0.3, 0.4]]

@@ -1,0 +1,99 @@
+"""Documents without the sentences that score low."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bge_rerank_integrations.context.highlight import Span
+from bge_rerank_integrations.context.pruning import prune
+from bge_rerank_integrations.context.sentences import sentences
+
+
+def spans(parts: list[str], scores: list[float]) -> list[Span]:
+    offsets = [0]
+    for part in parts:
+        offsets.append(offsets[-1] + len(part))
+    return [Span(*offsets, score) for offsets, score in zip(pairwise(offsets), scores, strict=True)]  # type: ignore[misc]
+
+
+CODE = "```\nx = 1\n```\n\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "scores", "pruned", "marked"),
+    [
+        (["A. ", "B. ", "C."], [1, 0, 1], "A. C.", "A. … C."),
+        (["A. ", "B.\n\n", "C."], [1, 0, 1], "A.\n\nC.", "A. …\n\nC."),
+        (["A.\n\n", "B. ", "C."], [1, 0, 1], "A.\n\nC.", "A.\n\n… C."),
+        (["A. ", "B. ", "C. ", "D."], [0, 0, 1, 0], "C.", "… C. …"),
+        (["A. ", "B.\n\n", "C.\n"], [1, 0, 0], "A.\n", "A. …\n"),
+        (["一。", "二。", "三。"], [1, 0, 1], "一。三。", "一。…三。"),
+        (["Use: ", "Not.\n\n", CODE, "C. ", "D."], [1, 0, 1, 0, 1],
+         f"Use:\n\n{CODE}D.", f"Use: …\n\n{CODE}… D."),
+        (["- a\n", "- b\n", "- c\n\n", "D."], [1, 0, 0, 1], "- a\n\nD.", "- a\n…\n\nD."),
+        (["A.\r\n\r\n", "B.\r\n", "C."], [0, 1, 0], "B.", "…\r\n\r\nB.\r\n…"),
+        (["A. ", "B."], [0, 0], "A.", "A. …"),
+        (["A. ", "B."], [-3, -2], "B.", "… B."),
+        (["  A. ", "B."], [1, 0.5], "  A. B.", "  A. B."),
+    ],
+)  # fmt: skip
+def test_what_scores_low_is_cut_and_the_rest_stays_readable(
+    parts: list[str], scores: list[float], pruned: str, marked: str
+) -> None:
+    found = spans(parts, scores)
+
+    assert prune("".join(parts), found, 0.5) == pruned
+    assert prune("".join(parts), found, 0.5, mark="…") == marked
+
+
+def test_an_empty_text_stays_empty() -> None:
+    assert prune("", [], 0.5) == ""
+
+
+pieces = st.sampled_from(
+    [
+        "One. ",
+        "Two.\r\n\r\n",
+        "Café! ",
+        "e\u0301? ",
+        "👨‍👩‍👧. ",
+        "- x\n",
+        "```\n",
+        "三。",
+        "\n\n",
+        " ",
+    ]
+)
+texts = st.lists(pieces | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)).map(
+    "".join
+)
+every = settings(max_examples=100, deadline=None, derandomize=True)
+
+
+@every
+@given(texts, st.data())
+def test_a_threshold_of_0_changes_nothing(text: str, data: st.DataObject) -> None:
+    found = [Span(*each, data.draw(st.floats(0, 1))) for each in sentences(text)]
+
+    assert prune(text, found, 0) == prune(text, found, 0, mark="…") == text
+
+
+@every
+@given(texts, st.data())
+def test_every_sentence_that_stays_is_there_whole_and_in_order(
+    text: str, data: st.DataObject
+) -> None:
+    found = [Span(*each, data.draw(st.floats(0, 1))) for each in sentences(text)]
+    best = max(found, key=lambda span: span.score, default=None)
+
+    pruned = prune(text, found, 0.5)
+
+    stays = [span for span in found if span.score >= 0.5 or span is best]
+    # but for white space: words that a cut brings together keep one separator
+    kept = "".join(text[span.start : span.end] for span in stays)
+    assert "".join(pruned.split()) == "".join(kept.split())
+    assert len(pruned) <= len(text)
