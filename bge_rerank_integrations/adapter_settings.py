@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal
 
@@ -17,8 +17,10 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from bge_rerank_integrations.context import pruning
+from bge_rerank_integrations.context.highlight import Highlighter, Span
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
-from bge_rerank_integrations.ranking import Reranker, check_selection
+from bge_rerank_integrations.ranking import Reranker, check_selection, check_threshold
 from bge_rerank_integrations.settings import (
     SETTINGS,
     CallOptions,
@@ -169,6 +171,12 @@ class RerankSettings(EngineSettings):
     score_threshold: float | None = Field(
         default=None, description="Keep documents with score >= this, on the scale reported."
     )
+    prune: float | None = Field(
+        default=None,
+        description="Cut the sentences of kept documents that score below this, on the scale "
+        "reported; the best sentence of each stays. None cuts nothing.",
+    )
+    prune_mark: str = Field(default="", description="What stands where sentences are cut: '…'.")
     on_error: Literal["raise", "keep"] = Field(
         default="raise",
         description="What happens when reranking fails: 'raise' raises the error; 'keep' logs it "
@@ -187,6 +195,43 @@ class RerankSettings(EngineSettings):
     def _check_score_threshold(cls, score_threshold: float | None) -> float | None:
         check_selection(None, score_threshold)
         return score_threshold
+
+    @field_validator("prune")
+    @classmethod
+    def _check_prune(cls, prune: float | None) -> float | None:
+        check_threshold("prune", prune)
+        return prune
+
+    def _pruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
+        """The texts of kept documents without the sentences that ``prune`` cuts.
+
+        :raises ConfigurationError: if the reranker given has no ``highlight()``.
+        """
+        if self.prune is None:
+            return texts
+        return self._cut(texts, self._highlighter.highlight(query, texts), self.prune)
+
+    async def _apruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
+        if self.prune is None:
+            return texts
+        return self._cut(texts, await self._highlighter.ahighlight(query, texts), self.prune)
+
+    @property
+    def _highlighter(self) -> Highlighter:
+        if not isinstance(self._reranker, Highlighter):
+            raise ConfigurationError(
+                "prune needs a reranker with highlight() and ahighlight(), "
+                f"got {type(self._reranker).__name__}"
+            )
+        return self._reranker
+
+    def _cut(
+        self, texts: Sequence[str], highlighted: list[list[Span]], threshold: float
+    ) -> list[str]:
+        return [
+            pruning.prune(text, spans, threshold, self.prune_mark)
+            for text, spans in zip(texts, highlighted, strict=True)
+        ]
 
     def _keeps_order_after(self, error: Exception) -> bool:
         """Whether a call that failed is answered with the documents as they were retrieved.

@@ -29,6 +29,7 @@ from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSetti
 from bge_rerank_integrations.ranking import PairScorer, Ranking
 
 RELEVANCE_SCORE = "relevance_score"
+PRUNED_FROM = "pruned_from"
 
 
 class BGERerank(RerankSettings, BaseDocumentCompressor):
@@ -39,7 +40,8 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
         ContextualCompressionRetriever(base_compressor=BGERerank(top_n=3), base_retriever=...)
 
     The documents given are left as they are: copies come back, best first, with their id and with
-    the score in ``metadata["relevance_score"]``. Each call is a run named ``BGERerank`` in traces.
+    the score in ``metadata["relevance_score"]``. The whole text of a document that ``prune`` cut is
+    in ``metadata["pruned_from"]``. Each call is a run named ``BGERerank`` in traces.
     Where ``on_error="keep"`` answers a call that failed, the run carries the error, and the
     documents get no score.
 
@@ -87,14 +89,15 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
         return RunnableConfig(callbacks=callbacks, metadata=metadata)
 
     def _rerank(self, given: dict[str, Any]) -> list[Document]:
-        return _ranked(given["documents"], self._reranker.rerank(*self._asked(given)))
+        kept = _ranked(given["documents"], self._reranker.rerank(*self._asked(given)))
+        return _with_texts(kept, self._pruned(given["query"], _texts(kept)))
 
     async def _arerank(self, given: dict[str, Any]) -> list[Document]:
-        return _ranked(given["documents"], await self._reranker.arerank(*self._asked(given)))
+        kept = _ranked(given["documents"], await self._reranker.arerank(*self._asked(given)))
+        return _with_texts(kept, await self._apruned(given["query"], _texts(kept)))
 
     def _asked(self, given: dict[str, Any]) -> tuple[str, list[str], int | None, float | None]:
-        texts = [document.page_content for document in given["documents"]]
-        return given["query"], texts, self.top_n, self.score_threshold
+        return given["query"], _texts(given["documents"]), self.top_n, self.score_threshold
 
     def _as_retrieved(self, documents: Sequence[Document]) -> list[Document]:
         return [_copy(document, {}) for document in documents[: self.top_n]]
@@ -168,6 +171,22 @@ class BGECrossEncoder(EngineSettings, BaseCrossEncoder):
 
 def _given(documents: Sequence[Document], query: str) -> dict[str, Any]:
     return {"query": query, "documents": list(documents)}
+
+
+def _texts(documents: Sequence[Document]) -> list[str]:
+    return [document.page_content for document in documents]
+
+
+def _with_texts(documents: Sequence[Document], texts: Sequence[str]) -> list[Document]:
+    return [_pruned(document, text) for document, text in zip(documents, texts, strict=True)]
+
+
+def _pruned(document: Document, text: str) -> Document:
+    if text == document.page_content:
+        return document
+    pruned = _copy(document, {PRUNED_FROM: document.page_content})
+    pruned.page_content = text
+    return pruned
 
 
 def _ranked(documents: Sequence[Document], ranking: Ranking) -> list[Document]:

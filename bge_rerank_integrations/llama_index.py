@@ -38,7 +38,9 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
 
         index.as_query_engine(similarity_top_k=100, node_postprocessors=[BGERerank(top_n=3)])
 
-    The nodes given are left as they are: new ``NodeWithScore`` objects come back, best first.
+    The nodes given are left as they are: new ``NodeWithScore`` objects come back, best first. With
+    ``prune``, a node whose text is cut is a copy with the same id and relationships; its metadata
+    is neither split nor scored.
     Where ``on_error="keep"`` answers a call that failed, the nodes keep their retrieval scores, and
     an ``ExceptionEvent`` and the end of the callback event carry the error.
 
@@ -70,7 +72,8 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         with self._reported(query, nodes) as kept:
             texts = self._texts(nodes)
             ranking = self._reranker.rerank(query, texts, self.top_n, self.score_threshold)
-            kept.extend(self._ranked(nodes, ranking))
+            ranked = self._ranked(nodes, ranking)
+            kept.extend(_with_texts(ranked, self._pruned(query, _own_texts(ranked))))
         return kept
 
     # the base class makes spans for its abstract methods only, which this is not
@@ -84,7 +87,8 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         with self._reported(query, nodes) as kept:
             texts = self._texts(nodes)
             ranking = await self._reranker.arerank(query, texts, self.top_n, self.score_threshold)
-            kept.extend(self._ranked(nodes, ranking))
+            ranked = self._ranked(nodes, ranking)
+            kept.extend(_with_texts(ranked, await self._apruned(query, _own_texts(ranked))))
         return kept
 
     def _texts(self, nodes: Sequence[NodeWithScore]) -> list[str]:
@@ -147,6 +151,26 @@ def _query_text(query_bundle: QueryBundle | str | None) -> str:
     if query_bundle is None:
         raise ValueError("Missing query bundle in extra info.")
     return query_bundle if isinstance(query_bundle, str) else query_bundle.query_str
+
+
+def _own_texts(nodes: Sequence[NodeWithScore]) -> list[str]:
+    """The texts of the nodes without their metadata, empty where there is none."""
+    return [scored.node.get_content(metadata_mode=MetadataMode.NONE) for scored in nodes]
+
+
+def _with_texts(nodes: Sequence[NodeWithScore], texts: Sequence[str]) -> list[NodeWithScore]:
+    return [
+        scored
+        if text == own
+        else NodeWithScore(node=_with_text(scored.node, text), score=scored.score)
+        for scored, own, text in zip(nodes, _own_texts(nodes), texts, strict=True)
+    ]
+
+
+def _with_text(node: BaseNode, text: str) -> BaseNode:
+    copied = node.model_copy()
+    copied.set_content(text)
+    return copied
 
 
 def _with_retrieval_score(scored: NodeWithScore) -> BaseNode:

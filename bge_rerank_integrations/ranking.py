@@ -190,8 +190,16 @@ def check_selection(top_n: int | None, score_threshold: float | None) -> None:
         ``score_threshold`` is not None or a finite number.
     """
     require(top_n is None or is_int(top_n, 1), "top_n", "None or an int of at least 1", top_n)
-    is_threshold = score_threshold is None or is_finite(score_threshold)
-    require(is_threshold, "score_threshold", "None or a finite number", score_threshold)
+    check_threshold("score_threshold", score_threshold)
+
+
+def check_threshold(name: str, threshold: float | None) -> None:
+    """Check a score that something is compared with.
+
+    :raises ConfigurationError: if it is not None or a finite number.
+    """
+    is_threshold = threshold is None or is_finite(threshold)
+    require(is_threshold, name, "None or a finite number", threshold)
 
 
 def rank(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import bge_rerank_integrations
+from bge_rerank_integrations.context.highlight import Highlighting
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, rank
 from bge_rerank_integrations.settings import CallOptions, EngineConfig, split_settings
 
@@ -32,7 +33,7 @@ class Call:
     thread: int
 
 
-class FakeReranker:
+class FakeReranker(Highlighting):
     """Gives a document one point for each of its words that the query has, less two.
 
     :param error: raised by every call, instead of an answer.
@@ -43,6 +44,7 @@ class FakeReranker:
         self.error = error
         self.calls: list[Call] = []
         self.pair_calls: list[tuple[tuple[str, ...], ...]] = []
+        self.scored: list[tuple[str, ...]] = []
 
     def rerank(
         self,
@@ -62,6 +64,14 @@ class FakeReranker:
     ) -> Ranking:
         await asyncio.sleep(0)
         return self._answer("arerank", query, documents, top_n, score_threshold)
+
+    def score(self, query: str, documents: Iterable[str]) -> Scores:
+        self.scored.append(tuple(documents))
+        return self._scores([(query, document) for document in self.scored[-1]])
+
+    async def ascore(self, query: str, documents: Iterable[str]) -> Scores:
+        await asyncio.sleep(0)
+        return self.score(query, documents)
 
     def score_pairs(self, pairs: Iterable[Sequence[str]]) -> Scores:
         given = tuple(tuple(pair) for pair in pairs)

@@ -96,6 +96,9 @@ def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
         ("score_threshold", float("nan")),
         ("score_threshold", float("inf")),
         ("score_threshold", "high"),
+        ("prune", float("nan")),
+        ("prune", "low"),
+        ("prune_mark", None),
         ("model", ""),
         ("device", "gpu"),
         ("device", []),
@@ -126,8 +129,9 @@ def test_what_to_keep_may_be_assigned() -> None:
 
     component.top_n = None
     component.score_threshold = 0.25
+    component.prune = 0.05
 
-    assert (component.top_n, component.score_threshold) == (None, 0.25)
+    assert (component.top_n, component.score_threshold, component.prune) == (None, 0.25, 0.05)
 
 
 @pytest.mark.parametrize(

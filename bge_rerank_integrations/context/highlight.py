@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bge_rerank_integrations.context.sentences import sentences
 from bge_rerank_integrations.errors import InputError, NonFiniteScoreError, ScoringError
@@ -29,6 +29,19 @@ class Span:
     start: int
     end: int
     score: float
+
+
+@runtime_checkable
+class Highlighter(Protocol):
+    """A reranker that scores sentences: an engine, a remote client or a test's fake."""
+
+    def highlight(self, query: str, documents: Sequence[str]) -> list[list[Span]]:
+        """Score every sentence of documents against the query."""
+        ...
+
+    async def ahighlight(self, query: str, documents: Sequence[str]) -> list[list[Span]]:
+        """Highlight like :meth:`highlight`, without blocking the event loop."""
+        ...
 
 
 class _TextScorer(Protocol):

@@ -250,6 +250,79 @@ async def test_parallel_calls_share_one_compressor(
     assert [kept[0].page_content for kept in answers] == queries
 
 
+# --- pruning -----------------------------------------------------------------------------------
+
+LONG = "How do ships float? Bread and butter.\n\nWater holds ships that float. Nothing else."
+
+
+async def test_pruning_keeps_the_sentences_that_matter(compress: Compress) -> None:
+    reranker = FakeReranker()
+    given = [Document(id="a", page_content=LONG, metadata={"place": 1}), Document("bread")]
+    before = copy.deepcopy(given)
+
+    kept = await compress(BGERerank(reranker=reranker, top_n=1, prune=0.8), given, QUERY)
+
+    [document] = kept
+    assert document.id == "a"
+    assert document.page_content == "How do ships float? Bread and butter."
+    score = reranker.score(QUERY, [LONG])[0]
+    assert document.metadata == {"place": 1, "relevance_score": score, "pruned_from": LONG}
+    assert given == before
+
+
+async def test_only_kept_documents_are_split(compress: Compress) -> None:
+    reranker = FakeReranker()
+    given = [Document("Bread. Butter."), Document("Ships float. Really."), Document("Ships.")]
+
+    await compress(BGERerank(reranker=reranker, top_n=2, prune=0.1), given, QUERY)
+
+    assert reranker.scored == [("Ships float.", "Ships float. Really.", "Ships.")]
+
+
+@pytest.mark.parametrize("settings", [{}, {"prune": 0}, {"prune": 0.0, "prune_mark": "…"}])
+async def test_without_a_threshold_above_0_nothing_is_cut(
+    compress: Compress, settings: dict[str, Any]
+) -> None:
+    [kept] = await compress(BGERerank(reranker=FakeReranker(), **settings), [Document(LONG)], QUERY)
+
+    assert kept.page_content == LONG
+    assert kept.metadata.keys() == {"relevance_score"}
+
+
+async def test_what_is_cut_is_marked_where_it_is_asked_for(compress: Compress) -> None:
+    compressor = BGERerank(reranker=FakeReranker(), prune=0.8, prune_mark="[…]")
+
+    [kept] = await compress(compressor, [Document(LONG)], QUERY)
+
+    assert kept.page_content == "How do ships float? Bread and butter.\n\n[…]"
+
+
+async def test_nothing_kept_is_nothing_pruned(compress: Compress) -> None:
+    compressor = BGERerank(reranker=FakeReranker(), score_threshold=0.99, prune=0.5)
+
+    assert list(await compress(compressor, [Document(LONG)], QUERY)) == []
+
+
+async def test_a_reranker_that_cannot_highlight_cannot_prune(compress: Compress) -> None:
+    class Plain:
+        model = "plain"
+        rerank, arerank = FakeReranker().rerank, FakeReranker().arerank
+
+    with pytest.raises(ConfigurationError, match=r"prune needs .* highlight\(\) .*, got Plain"):
+        await compress(BGERerank(reranker=Plain(), prune=0.5), [Document(LONG)], QUERY)
+    assert await compress(BGERerank(reranker=Plain()), [Document(LONG)], QUERY)
+
+
+async def test_the_retriever_prunes(invoke: Invoke) -> None:
+    base = ListRetriever(documents=[Document(LONG)])
+    retriever = BGERerankRetriever(base_retriever=base, reranker=FakeReranker(), prune=0.8)
+
+    [pruned] = await invoke(retriever, QUERY)
+    [whole] = await invoke(retriever, QUERY, prune=None)
+
+    assert (pruned.metadata["pruned_from"], whole.page_content) == (LONG, LONG)
+
+
 # --- the compressor: traces --------------------------------------------------------------------
 
 

@@ -26,12 +26,16 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import (
+    Document,
     ImageNode,
     IndexNode,
+    MediaResource,
     MetadataMode,
     Node,
+    NodeRelationship,
     NodeWithScore,
     QueryBundle,
+    RelatedNodeInfo,
     TextNode,
 )
 from pydantic import Field, ValidationError
@@ -201,6 +205,72 @@ async def test_the_async_path_is_native(reranker: FakeReranker, nodes: list[Node
     assert [(call.method, call.thread) for call in reranker.calls] == [
         ("arerank", threading.get_ident())
     ]
+
+
+# --- pruning -----------------------------------------------------------------------------------
+
+LONG = "How do ships float? Bread and butter.\n\nWater holds ships that float. Nothing else."
+
+
+@pytest.mark.parametrize("kind", [TextNode, Node, Document, ImageNode])
+async def test_pruning_gives_a_copy_of_the_node_with_the_sentences_that_matter(
+    postprocess: Postprocess, kind: type[TextNode]
+) -> None:
+    parent = RelatedNodeInfo(node_id="parent")
+    content = {"text_resource": MediaResource(text=LONG)} if kind is Node else {"text": LONG}
+    node = kind(
+        id_="a", metadata={"title": "How ships float"},
+        relationships={NodeRelationship.SOURCE: parent}, **content,
+    )  # fmt: skip
+    before = node.model_dump()
+    reranker = FakeReranker()
+
+    [kept] = await postprocess(
+        BGERerank(reranker=reranker, prune=0.8), [NodeWithScore(node=node)], query_str=QUERY
+    )
+
+    assert kept.node.get_content() == "How do ships float? Bread and butter."
+    assert type(kept.node) is kind
+    assert (kept.node.node_id, kept.node.metadata) == ("a", {"title": "How ships float"})
+    assert kept.node.source_node == parent
+    # reranked with its metadata, split without
+    assert reranker.calls[0].documents == (node.get_content(metadata_mode=MetadataMode.EMBED),)
+    assert reranker.scored[0][0] == "How do ships float?"
+    assert node.model_dump() == before
+
+
+async def test_a_node_that_is_not_cut_is_the_node_given(postprocess: Postprocess) -> None:
+    given = [
+        NodeWithScore(node=TextNode(text=LONG)),
+        NodeWithScore(node=ImageNode(metadata={"title": "ships"})),
+    ]
+
+    kept = await postprocess(BGERerank(reranker=FakeReranker(), prune=0), given, query_str=QUERY)
+
+    assert [scored.node for scored in kept] == [scored.node for scored in given]
+    assert all(new.node is old.node for new, old in zip(kept, given, strict=True))
+
+
+async def test_only_kept_nodes_are_split(postprocess: Postprocess) -> None:
+    reranker = FakeReranker()
+    texts = ["Bread. Butter.", "Ships float. Really.", "Ships."]
+    given = [NodeWithScore(node=TextNode(text=text)) for text in texts]
+
+    await postprocess(BGERerank(reranker=reranker, top_n=2, prune=0.1), given, query_str=QUERY)
+
+    assert reranker.scored == [("Ships float.", "Ships float. Really.", "Ships.")]
+
+
+async def test_pruning_keeps_the_retrieval_score_and_marks_cuts(postprocess: Postprocess) -> None:
+    settings = {"prune": 0.8, "prune_mark": "…", "keep_retrieval_score": True}
+    given = [NodeWithScore(node=TextNode(text=LONG), score=0.25)]
+
+    [kept] = await postprocess(
+        BGERerank(reranker=FakeReranker(), **settings), given, query_str=QUERY
+    )
+
+    assert kept.node.get_content() == "How do ships float? Bread and butter.\n\n…"
+    assert kept.node.metadata == {"retrieval_score": 0.25}
 
 
 # --- what the reranker reads -------------------------------------------------------------------
