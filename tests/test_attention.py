@@ -139,14 +139,15 @@ def varlen_on_the_cpu(
     *,
     scale: float,
     window_size: tuple[int, int],
-    enable_gqa: bool,
+    **told: bool,
 ) -> torch.Tensor:
     """The flash kernel's contract, from the formula."""
     assert cu_seq_q.dtype is cu_seq_k.dtype is torch.int32
     assert cu_seq_q.diff().max() == max_q
     assert cu_seq_k.diff().max() == max_k
     assert cu_seq_q[-1] <= len(query)
-    assert enable_gqa == (query.shape[1] != key.shape[1])
+    is_shared = query.shape[1] != key.shape[1]
+    assert told == ({"enable_gqa": is_shared} if flash_attention.IS_TOLD_OF_SHARED_HEADS else {})
     output = torch.zeros_like(query)
     for number in range(len(cu_seq_q) - 1):
         asking = slice(int(cu_seq_q[number]), int(cu_seq_q[number + 1]))
@@ -168,9 +169,11 @@ def flash_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_stand_in_takes_what_torchs_kernel_takes() -> None:
     theirs = list(inspect.signature(flash_attention.varlen_attn).parameters)
-    ours = list(inspect.signature(varlen_on_the_cpu).parameters)
+    *ours, _ = inspect.signature(varlen_on_the_cpu).parameters
     assert ours[:7] == theirs[:7]
     assert set(ours) <= set(theirs)
+    # from torch 2.12 on
+    assert ("enable_gqa" in theirs) == flash_attention.IS_TOLD_OF_SHARED_HEADS
 
 
 @pytest.mark.parametrize("model", ["xlmr", "modernbert", "gemma", "light"])
@@ -187,6 +190,19 @@ def test_scores_by_the_flash_kernels_path(
     monkeypatch.undo()
     with RerankEngine(folder, device="cpu", dtype="float32") as engine:
         np.testing.assert_allclose(scores, engine.score("a query", documents), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.usefixtures("flash_on_the_cpu")
+def test_a_kernel_that_is_told_of_shared_heads_and_one_that_is_not(
+    is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.12 has a parameter for them, and torch 2.11 has none."""
+    monkeypatch.setattr(flash_attention, "IS_TOLD_OF_SHARED_HEADS", is_told)
+    packing = Packing.from_lengths([5, 3], CPU)
+    query, key = torch.randn(8, 4, 8), torch.randn(8, 2, 8)
+    packed = packed_attention(query, key, key, packing, packing, scale=0.3, causal=True)
+    torch.testing.assert_close(packed[:5], naive(query[:5], key[:5], key[:5], 0.3, (-1, 0)))
 
 
 @pytest.mark.gpu

@@ -195,6 +195,15 @@ def test_a_system_without_threads_left_leaves_none_behind(
         "CUDA error: the launch timed out and was terminated",
         "CUDA error: uncorrectable ECC error encountered",
         "CUDA error: uncorrectable NVLink error detected during the execution",
+        "CUDA error: hardware stack error",
+        "CUDA error: invalid program counter",
+        "CUDA error: operation not supported on global/shared address space",
+        "CUDA error: Invalid access of peer GPU memory over nvlink or a hardware error",
+        "CUDA error: tensor memory not completely freed",
+        "CUDA error: an async error has occured in external entity outside of CUDA",
+        "CUDA error: the MPS client has been terminated by the server",
+        "CUDA error: context is destroyed",
+        "CUDA error: unknown error",
     ],
 )
 def test_errors_that_lose_the_device(message: str) -> None:

@@ -14,6 +14,7 @@ from bge_rerank_integrations import ScoringError
 
 DOCUMENTS = [f"document {number:03}" for number in range(64)]
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
 
@@ -30,7 +31,7 @@ def full(
     return answer
 
 
-@pytest.mark.parametrize("error", [CUDA, CPU, MemoryError()])
+@pytest.mark.parametrize("error", [CUDA, CUBLAS, CPU, MemoryError()])
 def test_once(
     make_engine: MakeEngine, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:

@@ -14,20 +14,33 @@ _FATAL = (
     "misaligned address",
     "invalid program counter",
     "hardware stack error",
-    "invalid address space",
+    "global/shared address space",
     "unspecified launch failure",
     "launch timed out",
     "ecc error",
     "nvlink error",
+    "peer gpu memory over nvlink or a hardware error",
+    "tensor memory not completely freed",
+    "external entity outside of cuda",
+    "mps client has been terminated",
+    "context is destroyed",
+    # not in that list: what a GPU that has fallen off the bus answers to everything
+    "cuda error: unknown error",
 )
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+# a full GPU may also leave cuBLAS without memory for its workspace
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a smaller batch may succeed.
 
-    torch reports a full GPU with ``torch.OutOfMemoryError`` and a full CPU with a plain
-    ``RuntimeError`` of its allocator; both say so in their message.
+    torch reports a full GPU with ``torch.OutOfMemoryError`` or with cuBLAS's status, and a full CPU
+    with a plain ``RuntimeError`` of its allocator; all say so in their message.
     """
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and _mentions(error, _OUT_OF_MEMORY)

@@ -6,6 +6,7 @@ Its import takes a second, because TorchDynamo comes along: only who uses it imp
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 
@@ -18,8 +19,11 @@ except ImportError:  # torch before 2.10
 else:
     _PARAMETERS = frozenset(inspect.signature(varlen_attn).parameters)
 
-# the parameters came one after the other in torch 2.10 to 2.12
-IS_COMPLETE = {"scale", "window_size", "enable_gqa"} <= _PARAMETERS
+# since torch 2.11
+IS_COMPLETE = {"scale", "window_size"} <= _PARAMETERS
+# The kernel itself lets several heads of the queries share one of the keys. torch 2.12 wants to be
+# told so; torch 2.11 has no parameter for it.
+IS_TOLD_OF_SHARED_HEADS = "enable_gqa" in _PARAMETERS
 
 
 def flash_attention(
@@ -36,6 +40,9 @@ def flash_attention(
 
     :param window: how many tokens before and behind itself a token sees; -1 means all.
     """
+    told: dict[str, Any] = {}
+    if IS_TOLD_OF_SHARED_HEADS:
+        told["enable_gqa"] = query.shape[1] != key.shape[1]
     attended: torch.Tensor = varlen_attn(
         query,
         key,
@@ -45,7 +52,7 @@ def flash_attention(
         queries.longest,
         keys.longest,
         scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
         window_size=window,
+        **told,
     )  # type: ignore[assignment]  # a tuple only with return_aux
     return attended
