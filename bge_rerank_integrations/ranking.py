@@ -21,9 +21,10 @@ class TokenUsage:
 
     A text is truncated if the model did not read it to its end; a document in windows is whole.
 
-    :param total_tokens: tokens read, special tokens included; equal pairs are read once.
-    :param pair_tokens: tokens of each pair in input order, of all its windows; empty where a
-        service does not say.
+    :param total_tokens: tokens read, special tokens included; equal pairs are read once, and pairs
+        whose scores are remembered are not read.
+    :param pair_tokens: tokens of each pair in input order, of all its windows, those of remembered
+        ones too; empty where a service does not say.
     :param truncated: indices of the truncated documents; empty where a service does not say.
     :param truncated_documents: how many documents were truncated, as far as it is known.
     :param query_truncated: whether a query was truncated.

@@ -35,6 +35,7 @@ class RunningModel:
             model.scorers,
             max_batch_tokens=model.max_batch_tokens,
             max_queued_pairs=config.max_queued_pairs,
+            max_cached_scores=config.max_cached_scores,
             n_outputs=len(model.layers),
         )
         # also runs when the interpreter ends, so that no caller is left waiting then
@@ -59,6 +60,8 @@ class RunningModel:
             in_flight=self.scheduler.in_flight,
             cache_hits=self.tokenizer.cache.hits,
             cache_misses=self.tokenizer.cache.misses,
+            score_cache_hits=self.scheduler.score_cache.hits,
+            score_cache_misses=self.scheduler.score_cache.misses,
             **self.scheduler.counters.snapshot(),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 from typing_extensions import Unpack
@@ -46,8 +47,10 @@ class FakeEngine:
         self.cancelled = 0
 
     def stats(self) -> EngineStats:
-        counts = dict.fromkeys(("queued_pairs", "in_flight", "cache_hits", "cache_misses"), 0)
-        return EngineStats("ready", self.model, "cpu", "float32", **counts, **Counters().snapshot())
+        done = Counters().snapshot()
+        named = {"state": "ready", "model": self.model, "device": "cpu", "dtype": "float32"}
+        zeros: dict[str, Any] = {field.name: 0 for field in fields(EngineStats)}
+        return EngineStats(**{**zeros, **done, **named})
 
     async def ascore(
         self, query: str, documents: Sequence[str], **options: Unpack[CallOverrides]

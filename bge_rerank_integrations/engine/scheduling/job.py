@@ -13,6 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bge_rerank_integrations.engine.scheduling.score_cache import (
+    CachedScore,
+    Key,
+    ScoreCache,
+    keys_of,
+)
 from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.tokenization.pairs import AnyLayout
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
@@ -81,15 +87,16 @@ class PendingSequence:
 class Job:
     """The pairs of one call, and the future that its caller waits for.
 
-    Equal pairs are scored once, so that they get equal scores. All methods but :meth:`fail` are
-    called under the queue's lock.
+    Equal pairs are scored once, so that they get equal scores. All methods but :meth:`recall` and
+    :meth:`fail` are called under the queue's lock.
 
     :param pairs: the caller's pairs.
     :param layout: how they become sequences.
     :param n_outputs: columns of the logits.
     :param options: of the call; its timeouts begin now.
     :param first_index: the caller's index of the first pair.
-    :ivar characters: of all pairs, as far as they are read: about how much work they are.
+    :ivar size: different pairs that have to be scored.
+    :ivar characters: of these pairs, as far as they are read: about how much work they are.
     """
 
     def __init__(
@@ -121,13 +128,12 @@ class Job:
         self._unscored = 0
         self._pair_tokens = array("i", bytes(array("i").itemsize * self.size))
         self._truncated: set[int] = set()
-        self._query_truncated = False
+        self._with_cut_query: set[int] = set()
+        self._cache: ScoreCache | None = None
+        self._keys: list[Key] = []
         is_cut = options.long_documents != "window"
-        most = _CHARACTERS_PER_TOKEN * layout.max_length if is_cut else sys.maxsize
-        self.characters = sum(
-            min(_FRAME_CHARACTERS + len(query) + len(document), most)
-            for query, document in self._pairs
-        )
+        self._most_characters = _CHARACTERS_PER_TOKEN * layout.max_length if is_cut else sys.maxsize
+        self.characters = self._count_characters()
 
     @property
     def is_done(self) -> bool:
@@ -147,7 +153,27 @@ class Job:
     @property
     def tokens(self) -> int:
         """Tokens of the pairs that have their sequences."""
-        return sum(self._pair_tokens)
+        return sum(self._pair_tokens[: self.size])
+
+    def recall(self, cache: ScoreCache) -> None:
+        """Take what the cache remembers of the pairs, and let it remember the rest once scored.
+
+        Called before the job is queued.
+        """
+        keys = keys_of(self.layout, self._pairs)
+        found = cache.look_up(keys)
+        # the pairs that have to be scored first, so that their numbers go on from 0
+        order = sorted(range(len(found)), key=lambda number: found[number] is not None)
+        number_of = {number: place for place, number in enumerate(order)}
+        self._numbers = [number_of[number] for number in self._numbers]
+        for number, score in enumerate(found):
+            if score is not None:
+                self._take_remembered(number_of[number], score)
+        self.size = found.count(None)
+        self._pairs = [self._pairs[number] for number in order[: self.size]]
+        self._keys = [keys[number] for number in order[: self.size]]
+        self._cache = cache
+        self.characters = self._count_characters()
 
     def patience_s(self, now: float) -> float:
         """Seconds that the answer may take: ``max_wait_s``, or what is left until the deadline."""
@@ -182,7 +208,8 @@ class Job:
             self._pair_tokens[sequence.pair] += len(sequence)
             if sequence.tokens.document_truncated:
                 self._truncated.add(sequence.pair)
-            self._query_truncated |= sequence.tokens.query_truncated
+            if sequence.tokens.query_truncated:
+                self._with_cut_query.add(sequence.pair)
         # taken from the end, longest first: neighbors in a batch are alike
         self.ready += sorted(pending, key=len)
 
@@ -205,6 +232,8 @@ class Job:
 
     def answer(self) -> None:
         """Answer with the logits."""
+        if self._cache is not None:
+            self._cache.remember(zip(self._keys, map(self._scored, range(self.size)), strict=True))
         with suppress(InvalidStateError):
             self.future.set_result(JobResult(self._logits[self._numbers], self._usage()))
 
@@ -219,8 +248,31 @@ class Job:
     def forget(self) -> None:
         """Let go of texts and token ids."""
         self._pairs = ()
+        self._keys = []
         self.ready = []
         self._taken = self.size
+
+    def _take_remembered(self, pair: int, score: CachedScore) -> None:
+        self._logits[pair] = np.frombuffer(score.logits, np.float32)
+        self._pair_tokens[pair] = score.tokens
+        if score.document_truncated:
+            self._truncated.add(pair)
+        if score.query_truncated:
+            self._with_cut_query.add(pair)
+
+    def _scored(self, pair: int) -> CachedScore:
+        return CachedScore(
+            self._logits[pair].tobytes(),
+            self._pair_tokens[pair],
+            pair in self._truncated,
+            pair in self._with_cut_query,
+        )
+
+    def _count_characters(self) -> int:
+        return sum(
+            min(_FRAME_CHARACTERS + len(query) + len(document), self._most_characters)
+            for query, document in self._pairs
+        )
 
     def _usage(self) -> TokenUsage:
         truncated = [index for index, pair in enumerate(self._numbers) if pair in self._truncated]
@@ -229,5 +281,5 @@ class Job:
             pair_tokens=array("i", (self._pair_tokens[pair] for pair in self._numbers)),
             truncated=truncated,
             truncated_documents=len(truncated),
-            query_truncated=self._query_truncated,
+            query_truncated=bool(self._with_cut_query),
         )

@@ -78,6 +78,9 @@ class JobQueue:
         with self._lock:
             if self._stopped is not None:
                 raise self._stopped()
+            if job.is_complete:
+                self._answer(job)
+                return
             has_place = self._admission.has_place_for(job)
             if has_place or job.queue_deadline > time.monotonic():
                 try:
@@ -182,8 +185,7 @@ class JobQueue:
                         errors.append(error)
                     continue
                 if job.is_complete:
-                    self._counters.add(pairs=job.n_given)
-                    job.answer()
+                    self._answer(job)
         return errors
 
     def fail(self, sequence: PendingSequence, error: RerankError) -> bool:
@@ -241,6 +243,10 @@ class JobQueue:
             self._admission.waitlist(job)
             self._watch(job.queue_deadline, job)
         self._watch(job.deadline, job)
+
+    def _answer(self, job: Job) -> None:
+        self._counters.add(pairs=job.n_given)
+        job.answer()
 
     def _tokenize(self, job: Job) -> None:
         self._untokenized[job] = None

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from bge_rerank_integrations.engine.scheduling.failures import caused_by, is_exit, without_traceback
 from bge_rerank_integrations.engine.scheduling.job import Job, TextPair
 from bge_rerank_integrations.engine.scheduling.queue import JobQueue
+from bge_rerank_integrations.engine.scheduling.score_cache import ScoreCache
 from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scheduling.worker import Worker
 from bge_rerank_integrations.engine.scorers import Scorer
@@ -49,6 +50,7 @@ class Scheduler:
     :param scorers: one a replica; each has a thread of its own.
     :param max_batch_tokens: tokens in one forward pass.
     :param max_queued_pairs: pairs that may wait.
+    :param max_cached_scores: pairs whose logits are remembered; 0 remembers none.
     :param n_outputs: columns of the scorers' logits.
     """
 
@@ -59,9 +61,11 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_queued_pairs: int,
+        max_cached_scores: int,
         n_outputs: int,
     ) -> None:
         self.counters = Counters()
+        self.score_cache = ScoreCache(max_cached_scores)
         self.failure: BaseException | None = None
         self.is_closed = False
         self._pid = os.getpid()
@@ -113,9 +117,11 @@ class Scheduler:
                 "this engine was made before the process forked and cannot run here: make it in "
                 "the child, or start processes with multiprocessing.get_context('spawn')"
             )
-        if not job.size:
+        if not job.n_given:
             job.answer()
             return
+        if self.score_cache.max_scores:
+            job.recall(self.score_cache)
         self._queue.submit(job)
 
     def close(self) -> None:

@@ -58,6 +58,8 @@ class EngineStats:
     :param failures: calls that failed in tokenization or in the forward pass.
     :param cache_hits: texts whose token ids were remembered.
     :param cache_misses: texts that were tokenized.
+    :param score_cache_hits: different pairs of a call whose score was remembered.
+    :param score_cache_misses: different pairs of a call that were scored and may be remembered.
     :param queue_wait_s: seconds from a call's submission to its first batch.
     :param batch_sequences: sequences of each successful forward pass.
     :param batch_tokens: tokens of each successful forward pass.
@@ -77,6 +79,8 @@ class EngineStats:
     failures: int
     cache_hits: int
     cache_misses: int
+    score_cache_hits: int
+    score_cache_misses: int
     queue_wait_s: Histogram
     batch_sequences: Histogram
     batch_tokens: Histogram
