@@ -64,6 +64,48 @@ def test_a_terminal_gets_a_table(
     assert "[is] Berlin." in shown
 
 
+SENTENCES = "Bananas are yellow. The capital of Germany\tis [b]Berlin[/b]. Berlin is large."
+
+
+def test_a_terminal_shows_which_sentences_matter(
+    engines: FakeEngines, rerank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    line = json.dumps({"title": "A  city", "text": SENTENCES})
+    Path("b.jsonl").write_text(f"{line}\n{json.dumps({'text': '德国首都柏林。柏林很大。'})}")
+
+    shown = rerank(QUERY, "b.jsonl", "--highlight").stdout
+
+    dim, strong = "\x1b[2m", "\x1b[1;32m"
+    assert (
+        f"A city {dim}Bananas are yellow. \x1b[0m"
+        f"{strong}The capital of Germany is [b]Berlin[/b]. \x1b[0m{strong}Berlin is large.\x1b[0m"
+    ) in shown
+    assert f"{dim}德国首都柏林。\x1b[0m{dim}柏林很大。\x1b[0m" in shown
+
+
+def test_json_has_the_sentences_of_the_kept_texts(engines: FakeEngines, rerank) -> None:
+    Path("b.jsonl").write_text(
+        "\n".join(json.dumps({"title": "germany", "text": text}) for text in ("No.", SENTENCES))
+    )
+
+    [result] = document(rerank(QUERY, "b.jsonl", "--highlight", "--json", "--top-n", "1"))[
+        "results"
+    ]
+
+    spans = result["spans"]
+    assert "".join(SENTENCES[span["start"] : span["end"]] for span in spans) == SENTENCES
+    assert [round(span["score"], 2) for span in spans] == [0.12, 0.88, 0.88]
+    assert engines.reranker.scored[0][0] == "Bananas are yellow."
+    assert len(engines.reranker.scored) == 1
+
+
+def test_a_pipe_pays_for_no_sentences(engines: FakeEngines, rerank) -> None:
+    assert rerank(QUERY, "a.txt", "--highlight").stdout == rerank(QUERY, "a.txt").stdout
+    assert engines.reranker.scored == []
+
+
 def test_json_is_one_document(engines: FakeEngines, rerank) -> None:
     assert document(rerank(QUERY, "a.txt", "--json", "--top-n", "1")) == {
         "query": QUERY,

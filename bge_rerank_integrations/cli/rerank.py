@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from bge_rerank_integrations.cli.inputs import FilePassage, read_passages
 from bge_rerank_integrations.cli.options import Model, with_settings
+from bge_rerank_integrations.context.highlight import Highlighter, Span
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.ranking import Ranking, Reranker
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
@@ -48,6 +51,14 @@ def rerank(
     ] = False,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Read every file as JSON Lines, whatever its name.")
+    ] = False,
+    highlight: Annotated[
+        bool,
+        typer.Option(
+            "--highlight",
+            help="Score each sentence of the kept passages: a terminal shows in color which "
+            "ones matter, --json has them as 'spans' of 'text'.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
     bulk: Annotated[
@@ -85,14 +96,19 @@ def rerank(
         _score_rows(load(), bulk, output)
         return
     passages = read_passages(files or (), jsonl=jsonl)
-    ranking = _rank(load(), query, passages, top_n, score_threshold)
+    engine = load()
+    ranking = _rank(engine, query, passages, top_n, score_threshold)
+    console = Console()
+    # a pipe shows no color
+    is_shown = highlight and (as_json or console.is_terminal)
+    spans = _highlight(engine, query, passages, ranking) if is_shown else {}
     if truncated := _truncated(ranking):
         typer.echo(f"truncated: {truncated}", err=True)
     if as_json:
-        document = _document(query, passages, ranking)
+        document = _document(query, passages, ranking, spans)
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        _show(passages, ranking)
+        _show(console, passages, ranking, spans)
 
 
 def _check_use(has_files: bool, bulk: Path | None, output: Path | None) -> None:
@@ -124,6 +140,15 @@ def _rank(
         raise InputError(f"{where}: {error}", error.index) from error
 
 
+def _highlight(
+    highlighter: Highlighter, query: str, passages: Sequence[FilePassage], ranking: Ranking
+) -> dict[int, list[Span]]:
+    """The sentences of each kept passage's text, by its index."""
+    texts = [passages[kept.index].text for kept in ranking]
+    found = highlighter.highlight(query, texts)
+    return {kept.index: spans for kept, spans in zip(ranking, found, strict=True)}
+
+
 def _truncated(ranking: Ranking) -> str:
     """What the model did not read to its end."""
     count = ranking.truncated_documents
@@ -131,12 +156,18 @@ def _truncated(ranking: Ranking) -> str:
     return " and ".join([*passages, *(["the query"] * ranking.query_truncated)])
 
 
-def _document(query: str, passages: Sequence[FilePassage], ranking: Ranking) -> dict[str, Any]:
+def _document(
+    query: str,
+    passages: Sequence[FilePassage],
+    ranking: Ranking,
+    spans: Mapping[int, Sequence[Span]],
+) -> dict[str, Any]:
     return {
         "query": query,
         "model": ranking.model,
         "results": [
             {"index": kept.index, "score": kept.score, **_described(passages[kept.index])}
+            | ({"spans": [asdict(span) for span in spans[kept.index]]} if spans else {})
             for kept in ranking
         ],
         "total_tokens": ranking.total_tokens,
@@ -153,22 +184,43 @@ def _described(passage: FilePassage) -> dict[str, Any]:
     return described
 
 
-def _show(passages: Sequence[FilePassage], ranking: Ranking) -> None:
-    console = Console()
-    rows = [
-        (
-            f"{kept.score:.4f}",
-            str(passages[kept.index].place),
-            " ".join(passages[kept.index].content.split()),
-        )
-        for kept in ranking
-    ]
+def _show(
+    console: Console,
+    passages: Sequence[FilePassage],
+    ranking: Ranking,
+    spans: Mapping[int, Sequence[Span]],
+) -> None:
     if not console.is_terminal:
-        for row in rows:
-            typer.echo("\t".join(row))
+        for kept in ranking:
+            passage = passages[kept.index]
+            content = " ".join(passage.content.split())
+            typer.echo(f"{kept.score:.4f}\t{passage.place}\t{content}")
         return
+    scores = [span.score for each in spans.values() for span in each]
+    low, high = min(scores, default=0.0), max(scores, default=0.0)
     table = Table("rank", "score", "where", "passage", box=None)
-    for rank, (score, place, content) in enumerate(rows, start=1):
+    for rank, kept in enumerate(ranking, start=1):
+        passage = passages[kept.index]
+        place = Text(str(passage.place), style="dim")
         # Text: rich would read brackets in a passage as markup
-        table.add_row(str(rank), score, Text(place, style="dim"), Text(content))
+        text = Text(" ".join(passage.content.split()))
+        if spans:
+            text = _colored(passage, spans[kept.index], low, high)
+        table.add_row(str(rank), f"{kept.score:.4f}", place, text)
     console.print(table)
+
+
+def _colored(passage: FilePassage, spans: Sequence[Span], low: float, high: float) -> Text:
+    """A passage on one line; sentences that score high stand out.
+
+    :param low: the lowest score among the sentences of all passages.
+    :param high: the highest.
+    """
+    colored = Text(f"{' '.join(passage.title.split())} ".lstrip())
+    for span in spans:
+        share = (span.score - low) / (high - low or 1)
+        style = "bold green" if share >= 0.5 else "green" if share >= 0.1 else "dim"
+        # a sentence of Chinese has no space behind it
+        sentence = re.sub(r"\s+", " ", passage.text[span.start : span.end])
+        colored.append(sentence, style)
+    return colored

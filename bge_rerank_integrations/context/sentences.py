@@ -24,7 +24,7 @@ from itertools import pairwise
 import sentencex
 
 # at one time: quotes that are not closed take sentencex time quadratic in the length
-_MOST_CHARACTERS = 10_000
+_MOST_CHARACTERS = 2_000
 # rules for abbreviations; the ends of sentences of all scripts are among them
 _LANGUAGE = "en"
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -118,8 +118,7 @@ def _paragraph(lines: list[str], first: int, last: int) -> Iterator[tuple[int, i
 def _prose_lengths(text: str) -> Iterator[int]:
     """The lengths of all sentences of a paragraph but its last."""
     length = 0
-    parts = [part for each in _bounded(text) for part in sentencex.segment(_LANGUAGE, each)]
-    for part, following in pairwise(parts):
+    for part, following in pairwise(_segments(text)):
         length += len(part)
         # what has no letter or digit, such as "😀!", belongs to the sentence before it
         if any(map(str.isalnum, following)) and not _ENDS_IN_NUMBER.search(part):
@@ -127,10 +126,14 @@ def _prose_lengths(text: str) -> Iterator[int]:
             length = 0
 
 
-def _bounded(text: str) -> Iterator[str]:
-    """The text in parts that end behind a space, where there is one."""
+def _segments(text: str) -> Iterator[str]:
+    """The text as sentencex splits it, looking at no more than ``_MOST_CHARACTERS`` at one time."""
     while len(text) > _MOST_CHARACTERS:
-        end = text.rfind(" ", 1, _MOST_CHARACTERS) + 1 or _MOST_CHARACTERS
-        yield text[:end]
-        text = text[end:]
-    yield text
+        *parts, last = sentencex.segment(_LANGUAGE, text[:_MOST_CHARACTERS])
+        if len(last) > _MOST_CHARACTERS // 2:
+            # no sentence is that long: cut it behind a space, where there is one
+            last = last[: last.rfind(" ", 1) + 1] or last
+            parts.append(last)
+        yield from parts
+        text = text[sum(map(len, parts)) :]
+    yield from sentencex.segment(_LANGUAGE, text)

@@ -81,6 +81,21 @@ def test_sentences_cover_the_text_without_a_gap(text: str) -> None:
     assert (not text and not found) or (found[0][0], found[-1][1]) == (0, len(text))
 
 
+def test_a_long_paragraph_is_split_as_a_short_one() -> None:
+    parts = [f"This is sentence {number} of them. " for number in range(300)]
+
+    assert [end - start for start, end in sentences("".join(parts))] == [*map(len, parts)]
+
+
+def test_a_sentence_that_does_not_end_is_cut_between_words() -> None:
+    text = "word " * 2000
+
+    found = sentences(text)
+
+    assert max(end - start for start, end in found) <= 2000
+    assert all(text[end - 1] == " " for _, end in found)
+
+
 @pytest.mark.parametrize(
     "part", [". ", '"A. ', "```x\n", "~~~\n```\n", "- \n", "| a\n", "1. ", "\n", "a.b ", "“x "]
 )
