@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -14,12 +14,16 @@ from pydantic import (
     PrivateAttr,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from typing_extensions import Self
 
 from bge_rerank_integrations.context import pruning
 from bge_rerank_integrations.context.highlight import Highlighter, Span
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from bge_rerank_integrations.foreign_names import check_names
+from bge_rerank_integrations.keywords import PathOrName
+from bge_rerank_integrations.pair_reranker import as_reranker
 from bge_rerank_integrations.ranking import Reranker, check_selection, check_threshold
 from bge_rerank_integrations.settings import (
     SETTINGS,
@@ -40,6 +44,13 @@ def _setting(name: str) -> Any:
     return Field(default=default_of(name), frozen=True, description=description_of(name))
 
 
+class _Default(str):
+    """A default that is told from an equal value that was given."""
+
+
+_MODEL = _Default(default_of("model"))
+
+
 class EngineSettings(BaseModel):
     """Fields of a component that holds an engine: the engine's settings, or a ready reranker.
 
@@ -57,15 +68,21 @@ class EngineSettings(BaseModel):
         arbitrary_types_allowed=True, extra="forbid", validate_assignment=True
     )
 
-    model: str = _setting("model")
+    # a field specifier by name: type checkers read that it may be positional
+    model: PathOrName = Field(
+        default=default_of("model"),
+        frozen=True,
+        kw_only=False,
+        description=description_of("model"),
+    )
     revision: str | None = _setting("revision")
     recipe: str | None = _setting("recipe")
-    device: str | tuple[str, ...] = _setting("device")
+    device: str | Sequence[str] | None = _setting("device")
     dtype: Dtype = _setting("dtype")
-    cutoff_layers: tuple[int, ...] | None = _setting("cutoff_layers")
+    cutoff_layers: int | Sequence[int] | None = _setting("cutoff_layers")
     compress_ratio: int | None = _setting("compress_ratio")
-    compress_layers: tuple[int, ...] | None = _setting("compress_layers")
-    cache_folder: str | None = _setting("cache_folder")
+    compress_layers: int | Sequence[int] | None = _setting("compress_layers")
+    cache_folder: PathOrName | None = _setting("cache_folder")
     local_files_only: bool = _setting("local_files_only")
     max_batch_tokens: int | None = _setting("max_batch_tokens")
     max_cached_tokens: int = _setting("max_cached_tokens")
@@ -85,10 +102,25 @@ class EngineSettings(BaseModel):
         frozen=True,
         exclude=True,
         repr=False,
-        description="A ready Reranker (engine, remote client, fake) instead of engine settings.",
+        description="A ready reranker instead of engine settings: an engine, a remote client, "
+        "another package's cross-encoder.",
     )
 
     _reranker: Reranker = PrivateAttr()
+
+    if not TYPE_CHECKING:  # type checkers make one of the fields
+
+        def __init__(self, model: Any = _MODEL, **settings: Any) -> None:
+            if not isinstance(model, _Default):
+                settings["model"] = model
+            super().__init__(**settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            check_names(given, cls.model_fields)
+        return given
 
     @field_validator(*SETTINGS, mode="before")
     @classmethod
@@ -119,10 +151,9 @@ class EngineSettings(BaseModel):
 
     def _adopt(self, reranker: Any) -> None:
         """Take a ready reranker, and show its settings in the fields."""
-        if not isinstance(reranker, Reranker):
-            raise ConfigurationError(
-                f"reranker must have model, rerank() and arerank(), got {type(reranker).__name__}"
-            )
+        # of another component its reranker: as a LangChain cross-encoder it reports scores alone
+        reranker = reranker._reranker if isinstance(reranker, EngineSettings) else reranker
+        reranker = as_reranker(reranker)
         shown = {name: default_of(name) for name in SETTINGS} | {"model": reranker.model}
         for settings in (getattr(reranker, "config", None), getattr(reranker, "options", None)):
             if isinstance(settings, (EngineConfig, CallOptions)):
@@ -139,7 +170,7 @@ class EngineSettings(BaseModel):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         # the copy asks the same reranker: copying it means more weights, or fails on its locks
         memo = {} if memo is None else memo
-        memo[id(self._reranker)] = self._reranker
+        memo |= {id(shared): shared for shared in (self._reranker, self.reranker)}
         return super().__deepcopy__(memo)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -166,9 +197,7 @@ class RerankSettings(EngineSettings):
     :raises ModelLoadError: if the model cannot be loaded.
     """
 
-    top_n: int | None = Field(
-        default=3, strict=True, description="How many documents to keep; None keeps all."
-    )
+    top_n: int | None = Field(default=3, description="How many documents to keep; None keeps all.")
     score_threshold: float | None = Field(
         default=None, description="Keep documents with score >= this, on the scale reported."
     )
@@ -185,7 +214,7 @@ class RerankSettings(EngineSettings):
     )
 
     # on the fields: after a check of the whole model fails, pydantic keeps the assigned value
-    @field_validator("top_n")
+    @field_validator("top_n", mode="before")
     @classmethod
     def _check_top_n(cls, top_n: int | None) -> int | None:
         check_selection(top_n, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -79,6 +80,15 @@ def one_of(choices: Any) -> Kind:
     return Kind("one of " + ", ".join(map(repr, allowed)), lambda value: value in allowed)
 
 
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _devices(value: Any) -> Any:
+    # None, as other packages say it
+    return "auto" if value is None else _several(value)
+
+
 def _several(value: Any) -> Any:
     # a tuple, so that a config given a list still hashes
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
@@ -105,6 +115,7 @@ def _layers(value: Any) -> Any:
 
 
 TEXT = Kind("a non-empty string", lambda value: isinstance(value, str) and bool(value.strip()))
+PATH = Kind("a non-empty string or a path", TEXT.accepts, convert=_path)
 BOOL = Kind("a bool", lambda value: isinstance(value, bool), lambda text: _TRUTH[text.lower()])
 TIMEOUT = Kind("a number of seconds", is_number, float)
 WAIT = Kind("a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, float)
@@ -115,4 +126,4 @@ LAYERS = Kind(
     _layers,
 )
 RATIO = Kind("1, 2, 4 or 8", lambda value: is_int(value, 1) and value in (1, 2, 4, 8), int)
-DEVICES = Kind(_DEVICE_NAMES, _are_devices, _read_devices, _several)
+DEVICES = Kind(_DEVICE_NAMES, _are_devices, _read_devices, _devices)

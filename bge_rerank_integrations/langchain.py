@@ -26,6 +26,7 @@ except ModuleNotFoundError as error:
 from pydantic import ConfigDict
 
 from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
+from bge_rerank_integrations.langchain_spans import with_async_span, with_span
 from bge_rerank_integrations.ranking import PairScorer, Ranking
 
 RELEVANCE_SCORE = "relevance_score"
@@ -79,10 +80,41 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
                 raise
             return self._as_retrieved(documents)
 
+    def rerank(
+        self, documents: Sequence[str | Document], query: str, *, top_n: int | None = -1
+    ) -> list[dict[str, Any]]:
+        """Rank texts and return the raw results, as ``CohereRerank.rerank`` does.
+
+        No run is made, and settings of the context (all but ``score_threshold``) are not applied.
+
+        :param top_n: how many to keep; None keeps all, -1 as many as the compressor.
+        :returns: for each kept text ``index``, its place in ``documents``, and
+            ``relevance_score``; best first.
+        :raises RerankError: if the texts cannot be scored.
+        """
+        return _results(self._reranker.rerank(*self._raw(documents, query, top_n)))
+
+    async def arerank(
+        self, documents: Sequence[str | Document], query: str, *, top_n: int | None = -1
+    ) -> list[dict[str, Any]]:
+        """Rank like :meth:`rerank`, without blocking the event loop."""
+        return _results(await self._reranker.arerank(*self._raw(documents, query, top_n)))
+
+    def _raw(
+        self, documents: Sequence[str | Document], query: str, top_n: int | None
+    ) -> tuple[str, list[str], int | None, float | None]:
+        texts = [
+            document.page_content if isinstance(document, Document) else document
+            for document in documents
+        ]
+        return query, texts, self.top_n if top_n == -1 else top_n, self.score_threshold
+
     @property
     def _run(self) -> RunnableLambda[dict[str, Any], list[Document]]:
         # a runnable, because a compressor by itself does not show in traces
-        return RunnableLambda(self._rerank, afunc=self._arerank, name="BGERerank")
+        return RunnableLambda(
+            with_span(self._rerank), afunc=with_async_span(self._arerank), name="BGERerank"
+        )
 
     def _run_config(self, callbacks: Callbacks | None) -> RunnableConfig:
         metadata = {"model": self._reranker.model, "top_n": self.top_n}
@@ -167,6 +199,10 @@ class BGECrossEncoder(EngineSettings, BaseCrossEncoder):
                 f"reranker must have score_pairs(), got {type(self._reranker).__name__}"
             )
         return list(map(float, self._reranker.score_pairs(text_pairs)))
+
+
+def _results(ranking: Ranking) -> list[dict[str, Any]]:
+    return [{"index": kept.index, "relevance_score": float(kept.score)} for kept in ranking]
 
 
 def _given(documents: Sequence[Document], query: str) -> dict[str, Any]:

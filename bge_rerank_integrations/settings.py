@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypedDict
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from bge_rerank_integrations.checks import (
     BOOL,
     DEVICES,
     LAYERS,
+    PATH,
     RATIO,
     TEXT,
     TIMEOUT,
@@ -26,6 +27,12 @@ from bge_rerank_integrations.checks import (
     require,
 )
 from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.foreign_names import check_names
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from bge_rerank_integrations.keywords import ConfigKeywords, PathOrName
 
 DEFAULT_MODEL = "BAAI/bge-reranker-v2-m3"
 BUILT_IN_MODEL = "tiny"
@@ -62,7 +69,7 @@ class EngineConfig(_Settings):
     """
 
     model: str = _setting(
-        DEFAULT_MODEL, TEXT, "Hub id, folder of a checkpoint, or 'tiny' for the built-in model."
+        DEFAULT_MODEL, PATH, "Hub id, folder of a checkpoint, or 'tiny' for the built-in model."
     )
     revision: str | None = _setting(
         None, TEXT.or_none(), "Branch, tag or commit of a hub model; None means the newest."
@@ -76,7 +83,8 @@ class EngineConfig(_Settings):
     device: str | tuple[str, ...] = _setting(
         "auto",
         DEVICES,
-        "'auto', one device ('cpu', 'cuda:1', 'mps'), or several: one replica of the model each.",
+        "'auto' (also None), one device ('cpu', 'cuda:1', 'mps'), or several: one replica of the "
+        "model each.",
     )
     dtype: Dtype = _setting(  # noqa: RUF009  # it makes a field
         "auto",
@@ -97,7 +105,7 @@ class EngineConfig(_Settings):
         None, LAYERS.or_none(), "Before which layers that happens (lightweight models)."
     )
     cache_folder: str | None = _setting(
-        None, TEXT.or_none(), "Where hub downloads are kept; None means the hub's own default."
+        None, PATH.or_none(), "Where hub downloads are kept; None means the hub's own default."
     )
     local_files_only: bool = _setting(False, BOOL, "Never reach for the network.")
     max_batch_tokens: int | None = _setting(
@@ -116,6 +124,12 @@ class EngineConfig(_Settings):
     max_queued_pairs: int = _setting(
         100_000, at_least(1), "(query, document) pairs that may wait at one time."
     )
+
+    if TYPE_CHECKING:
+        # the fields are read in one form each, and given in several
+        def __init__(
+            self, model: PathOrName = DEFAULT_MODEL, **settings: Unpack[ConfigKeywords]
+        ) -> None: ...
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -189,24 +203,12 @@ class CallOptions(_Settings):
                 self.query_max_length)  # fmt: skip
 
 
-class CallOverrides(TypedDict, total=False):
-    """The options as keyword arguments of a call, for type checkers."""
-
-    max_length: int | None
-    query_max_length: int | None
-    max_document_tokens: int | None
-    long_documents: LongDocuments
-    instruction: str | None
-    normalize: bool
-    timeout_s: float | None
-    queue_timeout_s: float
-    max_wait_s: float | None
-
-
 _DECLARATIONS = {each.name: each for group in (EngineConfig, CallOptions) for each in fields(group)}
 
 #: the names of all settings, in the order of their declarations
 SETTINGS: Sequence[str] = tuple(_DECLARATIONS)
+#: those that a call may give
+OPTIONS: Sequence[str] = tuple(each.name for each in fields(CallOptions))
 
 
 def default_of(name: str) -> Any:
@@ -247,19 +249,28 @@ def read_setting(name: str, text: str) -> Any:
 
 
 def split_settings(
-    model: str | EngineConfig, settings: Mapping[str, Any]
+    model: PathOrName | EngineConfig, settings: Mapping[str, Any]
 ) -> tuple[EngineConfig, CallOptions]:
     """A model and settings by name → what is loaded, and how calls are scored.
 
     :param model: a model's name; or a whole config, which leaves only options for ``settings``.
-    :raises ConfigurationError: for a value that cannot work.
-    :raises TypeError: for a name that is no setting.
+    :raises ConfigurationError: for a value that cannot work, and for a name that is no setting.
     """
     if isinstance(model, EngineConfig):
-        return model, CallOptions(**settings)
-    options = {each.name for each in fields(CallOptions)} & settings.keys()
+        return model, overridden(CallOptions(), settings)
+    check_names(settings, SETTINGS[1:])
+    options = {name: settings[name] for name in OPTIONS if name in settings}
     loaded = {name: value for name, value in settings.items() if name not in options}
-    return EngineConfig(model, **loaded), CallOptions(**{name: settings[name] for name in options})
+    return EngineConfig(model, **loaded), CallOptions(**options)
+
+
+def overridden(options: CallOptions, overrides: Mapping[str, Any]) -> CallOptions:
+    """The options of a call that gives some of its own.
+
+    :raises ConfigurationError: for a value that cannot work, and for a name that is no option.
+    """
+    check_names(overrides, OPTIONS)
+    return replace(options, **overrides) if overrides else options
 
 
 def markdown(group: type[EngineConfig | CallOptions]) -> str:

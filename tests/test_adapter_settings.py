@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import pickle
 import subprocess
@@ -20,9 +21,9 @@ from pydantic import ValidationError
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
 from bge_rerank_integrations.errors import ModelLoadError
+from bge_rerank_integrations.keywords import EngineKeywords, PathOrName
 from bge_rerank_integrations.settings import (
     SETTINGS,
-    CallOptions,
     EngineConfig,
     default_of,
     description_of,
@@ -59,9 +60,21 @@ def test_every_setting_is_a_field_as_it_is_declared() -> None:
     }
 
     assert shown == {name: (default_of(name), description_of(name)) for name in SETTINGS}
-    types = get_type_hints(EngineConfig) | get_type_hints(CallOptions)
+    # the fields take what the engine takes
+    types = get_type_hints(EngineKeywords) | {"model": PathOrName}
     shown_types = get_type_hints(EngineSettings)
     assert {name: shown_types[name] for name in SETTINGS} == types
+
+
+def test_the_model_may_be_positional_and_a_path(shared: RerankEngine, xlmr: str) -> None:
+    component = Component(Path(xlmr), max_length=64, device=None)
+
+    assert component.engine == shared
+    assert (component.model, component.device) == (xlmr, "auto")
+    assert next(iter(inspect.signature(Component).parameters)) == "model"
+    assert inspect.signature(Component).parameters["model"].default == default_of("model")
+    with pytest.raises(ValidationError, match="got both reranker= and model="):
+        Component(EngineConfig().model, reranker=FakeReranker())
 
 
 def test_equal_settings_share_one_engine(shared: RerankEngine, xlmr: str) -> None:
@@ -122,6 +135,15 @@ def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
 def test_a_setting_that_cannot_work_is_refused_by_name(setting: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=setting):
         Component(**{setting: value})
+
+
+def test_the_messages_say_what_is_expected() -> None:
+    with pytest.raises(ValidationError, match=r"top_n must be None or .* at least 1, got '3'"):
+        Component(top_n="3")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match=r'use_fp16 is not a setting.*dtype="float16"'):
+        Component(use_fp16=True)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="top_k is not a setting here: use top_n"):
+        Component(top_k=3)  # type: ignore[call-arg]
 
 
 def test_what_to_keep_may_be_assigned() -> None:
@@ -197,8 +219,14 @@ def test_settings_that_contradict_the_reranker_are_refused(setting: str, value: 
 
 
 def test_a_reranker_must_be_able_to_rerank() -> None:
-    with pytest.raises(ValidationError, match=r"must have model, rerank\(\) and arerank\(\)"):
+    with pytest.raises(ValidationError, match=r"must have model, rerank\(\) .*, got str"):
         Component(reranker="BAAI/bge-reranker-base")
+
+
+def test_another_components_reranker_is_taken() -> None:
+    reranker = FakeReranker()
+
+    assert Component(reranker=EngineSettings(reranker=reranker)).engine is reranker
 
 
 def test_devices_may_be_a_list_as_json_has_them() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any, get_type_hints
 import pytest
 
 from bge_rerank_integrations import ConfigurationError, EngineConfig
+from bge_rerank_integrations.keywords import CallOverrides, ConfigKeywords
 from bge_rerank_integrations.settings import (
     SETTINGS,
     CallOptions,
-    CallOverrides,
     default_of,
     description_of,
     markdown,
+    overridden,
     read_setting,
     split_settings,
 )
@@ -24,7 +26,7 @@ ENGINE_SETTINGS = {field.name for field in fields(EngineConfig)}
 
 
 def test_settings_are_frozen_hashable_and_picklable() -> None:
-    config = EngineConfig("tiny", device=["cpu", "cpu"])  # type: ignore[arg-type]
+    config = EngineConfig("tiny", device=["cpu", "cpu"])
     assert config.device == ("cpu", "cpu")
     assert config == pickle.loads(pickle.dumps(config))
     assert len({config, EngineConfig("tiny", device=("cpu", "cpu"))}) == 1
@@ -48,7 +50,7 @@ def test_devices_are_always_a_tuple() -> None:
         ("device", ()),
         ("device", ("auto", "cpu")),
         ("device", ("cpu", 1)),
-        ("device", None),
+        ("device", (None,)),
         ("dtype", "int4"),
         ("max_length", 15),
         ("max_length", 512.0),
@@ -78,15 +80,48 @@ def test_a_query_must_leave_tokens_for_a_document() -> None:
     assert CallOptions(query_max_length=512).max_length is None
 
 
-def test_the_keyword_arguments_of_a_call_are_its_options() -> None:
+def test_the_keyword_arguments_are_the_settings() -> None:
     assert get_type_hints(CallOverrides) == get_type_hints(CallOptions)
+    assert {"model", *get_type_hints(ConfigKeywords)} == ENGINE_SETTINGS
+
+
+def test_no_device_is_any_device_and_paths_are_texts() -> None:
+    config = EngineConfig(Path("models") / "mine", device=None, cache_folder=Path("cache"))
+    assert config == EngineConfig(os.path.join("models", "mine"), cache_folder="cache")
+    assert config.device == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("use_fp16", 'use dtype="float16"'),
+        ("model_name", "use model"),
+        ("top_k", "use top_n"),
+        ("batch_size", "use max_batch_tokens"),
+        ("trust_remote_code", "leave it out"),
+        ("model_kwargs", "device= or dtype="),
+        ("cross_encoder_kwargs", "device= or dtype="),
+        ("top_n", r"give it to rerank\(\)"),
+        ("max_lenght", r"did you mean max_length\?"),
+        ("xyz", "there are cache_folder, .*timeout_s"),
+    ],
+)
+def test_a_name_that_is_no_setting_is_answered_with_ours(name: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} is not a setting here: .*{meant}"):
+        split_settings("tiny", {name: 1})
+
+
+def test_a_call_refuses_what_is_decided_when_the_model_is_loaded() -> None:
+    with pytest.raises(ConfigurationError, match="device is not a setting here: there are instr"):
+        overridden(CallOptions(), {"device": "cpu"})
+    assert overridden(CallOptions(max_length=64), {"normalize": False}).max_length == 64
 
 
 def test_settings_are_split_by_what_they_decide() -> None:
     config, options = split_settings("tiny", {"dtype": "float32", "max_length": 64})
     assert (config, options) == (EngineConfig("tiny", dtype="float32"), CallOptions(max_length=64))
     assert split_settings(config, {"normalize": False}) == (config, CallOptions(normalize=False))
-    with pytest.raises(TypeError, match="max_tokens"):
+    with pytest.raises(ConfigurationError, match="max_tokens is not a setting here: use max_l"):
         split_settings("tiny", {"max_tokens": 3})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asyncio import wrap_future
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from typing_extensions import Self, Unpack
@@ -18,12 +17,13 @@ from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, wait
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
+from bge_rerank_integrations.keywords import CallOverrides, EngineKeywords, PathOrName
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
 from bge_rerank_integrations.settings import (
     DEFAULT_MODEL,
     CallOptions,
-    CallOverrides,
     EngineConfig,
+    overridden,
     split_settings,
 )
 
@@ -43,19 +43,23 @@ class RerankEngine(Highlighting):
     * ``OverloadedError``, ``DeadlineError``, ``EngineClosedError``, ``EngineFailedError``,
       ``ForkedProcessError`` as their names say.
 
-    :param model: a model's name, or a whole config.
+    :param model: a model's name, a folder's path, or a whole config.
     :param settings: the other settings of :class:`EngineConfig`, where ``model`` is a name, and
         options of :class:`CallOptions` for all calls.
     :raises ModelLoadError: if the model cannot be loaded.
     :raises ConfigurationError: if a setting cannot work, or does not fit this machine or model.
     """
 
-    def __init__(self, model: str | EngineConfig = DEFAULT_MODEL, **settings: Any) -> None:
+    def __init__(
+        self, model: PathOrName | EngineConfig = DEFAULT_MODEL, **settings: Unpack[EngineKeywords]
+    ) -> None:
         config, options = split_settings(model, settings)
         self._attach(registry.load_and_run(config), options)
 
     @classmethod
-    def shared(cls, model: str | EngineConfig = DEFAULT_MODEL, **settings: Any) -> Self:
+    def shared(
+        cls, model: PathOrName | EngineConfig = DEFAULT_MODEL, **settings: Unpack[EngineKeywords]
+    ) -> Self:
         """An engine on this process's model for these settings, loaded at the first call.
 
         Engines with equal configs share the model, its threads and its statistics, whatever their
@@ -67,11 +71,11 @@ class RerankEngine(Highlighting):
     @classmethod
     def on(cls, model: LoadedModel, config: EngineConfig, **options: Unpack[CallOverrides]) -> Self:
         """An engine on a model that is loaded already; ``config`` says how to run it."""
-        return cls._on(RunningModel(config, model), CallOptions(**options))
+        return cls._on(RunningModel(config, model), overridden(CallOptions(), options))
 
     def with_options(self, **options: Unpack[CallOverrides]) -> Self:
         """Another engine on the same model, whose calls have these options by default."""
-        return self._on(self._running, replace(self.options, **options))
+        return self._on(self._running, overridden(self.options, options))
 
     @property
     def config(self) -> EngineConfig:
@@ -263,7 +267,7 @@ class RerankEngine(Highlighting):
         self._options = options
 
     def _asked(self, overrides: CallOverrides) -> CallOptions:
-        return replace(self._options, **overrides) if overrides else self._options
+        return overridden(self._options, overrides)
 
     def _submit(self, pairs: Sequence[TextPair], options: CallOptions, first_index: int = 0) -> Job:
         running = self._running

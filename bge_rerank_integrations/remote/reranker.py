@@ -106,7 +106,10 @@ class RemoteReranker(Highlighting):
 
     @property
     def model(self) -> str:
-        """Name of the model, ``default`` without one."""
+        """The model that answered last, where the service names it; before, the one asked for.
+
+        It is ``default`` where none was asked for.
+        """
         return self._model
 
     def rerank(
@@ -236,7 +239,11 @@ class RemoteReranker(Highlighting):
         self, chunks: Sequence[Sequence[str]], responses: Sequence[HttpResponse]
     ) -> tuple[Scores, list[int]]:
         answers = zip(map(len, chunks), responses, strict=True)
-        return read_scores(self._dialect, answers, normalize=self._normalize, model=self._model)
+        scores, order = read_scores(
+            self._dialect, answers, normalize=self._normalize, model=self._model
+        )
+        self._model = scores.model
+        return scores, order
 
 
 def _check_settings(

@@ -63,6 +63,7 @@ def read_scores(
 
     :param answers: for each request its number of documents, and the response.
     :param normalize: report scores from 0 to 1, also where the service answers logits.
+    :param model: the model's name where no answer has one.
     :returns: scores in input order, and the documents' indices in the service's order.
     :raises RemoteError: see :func:`read_json` and :func:`read_results`.
     """
@@ -75,6 +76,8 @@ def read_scores(
             for result in read_results(dialect, body, count)
         ]
         usages.append(read_usage(dialect, response, body))
+        named = _at(body, ("model",))
+        model = named if isinstance(named, str) and named else model
     # the service ranks by logits, many of which become a score of 1.0
     order = [result.index for result in results]
     scores = Scores.from_logits(

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.serving.dialects.base import ScoreRequest, ScoreResult
 from bge_rerank_integrations.serving.models import find_model, served_models
 from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.settings import CallOverrides
 
 if TYPE_CHECKING:
     from bge_rerank_integrations.serving.models import EngineSource

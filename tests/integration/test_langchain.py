@@ -323,6 +323,32 @@ async def test_the_retriever_prunes(invoke: Invoke) -> None:
     assert (pruned.metadata["pruned_from"], whole.page_content) == (LONG, LONG)
 
 
+# --- the compressor: raw results ---------------------------------------------------------------
+
+
+async def _rerank(compressor: BGERerank, *args: Any, **kwargs: Any) -> Any:
+    return compressor.rerank(*args, **kwargs)
+
+
+async def _arerank(compressor: BGERerank, *args: Any, **kwargs: Any) -> Any:
+    return await compressor.arerank(*args, **kwargs)
+
+
+@pytest.mark.parametrize("rerank", [_rerank, _arerank], ids=["sync", "async"])
+async def test_raw_results_are_those_of_coheres_compressor(
+    rerank: Invoke, reranker: FakeReranker, documents: list[Document]
+) -> None:
+    compressor = BGERerank(reranker=reranker, top_n=1)
+    mixed = [documents[0].page_content, *documents[1:]]
+
+    assert await rerank(compressor, mixed, QUERY) == [
+        {"index": 2, "relevance_score": pytest.approx(0.8808, abs=1e-4)}
+    ]
+    assert [found["index"] for found in await rerank(compressor, mixed, QUERY, top_n=2)] == [2, 1]
+    assert len(await rerank(compressor, mixed, QUERY, top_n=None)) == 4
+    assert await rerank(compressor, [], QUERY) == []
+
+
 # --- the compressor: traces --------------------------------------------------------------------
 
 

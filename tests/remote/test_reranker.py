@@ -78,7 +78,8 @@ async def test_each_services_documented_answer_is_read(dialect: str) -> None:
         [index, pytest.approx(score, rel=1e-3)] for index, score in example["ranking"]
     ]
     assert ranking.total_tokens == example["tokens"]
-    assert ranking.model == "m"
+    answer = example["response"]
+    assert ranking.model == (answer.get("model", "m") if isinstance(answer, dict) else "m")
     assert await reranker.arerank("q", documents) == ranking
     await reranker.aclose()
 
@@ -114,6 +115,14 @@ def test_a_request_is_in_the_services_words(dialect: str, path: str, body: Any) 
     assert json.loads(requests[0].content) == body
     assert requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert requests[0].headers["content-type"] == "application/json"
+
+
+def test_the_model_is_the_one_that_answered() -> None:
+    handler, _ = answering({**OK, "model": "tiny"})
+    reranker = remote(handler)
+    assert reranker.model == "m"
+    assert reranker.rerank("q", ["a"]).model == reranker.model == "tiny"
+    assert reranker.score_pairs([("q", "a")]).model == "tiny"
 
 
 def test_without_a_models_name_the_service_chooses() -> None:

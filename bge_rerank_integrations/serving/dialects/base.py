@@ -15,9 +15,10 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.ranking import Ranking, Scores, rank
 from bge_rerank_integrations.serving.api_errors import STATUSES, ApiError, ErrorKind
-from bge_rerank_integrations.settings import CallOverrides, LongDocuments
+from bge_rerank_integrations.settings import LongDocuments
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ItemT = TypeVar("ItemT")
