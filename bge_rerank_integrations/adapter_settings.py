@@ -19,7 +19,9 @@ from pydantic import (
 from typing_extensions import Self
 
 from bge_rerank_integrations.context import pruning
+from bge_rerank_integrations.context.duplicates import DEFAULT_SHARE, checked_share
 from bge_rerank_integrations.context.highlight import Highlighter, Span
+from bge_rerank_integrations.context.selection import Selection
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.foreign_names import check_names
 from bge_rerank_integrations.keywords import PathOrName
@@ -207,6 +209,11 @@ class RerankSettings(EngineSettings):
         "reported; the best sentence of each stays. None cuts nothing.",
     )
     prune_mark: str = Field(default="", description="What stands where sentences are cut: '…'.")
+    drop_duplicates: bool | float | None = Field(
+        default=None,
+        description="Drop a document whose text stands in a better one by this share of its runs "
+        f"of five words, and keep the next ones instead; True means {DEFAULT_SHARE}, None none.",
+    )
     on_error: Literal["raise", "keep"] = Field(
         default="raise",
         description="What happens when reranking fails: 'raise' raises the error; 'keep' logs it "
@@ -231,6 +238,11 @@ class RerankSettings(EngineSettings):
     def _check_prune(cls, prune: float | None) -> float | None:
         check_threshold("prune", prune)
         return prune
+
+    @field_validator("drop_duplicates", mode="before")
+    @classmethod
+    def _check_drop_duplicates(cls, share: Any) -> float | None:
+        return checked_share(share)
 
     def _pruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
         """The texts of kept documents without the sentences that ``prune`` cuts.
@@ -262,6 +274,10 @@ class RerankSettings(EngineSettings):
             pruning.prune(text, spans, threshold, self.prune_mark)
             for text, spans in zip(texts, highlighted, strict=True)
         ]
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection(self.top_n, self.drop_duplicates)
 
     def _keeps_order_after(self, error: Exception) -> bool:
         """Whether a call that failed is answered with the documents as they were retrieved.

@@ -121,15 +121,21 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
         return RunnableConfig(callbacks=callbacks, metadata=metadata)
 
     def _rerank(self, given: dict[str, Any]) -> list[Document]:
-        kept = _ranked(given["documents"], self._reranker.rerank(*self._asked(given)))
+        kept = self._ranked(given["documents"], self._reranker.rerank(*self._asked(given)))
         return _with_texts(kept, self._pruned(given["query"], _texts(kept)))
 
     async def _arerank(self, given: dict[str, Any]) -> list[Document]:
-        kept = _ranked(given["documents"], await self._reranker.arerank(*self._asked(given)))
+        kept = self._ranked(given["documents"], await self._reranker.arerank(*self._asked(given)))
         return _with_texts(kept, await self._apruned(given["query"], _texts(kept)))
 
     def _asked(self, given: dict[str, Any]) -> tuple[str, list[str], int | None, float | None]:
-        return given["query"], _texts(given["documents"]), self.top_n, self.score_threshold
+        texts = _texts(given["documents"])
+        return given["query"], texts, self._selection.ranked, self.score_threshold
+
+    def _ranked(self, documents: Sequence[Document], ranking: Ranking) -> list[Document]:
+        kept = self._selection.of(ranking, _texts(documents))
+        # float(): a reranker of the user's own may answer numpy's, which do not serialize
+        return [_copy(documents[it.index], {RELEVANCE_SCORE: float(it.score)}) for it in kept]
 
     def _as_retrieved(self, documents: Sequence[Document]) -> list[Document]:
         return [_copy(document, {}) for document in documents[: self.top_n]]
@@ -223,11 +229,6 @@ def _pruned(document: Document, text: str) -> Document:
     pruned = _copy(document, {PRUNED_FROM: document.page_content})
     pruned.page_content = text
     return pruned
-
-
-def _ranked(documents: Sequence[Document], ranking: Ranking) -> list[Document]:
-    # float(): a reranker of the user's own may answer numpy's, which do not serialize
-    return [_copy(documents[kept.index], {RELEVANCE_SCORE: float(kept.score)}) for kept in ranking]
 
 
 def _copy(document: Document, metadata: dict[str, Any]) -> Document:

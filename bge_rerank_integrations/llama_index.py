@@ -71,7 +71,9 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
             return []
         with self._reported(query, nodes) as kept:
             texts = self._texts(nodes)
-            ranking = self._reranker.rerank(query, texts, self.top_n, self.score_threshold)
+            ranking = self._reranker.rerank(
+                query, texts, self._selection.ranked, self.score_threshold
+            )
             ranked = self._ranked(nodes, ranking)
             kept.extend(_with_texts(ranked, self._pruned(query, _own_texts(ranked))))
         return kept
@@ -86,7 +88,9 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
             return []
         with self._reported(query, nodes) as kept:
             texts = self._texts(nodes)
-            ranking = await self._reranker.arerank(query, texts, self.top_n, self.score_threshold)
+            ranking = await self._reranker.arerank(
+                query, texts, self._selection.ranked, self.score_threshold
+            )
             ranked = self._ranked(nodes, ranking)
             kept.extend(_with_texts(ranked, await self._apruned(query, _own_texts(ranked))))
         return kept
@@ -95,9 +99,10 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         return [scored.node.get_content(metadata_mode=self.metadata_mode) for scored in nodes]
 
     def _ranked(self, nodes: Sequence[NodeWithScore], ranking: Ranking) -> list[NodeWithScore]:
+        texts = [scored.node.get_content() for scored in nodes]
         return [
             NodeWithScore(node=self._kept_node(nodes[document.index]), score=document.score)
-            for document in ranking
+            for document in self._selection.of(ranking, texts)
         ]
 
     def _as_retrieved(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
