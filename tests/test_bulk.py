@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from processes import Process, run
 
 from bge_rerank_integrations import ConfigurationError, EngineConfig, InputError, RerankEngine
 from bge_rerank_integrations.bulk import RerankBatch, score_file, scoring
@@ -205,19 +203,18 @@ def test_the_command_survives_a_kill(tmp_path: Path, xlmr: str) -> None:
     rows = [{**row, "document": f"{row['document']} {'panda ' * 60}"} for row in ROWS * 40]
     write(source, rows)
     command = [
-        sys.executable, "-c", "from bge_rerank_integrations.cli import main; main()",
+        "from bge_rerank_integrations.cli import main; main()",
         "rerank", "--bulk", str(source), "-o", str(target), "--model", xlmr, "--dtype", "float32",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = Process(*command)
     deadline = time.monotonic() + 60
     while not (target.exists() and target.stat().st_size):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.end()
     written = target.read_bytes().count(b"\n")
     assert 0 < written < len(rows)
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run(*command)
     assert done.returncode == 0, done.stderr
     assert f"{len(rows) - written} rows scored" in done.stderr
     scored = read(target)

@@ -70,12 +70,13 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
 
 def test_a_model_out_of_reach_is_one_line_that_names_the_built_in_one(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
-    done = run("rerank", "q", str(tmp_path / "a.txt"), "--model", "nobody/nothing")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: nobody/nothing is not in the local cache")
-    assert "'tiny' is built in" in done.stderr
-    assert done.stderr.count("\n") == 1
+    command = ["rerank", "q", str(tmp_path / "a.txt"), "--model", "nobody/nothing"]
+    result = CliRunner(env={"HF_HUB_OFFLINE": "1"}).invoke(app, command)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: nobody/nothing is not in the local cache")
+    assert "'tiny' is built in" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

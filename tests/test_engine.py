@@ -9,8 +9,6 @@ import math
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from typing import Any
 
+import processes
 import pytest
 from callers import engine_threads
 from fakes import LOAD, fake_model, recorded_engine
@@ -357,8 +356,8 @@ def test_an_engine_can_be_sent_to_a_new_process(xlmr: str) -> None:
         "import pickle, sys; engine = pickle.load(sys.stdin.buffer); "
         "print(len(engine.rerank('q', ['a', 'b'])))"
     )
-    done = subprocess.run([sys.executable, "-c", program], input=sent, capture_output=True)
-    assert done.stdout.strip() == b"2", done.stderr
+    done = processes.run(program, stdin=sent)
+    assert done.stdout.strip() == "2", done.stderr
 
 
 def test_closing_ends_an_engine_for_good(xlmr: str) -> None:
@@ -424,7 +423,7 @@ engine = RerankEngine.shared({xlmr!r}, device="cpu")
 documents = [f"{{number}} " + "word " * 400 for number in range(2000)]
 threading.Thread(target=lambda: engine.rerank("q", documents), daemon=True).start()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    done = processes.run(program)
     assert done.returncode == 0, done.stderr
 
 

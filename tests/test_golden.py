@@ -35,8 +35,12 @@ def settings() -> list[str]:
     return list(json.loads((GOLDEN / "reference_scores.json").read_text("utf-8"))["scores"])
 
 
-@pytest.mark.parametrize("setting", settings())
-@pytest.mark.parametrize("max_batch_tokens", [None, 100])
+@pytest.mark.parametrize(
+    ("setting", "max_batch_tokens"),
+    [(setting, None) for setting in settings()]
+    # one batch for each text, where all settings of a family form batches alike
+    + [(setting, 100) for setting in settings() if setting.endswith("/default")],
+)
 def test_scores_equal_the_reference(
     reference: dict[str, Any], setting: str, max_batch_tokens: int | None
 ) -> None:
@@ -58,11 +62,11 @@ def test_scores_equal_the_reference(
 def test_half_precision_stays_close(reference: dict[str, Any], setting: str, dtype: str) -> None:
     golden = reference["scores"][setting]
     expected = np.atleast_2d(golden["scores"])[-1]
-    # half of them: half precision takes far longer here than float32
+    # a fifth of them: half precision takes far longer here than float32
     with golden_engine(golden, dtype=dtype) as engine:
-        scores = engine.score_pairs(reference["pairs"][::2])
+        scores = engine.score_pairs(reference["pairs"][::5])
     np.testing.assert_allclose(
-        scores, expected[::2], rtol=0, atol=HALF[setting.split("/")[0]][dtype]
+        scores, expected[::5], rtol=0, atol=HALF[setting.split("/")[0]][dtype]
     )
 
 
@@ -79,6 +83,7 @@ def test_a_score_does_not_depend_on_its_batch(
 ) -> None:
     """Bounds of half precision: what padding alone moves the reference's scores."""
     with golden_engine(reference["scores"][setting], dtype=dtype) as engine:
-        together = engine.score_pairs(reference["pairs"])[::3]
-        alone = [engine.score_pairs([pair])[0] for pair in reference["pairs"][::3]]
+        pairs = reference["pairs"][::4]
+        together = engine.score_pairs(pairs)
+        alone = [engine.score_pairs([pair])[0] for pair in pairs]
     np.testing.assert_allclose(together, alone, rtol=0, atol=noise)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import subprocess
-import sys
 import textwrap
 import time
 import warnings
@@ -14,6 +12,7 @@ import weakref
 from pathlib import Path
 from threading import Event
 
+import processes
 import pytest
 from callers import (
     GRACE_S,
@@ -149,13 +148,8 @@ def call(*arguments):
 def run(program: str) -> list[str]:
     """What a program of its own prints, until it ends by itself."""
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = processes.run(PRELUDE + textwrap.dedent(program), environment=environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout.split()

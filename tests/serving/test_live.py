@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import pytest
 import voyageai
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
+from processes import Process
 
 from bge_rerank_integrations import (
     DeadlineError,
@@ -104,14 +103,14 @@ def test_a_wrong_key_is_told_in_every_dialect(url: str, dialect: str) -> None:
     assert caught.value.status == 401
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_an_overloaded_server_is_told_in_every_dialect(dialect: str) -> None:
-    with (
-        live_server(FakeEngine(OverloadedError("the queue is full"), model="m")) as url,
-        remote(url, dialect, max_attempts=1) as reranker,
-        pytest.raises(OverloadedError, match="429: the queue is full"),
-    ):
-        reranker.rerank(QUERY, ["a"])
+def test_an_overloaded_server_is_told_in_every_dialect() -> None:
+    with live_server(FakeEngine(OverloadedError("the queue is full"), model="m")) as url:
+        for dialect in DIALECTS:
+            with (
+                remote(url, dialect, max_attempts=1) as reranker,
+                pytest.raises(OverloadedError, match="429: the queue is full"),
+            ):
+                reranker.rerank(QUERY, ["a"])
 
 
 def test_both_frameworks_rerank_through_the_server(url: str, engine: RerankEngine) -> None:
@@ -212,18 +211,19 @@ async def test_many_clients_get_their_own_answers(url: str, engine: RerankEngine
 MAIN = "from bge_rerank_integrations.cli import main; main()"
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", MAIN, "serve", "--port", "0", *arguments],
-        stderr=subprocess.PIPE,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
-        encoding="utf-8",
+def start(*arguments: str, **environment: str) -> Process:
+    return Process(
+        MAIN,
+        "serve",
+        "--port",
+        "0",
+        *arguments,
+        environment=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
     )
 
 
-def url_of(process: subprocess.Popen[str]) -> str:
+def url_of(process: Process) -> str:
     """Where the server of a process listens, once it is ready."""
-    assert process.stderr is not None
     line = next(line for line in process.stderr if "running on" in line)
     url = line.partition("running on ")[2].split()[0]
     deadline = time.monotonic() + 60
@@ -265,13 +265,15 @@ def test_the_command_serves_and_drains(xlmr: str) -> None:
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/health")
     finally:
-        process.kill()
-        process.communicate()
+        process.end()
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_command() -> None:
     process = start("--model", "nobody/nothing")
-    _, shown = process.communicate(timeout=60)
-    assert process.returncode == 1
+    try:
+        assert process.wait() == 1
+        shown = process.stderr.read()
+    finally:
+        process.end()
     assert shown.splitlines()[-1].startswith("error: nobody/nothing is not in the local cache")
     assert "Traceback" not in shown

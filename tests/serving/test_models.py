@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from bge_rerank_integrations import ConfigurationError, ModelLoadError
 from bge_rerank_integrations.serving.app import create_app
@@ -32,10 +36,37 @@ def several() -> dict[str, FakeEngine]:
     return {M3: m3, "rerank-v3.5": m3, "mine": tuned}
 
 
+def three() -> dict[str, FakeEngine]:
+    """Engines of which one has the name that some paths have in them."""
+    return {name: FakeEngine() for name in ("first", "fake", "last")}
+
+
+Engines = Callable[[], dict[str, FakeEngine]]
+
+
+@cache
+def server_of(engines: Engines) -> tuple[dict[str, FakeEngine], FastAPI]:
+    """One server for all tests with these engines."""
+    made = engines()
+    return made, create_app(made)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def client_of(
+    engines: Engines,
+) -> AsyncIterator[tuple[dict[str, FakeEngine], httpx.AsyncClient]]:
+    """The engines, which nobody has called, and a client of their server."""
+    made, app = server_of(engines)
+    for engine in made.values():
+        engine.calls.clear()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        yield made, client
+
+
 @pytest.mark.parametrize("path", WITH_A_MODEL)
-async def test_a_request_chooses_its_model(serve: Serve, path: str) -> None:
-    engines = several()
-    async with serve(engines) as client:
+async def test_a_request_chooses_its_model(path: str) -> None:
+    async with client_of(several) as (engines, client):
         for name, answers in (
             (None, M3),
             ("", M3),
@@ -57,20 +88,16 @@ async def test_a_request_chooses_its_model(serve: Serve, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", BODIES)
-async def test_a_request_without_a_name_gets_the_first_model(serve: Serve, path: str) -> None:
-    engines = {"first": FakeEngine(), "fake": FakeEngine(), "last": FakeEngine()}
+async def test_a_request_without_a_name_gets_the_first_model(path: str) -> None:
     asked = "fake" if "fake" in path.split("/") else "first"
-    async with serve(engines) as client:
+    async with client_of(three) as (engines, client):
         assert (await client.post(path, json=BODIES[path])).status_code == 200
     assert [name for name, engine in engines.items() if engine.calls] == [asked]
 
 
 @pytest.mark.parametrize("path", [*WITH_A_MODEL, "/azion/ai/run/other"])
-async def test_an_unknown_name_is_refused_with_the_names_that_there_are(
-    serve: Serve, path: str
-) -> None:
-    engines = several()
-    async with serve(engines) as client:
+async def test_an_unknown_name_is_refused_with_the_names_that_there_are(path: str) -> None:
+    async with client_of(several) as (engines, client):
         for name in ("other", "MINE", "tuned/mine", "srv"):
             response = await client.post(path, json=BODIES.get(path, BODY) | {"model": name})
             assert response.status_code == 404

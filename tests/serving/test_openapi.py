@@ -17,7 +17,7 @@ APP = create_app(FakeEngine)
 # the requests below come without a lifespan
 asyncio.run(APP.state.service.start())
 # of each operation; where more texts are fuzzed, more requests are
-EXAMPLES = min(int(os.environ.get("FUZZ_CASES", "400")) // 40, 40)
+EXAMPLES = min(int(os.environ.get("FUZZ_CASES", "400")) // 100, 40)
 schema = schemathesis.openapi.from_asgi("/openapi.json", APP)
 
 

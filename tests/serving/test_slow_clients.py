@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from processes import Process
 
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
@@ -208,15 +207,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def server_process(engine: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def server_process(engine: str) -> Iterator[tuple[str, Process]]:
     """A server in a process of its own, and its URL."""
     root = Path(__file__).parents[2]
     paths = os.pathsep.join([str(root), str(root / "tests")])
     port = free_port()
     program = PROGRAM.format(engine=engine)
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(port)], env=os.environ | {"PYTHONPATH": paths}
-    )
+    process = Process(program, str(port), environment=os.environ | {"PYTHONPATH": paths})
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 60
     try:
@@ -230,8 +227,7 @@ def server_process(engine: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
                 time.sleep(0.05)
         yield url, process
     finally:
-        process.kill()
-        process.wait()
+        process.end()
 
 
 def test_a_signal_ends_the_server_within_its_grace_whatever_clients_do() -> None:

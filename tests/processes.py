@@ -1,0 +1,147 @@
+"""Python processes that have torch from the start: its import takes most of a short process's time.
+
+A process that has imported torch, and done nothing else, forks for each program; the child runs it
+as ``python -c`` does, to the interpreter's own end. Where a system has no fork, or a test is about
+what a process imports, use :mod:`subprocess`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import IO
+
+_FORKS = """
+import json, os, signal, socket, sys
+import torch
+channel = socket.socket(fileno=int(sys.argv[1]))
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    message, files, _, _ = socket.recv_fds(channel, 2**20, 4)
+    if not message:
+        os._exit(0)
+    # two forks: the first child waits for the second, and tells how it ended
+    if os.fork():
+        for file in files:
+            os.close(file)
+        continue
+    channel.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *streams, status = files
+    child = os.fork()
+    if child:
+        for file in streams:
+            os.close(file)
+        os.write(status, b"%d\\n" % child)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.write(status, b"%d\\n" % ended)
+        os._exit(0)
+    os.close(status)
+    for number, (file, name, mode) in enumerate(zip(streams, ("stdin", "stdout", "stderr"), "rww")):
+        os.dup2(file, number)
+        os.close(file)
+        # anew: what a stream can do is looked up when it is made
+        setattr(sys, name, os.fdopen(number, mode, 1 if name == "stderr" else -1, closefd=False))
+    break
+program, arguments, environment = json.loads(message)
+sys.argv = ["-c", *arguments]
+os.environ.clear()
+os.environ.update(environment)
+sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+del json, signal, socket, channel, message, files, streams, status, child, number, file, name, mode
+del arguments, environment
+exec(compile(program, "<string>", "exec"))
+"""
+
+
+class Process:
+    """A program that runs, with the parts of :class:`subprocess.Popen` that tests use.
+
+    :param program: what would follow ``python -c``.
+    :param environment: all of its variables; this process's by default.
+    """
+
+    def __init__(
+        self, program: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        message = json.dumps([program, arguments, dict(environment or os.environ)])
+        (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr), (from_status, status) = (
+            os.pipe() for _ in range(4)
+        )
+        socket.send_fds(_forking(), [message.encode()], [stdin, stdout, stderr, status])
+        for file in (stdin, stdout, stderr, status):
+            os.close(file)
+        self.stdin: IO[bytes] = os.fdopen(to_stdin, "wb")
+        self.stdout: IO[str] = os.fdopen(from_stdout, encoding="utf-8")
+        self.stderr: IO[str] = os.fdopen(from_stderr, encoding="utf-8")
+        self._status: IO[bytes] = os.fdopen(from_status, "rb", buffering=0)
+        self.pid = int(self._status.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit status, if it has ended."""
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            self.returncode = int(self._status.readline())
+        return self.returncode
+
+    def wait(self, timeout_s: float = 60) -> int:
+        """Its exit status, once it has ended."""
+        if self.returncode is None and not select.select([self._status], [], [], timeout_s)[0]:
+            raise TimeoutError(f"it has not ended after {timeout_s} s")
+        status = self.poll()
+        assert status is not None
+        return status
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def end(self) -> None:
+        """Kill it if it runs, and close its streams."""
+        self.send_signal(signal.SIGKILL)
+        self.wait()
+        for stream in (self.stdin, self.stdout, self.stderr, self._status):
+            stream.close()
+
+
+def run(
+    program: str,
+    *arguments: str,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; what it writes must fit a pipe."""
+    process = Process(program, *arguments, environment=environment)
+    try:
+        process.stdin.write(stdin)
+        process.stdin.close()
+        status = process.wait()
+        return subprocess.CompletedProcess(
+            [program, *arguments], status, process.stdout.read(), process.stderr.read()
+        )
+    finally:
+        process.end()
+
+
+@cache
+def _forking() -> socket.socket:
+    """The channel to the process that forks; it ends when this process does."""
+    ours, theirs = socket.socketpair()
+    inherited = theirs.fileno()
+    process = subprocess.Popen([sys.executable, "-c", _FORKS, str(inherited)], pass_fds=[inherited])
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
