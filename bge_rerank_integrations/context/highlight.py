@@ -70,7 +70,7 @@ class Highlighting:
         :returns: for each document its sentences in text order. They cover the document without
             overlap; an empty document has none.
         """
-        windows = _Windows(documents)
+        windows = SentenceWindows(documents)
         with windows.errors_of_documents():
             return windows.spans(self.score(query, windows.texts, **options))
 
@@ -78,12 +78,12 @@ class Highlighting:
         self: _TextScorer, query: str, documents: Iterable[str], **options: Any
     ) -> list[list[Span]]:
         """Highlight like :meth:`highlight`, without blocking the event loop."""
-        windows = _Windows(documents)
+        windows = SentenceWindows(documents)
         with windows.errors_of_documents():
             return windows.spans(await self.ascore(query, windows.texts, **options))
 
 
-class _Windows:
+class SentenceWindows:
     """The sentences of a call's documents, each in its window.
 
     :ivar texts: the windows, document after document.

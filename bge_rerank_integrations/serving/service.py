@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bge_rerank_integrations.context.highlight import SentenceWindows
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.serving.dialects.base import ScoreRequest, ScoreResult
@@ -14,6 +17,7 @@ from bge_rerank_integrations.serving.models import find_model, served_models
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
+    from bge_rerank_integrations import RerankEngine
     from bge_rerank_integrations.serving.models import EngineSource
 
 
@@ -63,18 +67,52 @@ class RerankService:
         model = find_model(self.models, model_name)
         engine = model.engine
         self._check(request)
+        deadline = time.monotonic() + self.settings.timeout_s
         options = CallOverrides(**request.options, timeout_s=self.settings.timeout_s)
         if isinstance(request.query, str):
             scores = await engine.ascore(request.query, request.documents, **options)
         else:
             pairs = list(zip(request.query, request.documents, strict=True))
             scores = await engine.ascore_pairs(pairs, **options)
-        return ScoreResult(
+        result = ScoreResult(
             scores=scores,
             model=model.names[0],
             id=f"rerank-{uuid.uuid4().hex}",
             created=int(time.time()),
         )
+        if request.highlight and isinstance(request.query, str):
+            # both calls share the request's time
+            options["timeout_s"] = deadline - time.monotonic()
+            texts = _returned(request, result)
+            return await self._highlighted(engine, request.query, texts, result, options)
+        return result
+
+    async def _highlighted(
+        self,
+        engine: RerankEngine,
+        query: str,
+        texts: Mapping[int, str],
+        result: ScoreResult,
+        options: CallOverrides,
+    ) -> ScoreResult:
+        """The result with the sentences of these documents, by index.
+
+        :raises InputError: if they have more sentences than a request may have documents.
+        """
+        # those between are empty, so that errors name the request's documents
+        documents = [texts.get(index, "") for index in range(len(result.scores))]
+        # in a thread: a megabyte of text takes about a second
+        windows = await asyncio.to_thread(SentenceWindows, documents)
+        if len(windows.texts) > self.settings.max_documents:
+            raise InputError(
+                f"a request may highlight {self.settings.max_documents} sentences, got "
+                f"{len(windows.texts)}: fewer documents (top_n) have fewer"
+            )
+        with windows.errors_of_documents():
+            scores = await engine.ascore(query, windows.texts, **options)
+        found = windows.spans(scores)
+        highlights = {index: found[index] for index in texts}
+        return replace(result, highlights=highlights, highlight_tokens=scores.total_tokens)
 
     def _check(self, request: ScoreRequest) -> None:
         count = len(request.documents)
@@ -96,3 +134,8 @@ class RerankService:
             raise InputError(
                 f"{name} may hold {self.settings.max_characters} characters, got {len(text)}", index
             )
+
+
+def _returned(request: ScoreRequest, result: ScoreResult) -> dict[int, str]:
+    """The documents that are returned, by index."""
+    return {kept.index: request.documents[kept.index] for kept in result.ranked(request.top_n)}

@@ -193,6 +193,21 @@ class TestInABrowser:
         assert first.get_attribute("aria-expanded") == "true"
         assert "lit" in str(first.get_attribute("class"))
 
+    def test_sentences_that_matter_are_marked_on_request(self, page: Page) -> None:
+        long = "🐼 Bears. So a panda is here. Nothing else."
+        page.fill("a panda is here. so", "no word of it. None.\n" + long)
+        page["mark"].click()
+        page.rerank()
+        marked = [text.strip() for text in page.texts("#after mark")]
+        assert marked == ["So a panda is here.", "Nothing else."]
+        assert page.texts("#after .text") == [long, "no word of it. None."]
+        first, second, *_ = page.browser.find_elements(By.CSS_SELECTOR, "#after .text > *")
+        assert first.get_attribute("title") == "0.1824"
+        assert second.get_attribute("title") == "0.9707"
+        expanded = page.browser.find_elements(By.CSS_SELECTOR, "#after [aria-expanded=true]")
+        assert [item.get_attribute("data-index") for item in expanded] == ["1"]
+        assert page.texts("#before mark") == []
+
     def test_logits_are_shown_on_request(self, page: Page) -> None:
         page.fill(QUERY, "\n".join(PASSAGES))
         page["raw"].click()
@@ -353,11 +368,11 @@ class TestInABrowser:
 
     def test_the_keyboard_goes_through_the_form_in_its_order(self, page: Page) -> None:
         order = []
-        for _ in range(5):
+        for _ in range(6):
             focused = page.browser.switch_to.active_element
             order.append(focused.get_attribute("id"))
             focused.send_keys(Keys.TAB)
-        assert order == ["query", "passages", "open", "go", "raw"]
+        assert order == ["query", "passages", "open", "go", "raw", "mark"]
 
     def test_results_are_announced_and_do_not_take_the_focus(self, page: Page) -> None:
         page.rerank()
@@ -378,9 +393,11 @@ class TestInABrowser:
             assert page.violations() == []
             page.browser.execute_script("languages = 'English'")
             page["query"].send_keys("почему? " * 9)
+            page["mark"].click()
             page.rerank()
             assert page["language"].is_displayed()
             assert page["cut"].is_displayed()
+            assert page.texts("#after mark")
             assert page.violations() == []
             fake_engine.error = InputError("document 1 is odd", 1)
             page["go"].click()
@@ -429,6 +446,7 @@ class TestInABrowser:
     def test_nothing_is_wider_than_the_window(self, page: Page, width: int) -> None:
         page.resize(width)
         page.paste(QUERY, "word" * 200 + "\nshort")
+        page["mark"].click()
         page["go"].click()
         page.wait(lambda: page["lists"].is_displayed())
         overflow = "return document.documentElement.scrollWidth - window.innerWidth"

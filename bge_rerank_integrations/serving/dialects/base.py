@@ -15,6 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from bge_rerank_integrations.context.highlight import Span
 from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.ranking import Ranking, Scores, rank
 from bge_rerank_integrations.serving.api_errors import STATUSES, ApiError, ErrorKind
@@ -35,6 +36,8 @@ class ScoreRequest:
     :param long_documents: what becomes of a document that does not fit; None means as the server's
         engine does.
     :param instruction: what a decoder is asked to judge; None means as the server's engine does.
+    :param highlight: score the sentences of the documents, too; with one query for all.
+    :param top_n: how many of the best documents are highlighted; None means all.
     """
 
     query: str | Sequence[str]
@@ -43,6 +46,8 @@ class ScoreRequest:
     max_document_tokens: int | None = None
     long_documents: LongDocuments | None = None
     instruction: str | None = None
+    highlight: bool = False
+    top_n: int | None = None
 
     @property
     def options(self) -> CallOverrides:
@@ -65,17 +70,21 @@ class ScoreResult:
     :param model: name of the model in responses.
     :param id: unique id of the response.
     :param created: Unix time in seconds.
+    :param highlights: sentences of the highlighted documents, by index.
+    :param highlight_tokens: number of tokens that the model read for them.
     """
 
     scores: Scores
     model: str
     id: str
     created: int
+    highlights: Mapping[int, Sequence[Span]] = field(default_factory=dict)
+    highlight_tokens: int = 0
 
     @property
     def tokens(self) -> int:
         """Number of tokens that the model read."""
-        return self.scores.total_tokens
+        return self.scores.total_tokens + self.highlight_tokens
 
     def ranked(self, top_n: int | None) -> Ranking:
         """Rank the documents, best first."""
@@ -180,6 +189,13 @@ Flag = Annotated[
     bool | None,
     BeforeValidator(_flag),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [*_WORDS, None]}]}),
+]
+Highlight = Annotated[
+    bool,
+    Field(
+        description="Score each sentence of the documents that are returned: this server's own "
+        "field, answered by highlights."
+    ),
 ]
 ModelName = Annotated[
     str | None,

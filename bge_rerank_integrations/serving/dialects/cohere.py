@@ -10,6 +10,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     AtLeastOne,
     Dialect,
     Flag,
+    Highlight,
     Instruction,
     Items,
     ModelName,
@@ -19,7 +20,11 @@ from bge_rerank_integrations.serving.dialects.base import (
     TopNOrAll,
     Truncation,
 )
-from bge_rerank_integrations.serving.dialects.common import RankedDocument, to_results
+from bge_rerank_integrations.serving.dialects.common import (
+    HighlightedDocument,
+    highlights_of,
+    to_results,
+)
 from bge_rerank_integrations.serving.dialects.requests import ApiRequest
 
 # Cohere bills one search per 100 documents: https://docs.cohere.com/docs/rerank-overview
@@ -44,6 +49,7 @@ class CohereRequest(ApiRequest):
         default=None, description="Truncate each document to this number of tokens."
     )
     instruction: Instruction = None
+    highlight: Highlight = False
 
 
 class ApiVersion(BaseModel):
@@ -76,7 +82,7 @@ class CohereResponse(BaseModel):
     """Documents, best first."""
 
     id: str
-    results: list[RankedDocument]
+    results: list[HighlightedDocument]
     meta: Meta
 
 
@@ -96,6 +102,8 @@ def _to_score_request(request: CohereRequest) -> ScoreRequest:
         request.documents,
         max_document_tokens=request.max_tokens_per_doc,
         instruction=request.instruction,
+        highlight=request.highlight,
+        top_n=request.top_n or None,
     )
 
 
@@ -103,10 +111,15 @@ def _to_response(request: CohereRequest, result: ScoreResult) -> CohereResponse:
     searches = -(-len(request.documents) // _DOCUMENTS_IN_A_SEARCH)
     return CohereResponse(
         id=result.id,
-        results=to_results(
-            result.ranked(request.top_n or None),
-            request.documents if request.return_documents else None,
-        ),
+        results=[
+            HighlightedDocument(
+                **ranked.model_dump(), highlights=highlights_of(result, ranked.index)
+            )
+            for ranked in to_results(
+                result.ranked(request.top_n or None),
+                request.documents if request.return_documents else None,
+            )
+        ],
         meta=Meta(
             billed_units=BilledUnits(search_units=searches),
             tokens=Tokens(input_tokens=result.tokens),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from bge_rerank_integrations.context.highlight import Span
 from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.dialects.base import (
@@ -16,6 +18,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     Dialect,
     Documents,
     Flag,
+    Highlight,
     Instruction,
     ModelName,
     Operation,
@@ -80,6 +83,7 @@ class CountedRequest(CommonRequest):
     return_tokens: bool = Field(
         default=False, description="Tell each document's tokens, and whether it was truncated."
     )
+    highlight: Highlight = False
 
 
 class RankedDocument(BaseModel):
@@ -90,7 +94,17 @@ class RankedDocument(BaseModel):
     document: Text | None = None
 
 
-class CommonResult(RankedDocument):
+class HighlightedDocument(RankedDocument):
+    """One ranked document, and its sentences where they are asked for."""
+
+    highlights: list[Span] | None = Field(
+        default=None,
+        description="All sentences of the document, in its order; start and end count its Unicode "
+        "characters.",
+    )
+
+
+class CommonResult(HighlightedDocument):
     """One ranked document, and what was read of it."""
 
     tokens: int | None = Field(default=None, description="Tokens of query and document.")
@@ -157,12 +171,23 @@ def to_score_request(request: CommonRequest) -> ScoreRequest:
     )
 
 
+def to_highlighting_request(request: CountedRequest) -> ScoreRequest:
+    """One score request, and which documents to highlight."""
+    asked = to_score_request(request)
+    return replace(asked, highlight=request.highlight, top_n=request.top_n or None)
+
+
+def highlights_of(result: ScoreResult, index: int) -> list[Span] | None:
+    """The sentences of a document; None if it is not highlighted."""
+    return list(result.highlights[index]) if index in result.highlights else None
+
+
 def usage_of(result: ScoreResult) -> Usage:
     """What the model read, and what it did not."""
     usage = result.scores.usage
     return Usage(
-        prompt_tokens=usage.total_tokens,
-        total_tokens=usage.total_tokens,
+        prompt_tokens=result.tokens,
+        total_tokens=result.tokens,
         truncated_documents=usage.truncated_documents,
         query_truncated=usage.query_truncated,
     )
@@ -198,6 +223,7 @@ def _to_response(request: CountedRequest, result: ScoreResult) -> CommonResponse
                 ),
                 tokens=usage.pair_tokens[ranked.index] if request.return_tokens else None,
                 truncated=ranked.index in truncated if request.return_tokens else None,
+                highlights=highlights_of(result, ranked.index),
             )
             for ranked in result.ranked(request.top_n or None)
         ],
@@ -206,4 +232,4 @@ def _to_response(request: CountedRequest, result: ScoreResult) -> CommonResponse
 
 
 COMMON = Dialect("common", _error_body, CommonError)
-RERANK = Operation(COMMON, CountedRequest, CommonResponse, to_score_request, _to_response)
+RERANK = Operation(COMMON, CountedRequest, CommonResponse, to_highlighting_request, _to_response)

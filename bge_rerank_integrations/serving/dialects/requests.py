@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema
 # question.
 _ANSWER_FIELDS: Mapping[str, tuple[JsonValue, ...]] = {
     "documents": (None,),
+    "highlight": (False,),
     "input": (None,),
     "instruct": (None,),
     "instruction": (None,),
