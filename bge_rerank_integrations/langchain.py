@@ -25,9 +25,10 @@ except ModuleNotFoundError as error:
 
 from pydantic import ConfigDict
 
-from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
+from bge_rerank_integrations.adapter_settings import EngineSettings
 from bge_rerank_integrations.langchain_spans import with_async_span, with_span
 from bge_rerank_integrations.ranking import PairScorer, Ranking
+from bge_rerank_integrations.rerank_settings import RerankSettings
 
 RELEVANCE_SCORE = "relevance_score"
 PRUNED_FROM = "pruned_from"
@@ -36,7 +37,7 @@ PRUNED_FROM = "pruned_from"
 class BGERerank(RerankSettings, BaseDocumentCompressor):
     """Reranks retrieved documents with a BGE cross-encoder.
 
-    Takes every setting of :class:`~bge_rerank_integrations.adapter_settings.RerankSettings` and::
+    Takes every setting of :class:`~bge_rerank_integrations.rerank_settings.RerankSettings` and::
 
         ContextualCompressionRetriever(base_compressor=BGERerank(top_n=3), base_retriever=...)
 

@@ -23,8 +23,8 @@ except ModuleNotFoundError as error:
 
 from pydantic import Field
 
-from bge_rerank_integrations.adapter_settings import RerankSettings
 from bge_rerank_integrations.ranking import Ranking
+from bge_rerank_integrations.rerank_settings import RerankSettings
 
 RETRIEVAL_SCORE = "retrieval_score"
 
@@ -34,7 +34,7 @@ dispatcher = get_dispatcher(__name__)
 class BGERerank(RerankSettings, BaseNodePostprocessor):
     """Reranks retrieved nodes with a BGE cross-encoder.
 
-    Takes every setting of :class:`~bge_rerank_integrations.adapter_settings.RerankSettings` and::
+    Takes every setting of :class:`~bge_rerank_integrations.rerank_settings.RerankSettings` and::
 
         index.as_query_engine(similarity_top_k=100, node_postprocessors=[BGERerank(top_n=3)])
 

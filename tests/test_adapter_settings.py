@@ -19,9 +19,10 @@ from fake_reranker import FakeReranker
 from pydantic import ValidationError
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.adapter_settings import EngineSettings, RerankSettings
+from bge_rerank_integrations.adapter_settings import EngineSettings
 from bge_rerank_integrations.errors import ModelLoadError
 from bge_rerank_integrations.keywords import EngineKeywords, PathOrName
+from bge_rerank_integrations.rerank_settings import RerankSettings
 from bge_rerank_integrations.settings import (
     SETTINGS,
     EngineConfig,
@@ -193,7 +194,7 @@ def test_a_ready_reranker_needs_no_torch() -> None:
     program = (
         "import sys\n"
         "from fake_reranker import FakeReranker\n"
-        "from bge_rerank_integrations.adapter_settings import RerankSettings\n"
+        "from bge_rerank_integrations.rerank_settings import RerankSettings\n"
         "RerankSettings(reranker=FakeReranker())\n"
         "assert 'torch' not in sys.modules\n"
     )

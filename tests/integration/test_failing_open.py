@@ -146,11 +146,11 @@ async def test_the_retrieved_order_is_kept_without_a_score(
 ) -> None:
     reranker = fail(make_engine, held)
 
-    with caplog.at_level(logging.WARNING, "bge_rerank_integrations.adapter_settings"):
+    with caplog.at_level(logging.WARNING, "bge_rerank_integrations.rerank_settings"):
         kept = await keep(reranker, on_error="keep", top_n=3)
 
     assert kept == [(text, None) for text in TEXTS[:3]]
-    [record] = [it for it in caplog.records if it.name.endswith("adapter_settings")]
+    [record] = [it for it in caplog.records if it.name.endswith("rerank_settings")]
     assert error.__name__ in record.getMessage()
     with pytest.raises(error):
         await keep(reranker, top_n=3)

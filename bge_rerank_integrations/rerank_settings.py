@@ -1,0 +1,121 @@
+"""What both integrations keep of the documents that are reranked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from bge_rerank_integrations.adapter_settings import EngineSettings
+from bge_rerank_integrations.context import pruning
+from bge_rerank_integrations.context.duplicates import DEFAULT_SHARE, checked_share
+from bge_rerank_integrations.context.highlight import Highlighter, Span
+from bge_rerank_integrations.context.selection import Selection
+from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from bge_rerank_integrations.ranking import check_selection, check_threshold
+
+logger = logging.getLogger(__name__)
+
+
+class RerankSettings(EngineSettings):
+    """Fields of a reranking component: what to keep, and the engine (or reranker) behind it.
+
+    They may be assigned at any time, and are checked when they are.
+
+    :raises pydantic.ValidationError: see :class:`EngineSettings`.
+    :raises ModelLoadError: if the model cannot be loaded.
+    """
+
+    top_n: int | None = Field(default=3, description="How many documents to keep; None keeps all.")
+    score_threshold: float | None = Field(
+        default=None, description="Keep documents with score >= this, on the scale reported."
+    )
+    prune: float | None = Field(
+        default=None,
+        description="Cut the sentences of kept documents that score below this, on the scale "
+        "reported; the best sentence of each stays. None cuts nothing.",
+    )
+    prune_mark: str = Field(default="", description="What stands where sentences are cut: '…'.")
+    drop_duplicates: bool | float | None = Field(
+        default=None,
+        description="Drop a document whose text stands in a better one by this share of its runs "
+        f"of five words, and keep the next ones instead; True means {DEFAULT_SHARE}, None none.",
+    )
+    on_error: Literal["raise", "keep"] = Field(
+        default="raise",
+        description="What happens when reranking fails: 'raise' raises the error; 'keep' logs it "
+        "and keeps the first top_n documents as they were retrieved, without new scores.",
+    )
+
+    # on the fields: after a check of the whole model fails, pydantic keeps the assigned value
+    @field_validator("top_n", mode="before")
+    @classmethod
+    def _check_top_n(cls, top_n: int | None) -> int | None:
+        check_selection(top_n, None)
+        return top_n
+
+    @field_validator("score_threshold")
+    @classmethod
+    def _check_score_threshold(cls, score_threshold: float | None) -> float | None:
+        check_selection(None, score_threshold)
+        return score_threshold
+
+    @field_validator("prune")
+    @classmethod
+    def _check_prune(cls, prune: float | None) -> float | None:
+        check_threshold("prune", prune)
+        return prune
+
+    @field_validator("drop_duplicates", mode="before")
+    @classmethod
+    def _check_drop_duplicates(cls, share: Any) -> float | None:
+        return checked_share(share)
+
+    def _pruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
+        """The texts of kept documents without the sentences that ``prune`` cuts.
+
+        :raises ConfigurationError: if the reranker given has no ``highlight()``.
+        """
+        if self.prune is None:
+            return texts
+        return self._cut(texts, self._highlighter.highlight(query, texts), self.prune)
+
+    async def _apruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
+        if self.prune is None:
+            return texts
+        return self._cut(texts, await self._highlighter.ahighlight(query, texts), self.prune)
+
+    @property
+    def _highlighter(self) -> Highlighter:
+        if not isinstance(self._reranker, Highlighter):
+            raise ConfigurationError(
+                "prune needs a reranker with highlight() and ahighlight(), "
+                f"got {type(self._reranker).__name__}"
+            )
+        return self._reranker
+
+    def _cut(
+        self, texts: Sequence[str], highlighted: list[list[Span]], threshold: float
+    ) -> list[str]:
+        return [
+            pruning.prune(text, spans, threshold, self.prune_mark)
+            for text, spans in zip(texts, highlighted, strict=True)
+        ]
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection(self.top_n, self.drop_duplicates)
+
+    def _keeps_order_after(self, error: Exception) -> bool:
+        """Whether a call that failed is answered with the documents as they were retrieved.
+
+        Logs the error if so. A setting that cannot work is a mistake in the program: it is raised.
+        """
+        if self.on_error == "raise" or isinstance(error, (ConfigurationError, MissingExtraError)):
+            return False
+        logger.warning(
+            "reranking failed, the retrieved order is kept: %s: %s", type(error).__name__, error
+        )
+        return True
