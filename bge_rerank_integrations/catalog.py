@@ -1,4 +1,4 @@
-"""Rerankers that run here and their published scores: the README's table and ``models``.
+"""Rerankers that run here and their published scores: the documentation's table and ``models``.
 
 Scores are nDCG@10 averages, as published by the authors:
 
@@ -224,7 +224,7 @@ def rows() -> Iterator[tuple[str, ...]]:
 
 
 def markdown() -> str:
-    """The catalog as the README's table."""
+    """The catalog as the documentation's table."""
     lines = ["| " + " | ".join(HEADERS) + " |", "|" + " --- |" * len(HEADERS)]
     lines += ["| " + " | ".join((f"`{name}`", *rest)) + " |" for name, *rest in rows()]
     return "\n".join(lines)

@@ -274,7 +274,7 @@ def overridden(options: CallOptions, overrides: Mapping[str, Any]) -> CallOption
 
 
 def markdown(group: type[EngineConfig | CallOptions]) -> str:
-    """The settings of one kind as the README's table."""
+    """The settings of one kind as the documentation's table."""
     lines = ["| setting | default | |", "| --- | --- | --- |"]
     lines += [
         f"| `{each.name}` | `{each.default!r}` | {each.metadata['description']} |"

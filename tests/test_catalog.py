@@ -8,11 +8,11 @@ from bge_rerank_integrations.catalog import CATALOG, HEADERS, languages_of, mark
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
 
-def test_the_readme_shows_the_catalog() -> None:
-    assert markdown() in README.read_text(encoding="utf-8")
+def test_the_documentation_shows_the_catalog() -> None:
+    assert markdown() in PAGE.read_text(encoding="utf-8")
 
 
 def test_every_entry_is_a_model_that_can_be_asked_for() -> None:

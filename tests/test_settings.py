@@ -157,6 +157,6 @@ def test_a_text_that_is_no_value_is_refused(setting: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("group", [EngineConfig, CallOptions])
-def test_the_readme_shows_every_setting(group: Any) -> None:
-    readme = Path(__file__).parents[1] / "README.md"
-    assert markdown(group) in readme.read_text(encoding="utf-8")
+def test_the_documentation_shows_every_setting(group: Any) -> None:
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert markdown(group) in page.read_text(encoding="utf-8")

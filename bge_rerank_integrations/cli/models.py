@@ -18,7 +18,7 @@ def models(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help=description_of("recipe"))] = None,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Write the table of the README.")
+        bool, typer.Option("--markdown", help="Write the table of the documentation.")
     ] = False,
 ) -> None:
     """List the rerankers that run here: size, languages, license, published quality.
