@@ -23,9 +23,10 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("langchain") from error
     raise
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from bge_rerank_integrations.adapter_settings import EngineSettings
+from bge_rerank_integrations.context.selection import Kept
 from bge_rerank_integrations.langchain_spans import with_async_span, with_span
 from bge_rerank_integrations.ranking import PairScorer, Ranking
 from bge_rerank_integrations.rerank_settings import RerankSettings
@@ -34,7 +35,30 @@ RELEVANCE_SCORE = "relevance_score"
 PRUNED_FROM = "pruned_from"
 
 
-class BGERerank(RerankSettings, BaseDocumentCompressor):
+class DocumentSettings(RerankSettings):
+    """The settings of a component that reranks documents.
+
+    :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
+    :raises ModelLoadError: if the model cannot be loaded.
+    """
+
+    metadata_fields: tuple[str, ...] = Field(
+        default=(),
+        description="Metadata that the reranker reads before the text, one 'name: value' a line.",
+    )
+
+    def _read(self, document: Document) -> str:
+        """What the reranker reads of a document."""
+        lines = [
+            f"{name}: {document.metadata[name]}"
+            for name in self.metadata_fields
+            if name in document.metadata
+        ]
+        text = document.page_content
+        return "\n".join([*lines, "", text]) if lines else text
+
+
+class BGERerank(DocumentSettings, BaseDocumentCompressor):
     """Reranks retrieved documents with a BGE cross-encoder.
 
     Takes every setting of :class:`~bge_rerank_integrations.rerank_settings.RerankSettings` and::
@@ -45,7 +69,8 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
     the score in ``metadata["relevance_score"]``. The whole text of a document that ``prune`` cut is
     in ``metadata["pruned_from"]``. Each call is a run named ``BGERerank`` in traces.
     Where ``on_error="keep"`` answers a call that failed, the run carries the error, and the
-    documents get no score.
+    documents get no score. A document without text is not scored: it keeps its place, and gets no
+    score either.
 
     :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
     :raises ModelLoadError: if the model cannot be loaded.
@@ -105,7 +130,7 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
         self, documents: Sequence[str | Document], query: str, top_n: int | None
     ) -> tuple[str, list[str], int | None, float | None]:
         texts = [
-            document.page_content if isinstance(document, Document) else document
+            self._read(document) if isinstance(document, Document) else document
             for document in documents
         ]
         return query, texts, self.top_n if top_n == -1 else top_n, self.score_threshold
@@ -122,27 +147,22 @@ class BGERerank(RerankSettings, BaseDocumentCompressor):
         return RunnableConfig(callbacks=callbacks, metadata=metadata)
 
     def _rerank(self, given: dict[str, Any]) -> list[Document]:
-        kept = self._ranked(given["documents"], self._reranker.rerank(*self._asked(given)))
+        kept = _ranked(given["documents"], self._best(*self._asked(given)))
         return _with_texts(kept, self._pruned(given["query"], _texts(kept)))
 
     async def _arerank(self, given: dict[str, Any]) -> list[Document]:
-        kept = self._ranked(given["documents"], await self._reranker.arerank(*self._asked(given)))
+        kept = _ranked(given["documents"], await self._abest(*self._asked(given)))
         return _with_texts(kept, await self._apruned(given["query"], _texts(kept)))
 
-    def _asked(self, given: dict[str, Any]) -> tuple[str, list[str], int | None, float | None]:
-        texts = _texts(given["documents"])
-        return given["query"], texts, self._selection.ranked, self.score_threshold
-
-    def _ranked(self, documents: Sequence[Document], ranking: Ranking) -> list[Document]:
-        kept = self._selection.of(ranking, _texts(documents))
-        # float(): a reranker of the user's own may answer numpy's, which do not serialize
-        return [_copy(documents[it.index], {RELEVANCE_SCORE: float(it.score)}) for it in kept]
+    def _asked(self, given: dict[str, Any]) -> tuple[str, list[str], list[str]]:
+        documents = given["documents"]
+        return given["query"], _texts(documents), [self._read(document) for document in documents]
 
     def _as_retrieved(self, documents: Sequence[Document]) -> list[Document]:
         return [_copy(document, {}) for document in documents[: self.top_n]]
 
 
-class BGERerankRetriever(RerankSettings, BaseRetriever):
+class BGERerankRetriever(DocumentSettings, BaseRetriever):
     """A retriever whose documents are reranked: a runnable for chains and tools.
 
     Takes every setting of :class:`BGERerank` and the retriever to ask first::
@@ -206,6 +226,13 @@ class BGECrossEncoder(EngineSettings, BaseCrossEncoder):
                 f"reranker must have score_pairs(), got {type(self._reranker).__name__}"
             )
         return list(map(float, self._reranker.score_pairs(text_pairs)))
+
+
+def _ranked(documents: Sequence[Document], best: Sequence[Kept]) -> list[Document]:
+    return [
+        _copy(documents[it.index], {} if it.score is None else {RELEVANCE_SCORE: it.score})
+        for it in best
+    ]
 
 
 def _results(ranking: Ranking) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 
 from pydantic import Field
 
-from bge_rerank_integrations.ranking import Ranking
+from bge_rerank_integrations.context.selection import Kept
 from bge_rerank_integrations.rerank_settings import RerankSettings
 
 RETRIEVAL_SCORE = "retrieval_score"
@@ -40,7 +40,8 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
 
     The nodes given are left as they are: new ``NodeWithScore`` objects come back, best first. With
     ``prune``, a node whose text is cut is a copy with the same id and relationships; its metadata
-    is neither split nor scored.
+    is neither split nor scored. A node without text, such as an image, is not scored: it keeps its
+    place, with None for a score.
     Where ``on_error="keep"`` answers a call that failed, the nodes keep their retrieval scores, and
     an ``ExceptionEvent`` and the end of the callback event carry the error.
 
@@ -70,11 +71,8 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         if not nodes:
             return []
         with self._reported(query, nodes) as kept:
-            texts = self._texts(nodes)
-            ranking = self._reranker.rerank(
-                query, texts, self._selection.ranked, self.score_threshold
-            )
-            ranked = self._ranked(nodes, ranking)
+            best = self._best(query, _own_texts(nodes), self._texts(nodes))
+            ranked = self._ranked(nodes, best)
             kept.extend(_with_texts(ranked, self._pruned(query, _own_texts(ranked))))
         return kept
 
@@ -87,23 +85,16 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         if not nodes:
             return []
         with self._reported(query, nodes) as kept:
-            texts = self._texts(nodes)
-            ranking = await self._reranker.arerank(
-                query, texts, self._selection.ranked, self.score_threshold
-            )
-            ranked = self._ranked(nodes, ranking)
+            best = await self._abest(query, _own_texts(nodes), self._texts(nodes))
+            ranked = self._ranked(nodes, best)
             kept.extend(_with_texts(ranked, await self._apruned(query, _own_texts(ranked))))
         return kept
 
     def _texts(self, nodes: Sequence[NodeWithScore]) -> list[str]:
         return [scored.node.get_content(metadata_mode=self.metadata_mode) for scored in nodes]
 
-    def _ranked(self, nodes: Sequence[NodeWithScore], ranking: Ranking) -> list[NodeWithScore]:
-        texts = [scored.node.get_content() for scored in nodes]
-        return [
-            NodeWithScore(node=self._kept_node(nodes[document.index]), score=document.score)
-            for document in self._selection.of(ranking, texts)
-        ]
+    def _ranked(self, nodes: Sequence[NodeWithScore], best: Sequence[Kept]) -> list[NodeWithScore]:
+        return [NodeWithScore(node=self._kept_node(nodes[it.index]), score=it.score) for it in best]
 
     def _as_retrieved(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         return [

@@ -184,6 +184,21 @@ class PairScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class ProgressScorer(Protocol):
+    """What can show how far it is: an engine."""
+
+    def score_pairs(self, pairs: Iterable[Sequence[str]], show_progress: bool = False) -> Scores:
+        """Score (query, document) pairs, in input order."""
+        ...
+
+    async def ascore_pairs(
+        self, pairs: Iterable[Sequence[str]], show_progress: bool = False
+    ) -> Scores:
+        """Score like :meth:`score_pairs`, without blocking the event loop."""
+        ...
+
+
 def check_selection(top_n: int | None, score_threshold: float | None) -> None:
     """Check what a caller wants to keep.
 

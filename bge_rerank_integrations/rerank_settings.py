@@ -12,9 +12,15 @@ from bge_rerank_integrations.adapter_settings import EngineSettings
 from bge_rerank_integrations.context import pruning
 from bge_rerank_integrations.context.duplicates import DEFAULT_SHARE, checked_share
 from bge_rerank_integrations.context.highlight import Highlighter, Span
-from bge_rerank_integrations.context.selection import Selection
+from bge_rerank_integrations.context.selection import Candidates, Kept, Selection
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
-from bge_rerank_integrations.ranking import check_selection, check_threshold
+from bge_rerank_integrations.ranking import (
+    ProgressScorer,
+    Ranking,
+    check_selection,
+    check_threshold,
+    rank,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +48,10 @@ class RerankSettings(EngineSettings):
         default=None,
         description="Drop a document whose text stands in a better one by this share of its runs "
         f"of five words, and keep the next ones instead; True means {DEFAULT_SHARE}, None none.",
+    )
+    show_progress: bool = Field(
+        default=False,
+        description="Show a progress bar on standard error; needs an engine for a reranker.",
     )
     on_error: Literal["raise", "keep"] = Field(
         default="raise",
@@ -72,6 +82,47 @@ class RerankSettings(EngineSettings):
     @classmethod
     def _check_drop_duplicates(cls, share: Any) -> float | None:
         return checked_share(share)
+
+    def _best(self, query: str, texts: Sequence[str], read: Sequence[str]) -> list[Kept]:
+        """Rerank a call's documents, and keep the best of them.
+
+        :param texts: of the documents themselves.
+        :param read: what the reranker reads of each.
+        """
+        candidates = Candidates(texts, read)
+        selection, threshold = self._selection, self.score_threshold
+        if not candidates.read:
+            ranking = Ranking()
+        elif self.show_progress:
+            pairs = [(query, text) for text in candidates.read]
+            scores = self._pair_stream.score_pairs(pairs, show_progress=True)
+            ranking = rank(scores, top_n=selection.ranked, score_threshold=threshold)
+        else:
+            ranking = self._reranker.rerank(query, candidates.read, selection.ranked, threshold)
+        return selection.of(ranking, candidates)
+
+    async def _abest(self, query: str, texts: Sequence[str], read: Sequence[str]) -> list[Kept]:
+        candidates = Candidates(texts, read)
+        selection, threshold = self._selection, self.score_threshold
+        if not candidates.read:
+            ranking = Ranking()
+        elif self.show_progress:
+            pairs = [(query, text) for text in candidates.read]
+            scores = await self._pair_stream.ascore_pairs(pairs, show_progress=True)
+            ranking = rank(scores, top_n=selection.ranked, score_threshold=threshold)
+        else:
+            asked = query, candidates.read, selection.ranked, threshold
+            ranking = await self._reranker.arerank(*asked)
+        return selection.of(ranking, candidates)
+
+    @property
+    def _pair_stream(self) -> ProgressScorer:
+        if not isinstance(self._reranker, ProgressScorer):
+            raise ConfigurationError(
+                "show_progress needs a reranker with score_pairs() and ascore_pairs(), "
+                f"got {type(self._reranker).__name__}"
+            )
+        return self._reranker
 
     def _pruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
         """The texts of kept documents without the sentences that ``prune`` cuts.

@@ -26,6 +26,9 @@ from bge_rerank_integrations.settings import CallOptions
 
 _CHUNK_PAIRS = 2_048
 _CHUNKS_AHEAD = 2
+# a progress bar moves so many times at least, unless a step would be too small to fill batches
+_STEPS = 20
+_SMALLEST_STEP = 16
 
 Submit = Callable[[list[TextPair], CallOptions, int], Job]
 
@@ -60,10 +63,13 @@ class PairStream:
         self._submit = submit
         self._options = options
         self._deadline = deadline_after(options.timeout_s)
-        self._chunk_pairs = max(min(_CHUNK_PAIRS, max_queued_pairs // _CHUNKS_AHEAD), 1)
+        total = len(pairs) if isinstance(pairs, Sized) else None
+        chunk_pairs = min(_CHUNK_PAIRS, max_queued_pairs // _CHUNKS_AHEAD)
+        if show_progress and total is not None:
+            chunk_pairs = min(chunk_pairs, max(total // _STEPS, _SMALLEST_STEP))
+        self._chunk_pairs = max(chunk_pairs, 1)
         self._waiting: deque[Job] = deque()
         self._read = 0
-        total = len(pairs) if isinstance(pairs, Sized) else None
         self._bar: Any = tqdm(total=total, unit="pair", disable=not show_progress)
 
     def next_future(self) -> Future[JobResult] | None:

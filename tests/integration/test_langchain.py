@@ -349,6 +349,50 @@ async def test_raw_results_are_those_of_coheres_compressor(
     assert await rerank(compressor, [], QUERY) == []
 
 
+async def test_documents_without_text_keep_their_places(
+    compress: Compress, reranker: FakeReranker
+) -> None:
+    texts = ["bread", " \n", "ships float", ""]
+    documents = [Document(id=text, page_content=text) for text in texts]
+
+    kept = await compress(BGERerank(reranker=reranker), documents, QUERY)
+
+    assert reranker.calls[0].documents == ("bread", "ships float")
+    assert _ids(kept) == ["ships float", " \n", "bread"]
+    assert ["relevance_score" in document.metadata for document in kept] == [True, False, True]
+
+
+async def test_metadata_is_read_where_it_is_asked_for(
+    compress: Compress, reranker: FakeReranker
+) -> None:
+    documents = [
+        Document(page_content="text", metadata={"title": "How ships float", "page": 7, "url": "u"}),
+        Document(page_content="other text", metadata={"page": 8}),
+        Document(page_content="third text"),
+    ]
+    compressor = BGERerank(reranker=reranker, metadata_fields=["title", "page"], top_n=1)
+
+    [kept] = await compress(compressor, documents, QUERY)
+
+    read = ("title: How ships float\npage: 7\n\ntext", "page: 8\n\nother text", "third text")
+    assert reranker.calls[0].documents == read
+    assert kept.page_content == "text"
+    compressor.rerank(documents, QUERY)
+    assert reranker.calls[1].documents == read
+    with pytest.raises(ValidationError, match="metadata_fields"):
+        BGERerank(reranker=reranker, metadata_fields="title")
+
+
+async def test_a_retriever_reads_metadata_too(invoke: Invoke, reranker: FakeReranker) -> None:
+    base = ListRetriever(documents=[Document(page_content="text", metadata={"page": 7})])
+
+    await invoke(
+        BGERerankRetriever(base_retriever=base, reranker=reranker, metadata_fields=("page",)), QUERY
+    )
+
+    assert reranker.calls[0].documents == ("page: 7\n\ntext",)
+
+
 # --- the compressor: traces --------------------------------------------------------------------
 
 

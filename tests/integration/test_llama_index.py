@@ -301,19 +301,37 @@ async def test_the_metadata_read_can_be_chosen(
     assert reranker.calls[0].documents == (text,)
 
 
-async def test_nodes_without_text_are_ranked_too(
+async def test_nodes_without_text_keep_their_places(
     postprocess: Postprocess, reranker: FakeReranker
 ) -> None:
+    path = {"file_path": "ships/float.png"}
     nodes = [
-        NodeWithScore(node=ImageNode(id_="image", image_path="cat.png")),
-        NodeWithScore(node=Node(id_="bare")),
-        NodeWithScore(node=IndexNode(id_="index", text="ships float", index_id="i")),
+        NodeWithScore(node=TextNode(id_="bread", text="bread"), score=0.5),
+        NodeWithScore(node=ImageNode(id_="image", image_path="a.png", metadata=path), score=0.4),
+        NodeWithScore(node=Node(id_="bare"), score=0.3),
+        NodeWithScore(node=IndexNode(id_="index", text="ships float", index_id="i"), score=0.2),
     ]
+
+    kept = await postprocess(
+        BGERerank(reranker=reranker, top_n=3, keep_retrieval_score=True), nodes, QUERY
+    )
+
+    assert reranker.calls[0].documents == ("bread", "ships float")
+    assert _ids(kept) == ["index", "image", "bare"]
+    assert kept[0].score == 0.5
+    assert [scored.score for scored in kept[1:]] == [None, None]
+    assert kept[1].node.metadata["retrieval_score"] == 0.4
+
+
+async def test_nodes_of_which_none_has_text_ask_nothing(
+    postprocess: Postprocess, reranker: FakeReranker
+) -> None:
+    nodes = [NodeWithScore(node=ImageNode(id_=f"i{place}"), score=0.5) for place in range(4)]
 
     kept = await postprocess(BGERerank(reranker=reranker), nodes, QUERY)
 
-    assert reranker.calls[0].documents == ("", "", "ships float")
-    assert _ids(kept) == ["index", "image", "bare"]
+    assert reranker.calls == []
+    assert _ids(kept) == ["i0", "i1", "i2"]
 
 
 # --- nothing given is changed ------------------------------------------------------------------
