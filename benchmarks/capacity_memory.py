@@ -10,62 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
-    Gemma2Config,
-    GemmaConfig,
-    GraniteConfig,
-    PretrainedConfig,
+    PreTrainedConfig,
     XLMRobertaConfig,
 )
 
+from benchmarks.shapes import BGE_RERANKERS, SHAPES
 from bge_rerank_integrations.engine.loading.devices import default_batch_tokens
 
 _HALF = 2  # bytes
-_XLMR: dict[str, Any] = {"vocab_size": 250_002, "type_vocab_size": 1, "num_labels": 1}
-_LARGE: dict[str, Any] = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-}
-
-# what the config.json of each model says; MiniCPM's layers have the shapes of Granite's
-CONFIGS: dict[str, PretrainedConfig] = {
-    "BAAI/bge-reranker-base": XLMRobertaConfig(**_XLMR, max_position_embeddings=514),
-    "BAAI/bge-reranker-large": XLMRobertaConfig(**_XLMR, **_LARGE, max_position_embeddings=514),
-    "BAAI/bge-reranker-v2-m3": XLMRobertaConfig(**_XLMR, **_LARGE, max_position_embeddings=8194),
-    "BAAI/bge-reranker-v2-gemma": GemmaConfig(
-        vocab_size=256_000,
-        hidden_size=2048,
-        num_hidden_layers=18,
-        num_attention_heads=8,
-        num_key_value_heads=1,
-        head_dim=256,
-        intermediate_size=16_384,
-    ),
-    "BAAI/bge-reranker-v2-minicpm-layerwise": GraniteConfig(
-        vocab_size=122_753,
-        hidden_size=2304,
-        num_hidden_layers=40,
-        num_attention_heads=36,
-        num_key_value_heads=36,
-        intermediate_size=5760,
-    ),
-    "BAAI/bge-reranker-v2.5-gemma2-lightweight": Gemma2Config(
-        vocab_size=256_000,
-        hidden_size=3584,
-        num_hidden_layers=42,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=256,
-        intermediate_size=14_336,
-    ),
-}
+CONFIGS = {f"BAAI/{name}": SHAPES[name] for name in BGE_RERANKERS}
 # heads of one row: one for each layer from the eighth on
 _HEADS = {
     "BAAI/bge-reranker-v2-minicpm-layerwise": 33,
@@ -103,7 +61,7 @@ def memory(model: str) -> Memory:
     )
 
 
-def _parameters(config: PretrainedConfig) -> int:
+def _parameters(config: PreTrainedConfig) -> int:
     with torch.device("meta"):
         if isinstance(config, XLMRobertaConfig):
             model = AutoModelForSequenceClassification.from_config(config)
@@ -113,7 +71,7 @@ def _parameters(config: PretrainedConfig) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _values_a_token(config: PretrainedConfig) -> int:
+def _values_a_token(config: PreTrainedConfig) -> int:
     """Residual and input; beside them queries, keys, values and output, or the wide layer.
 
     That one has its products before and after GELU, or gate, up and their product.

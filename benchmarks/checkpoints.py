@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    ModernBertConfig,
     PreTrainedConfig,
 )
 
-# what ModernBERT rerankers have other than transformers' defaults
-SHAPES: dict[str, dict[str, Any]] = {
-    "gte-reranker-modernbert-base": {"classifier_pooling": "mean"},
-    "ettin-reranker-32m": {
-        "hidden_size": 384,
-        "intermediate_size": 576,
-        "num_hidden_layers": 10,
-        "num_attention_heads": 6,
-    },
-}
+from benchmarks.shapes import shape_of
+from bge_rerank_integrations.engine.loading.recipes import PACKED_DECODERS
 
 
 def with_weights(folder: Path, temporary: Path) -> Path:
@@ -38,24 +29,44 @@ def with_weights(folder: Path, temporary: Path) -> Path:
     return _fill(AutoConfig.from_pretrained(folder), folder, temporary / folder.name)
 
 
-def with_shape(shape: str, folder: Path, temporary: Path) -> Path:
+def with_shape(
+    shape: str,
+    folder: Path,
+    temporary: Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tiny: bool = False,
+) -> Path:
     """Random weights in the shape of one of ``SHAPES``, for the tokenizer of another checkpoint.
 
     :param folder: its tokenizer is taken, and the embeddings get a row for each of its tokens.
     :param temporary: is removed by whoever made it.
+    :param device: where the weights are made; billions take long on a CPU.
+    :param dtype: what they are saved in.
+    :param tiny: a few small layers in place of the shape's own.
     """
     tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    # the defaults may lie beyond the vocabulary, and change no figure
-    special = {f"{name}_token_id": 1 for name in ("pad", "bos", "eos", "cls", "sep")}
-    config = ModernBertConfig(**SHAPES[shape], **special, vocab_size=tokens, num_labels=1)
-    return _fill(config, folder, temporary / shape)
+    config = shape_of(shape, tokens, tiny=tiny)
+    return _fill(config, folder, temporary / shape, device=device, dtype=dtype)
 
 
-def _fill(config: PreTrainedConfig, folder: Path, filled: Path) -> Path:
+def _fill(
+    config: PreTrainedConfig,
+    folder: Path,
+    filled: Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Path:
     """Save random weights for this config, beside the other files of ``folder``."""
     filled.mkdir()
     for file in folder.glob("*.json"):
         shutil.copyfile(file, filled / file.name)
+    is_decoder = config.model_type in PACKED_DECODERS
+    kind = AutoModelForCausalLM if is_decoder else AutoModelForSequenceClassification
     torch.manual_seed(0)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(filled)
+    with torch.device(device):
+        model = kind.from_config(config, dtype=dtype)
+    model.save_pretrained(filled)
     return filled

@@ -21,56 +21,107 @@ Score = Callable[[Pairs], "list[float] | None"]
 _MAX_LENGTH = 512
 
 
-def _engine(model: str, dtype: Any) -> Score:
+def _engine(model: str, device: str, dtype: Any) -> Score:
     from bge_rerank_integrations import RerankEngine
 
     return RerankEngine(
-        model, dtype=dtype, device="cpu", normalize=False, max_length=_MAX_LENGTH
+        model, dtype=dtype, device=device, normalize=False, max_length=_MAX_LENGTH
     ).score_pairs
 
 
-def _cross_encoder(model: str, **settings: Any) -> Score:
+def _cross_encoder(model: str, device: str, **settings: Any) -> Score:
     from sentence_transformers import CrossEncoder
     from torch.nn import Identity
 
     encoder = CrossEncoder(
-        model, device="cpu", max_length=_MAX_LENGTH, activation_fn=Identity(), **settings
+        model, device=device, max_length=_MAX_LENGTH, activation_fn=Identity(), **settings
     )
-    return lambda pairs: encoder.predict(pairs).tolist()
+    # the default is 32, which leaves a GPU waiting
+    size = 32 if device == "cpu" else 256
+    return lambda pairs: encoder.predict(pairs, batch_size=size).tolist()
 
 
-def _onnx(model: str, **settings: Any) -> Score:
+def _cross_encoder_in(dtype: str, attention: str = "sdpa") -> Callable[[str, str], Score]:
+    settings = {"dtype": dtype, "attn_implementation": attention}
+    return lambda model, device: _cross_encoder(model, device, model_kwargs=settings)
+
+
+def _onnx(model: str, device: str, **settings: Any) -> Score:
     from onnxruntime import SessionOptions
 
     options = SessionOptions()
     # onnxruntime counts the machine's cores, and threads that share one spin against each other
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     kwargs = {"session_options": options, **settings}
-    return _cross_encoder(model, backend="onnx", model_kwargs=kwargs)
+    return _cross_encoder(model, device, backend="onnx", model_kwargs=kwargs)
 
 
-def _onnx_int8(model: str) -> Score:
+def _onnx_int8(model: str, device: str) -> Score:
     from sentence_transformers import CrossEncoder, export_dynamic_quantized_onnx_model
 
     folder = tempfile.mkdtemp(dir=sys.argv[3])
-    encoder = CrossEncoder(model, device="cpu", backend="onnx")
+    encoder = CrossEncoder(model, device=device, backend="onnx")
     encoder.save_pretrained(folder)
     export_dynamic_quantized_onnx_model(encoder, "avx512_vnni", folder)
-    return _onnx(folder, file_name="model_qint8_avx512_vnni.onnx")
+    return _onnx(folder, device, file_name="model_qint8_avx512_vnni.onnx")
 
 
-def _flag_embedding(model: str) -> Score:
-    from FlagEmbedding import FlagReranker
+def _flag_embedding(model: str, device: str, **settings: Any) -> Score:
+    from FlagEmbedding import FlagLLMReranker, FlagReranker
+    from transformers import AutoConfig
 
-    reranker = FlagReranker(model, devices="cpu", max_length=_MAX_LENGTH)
+    is_decoder = AutoConfig.from_pretrained(model).model_type == "gemma"
+    kind = FlagLLMReranker if is_decoder else FlagReranker
+    reranker = kind(model, devices=device, max_length=_MAX_LENGTH, **settings)
     return lambda pairs: list(reranker.compute_score(pairs))
 
 
-def _llama_index(model: str) -> Score:
+def _vllm(model: str, _device: str) -> Score:
+    from vllm import LLM
+
+    llm = LLM(
+        model,
+        runner="pooling",
+        dtype="bfloat16",
+        max_model_len=_MAX_LENGTH,
+        # other peers are on the device too
+        gpu_memory_utilization=0.3,
+    )
+    return lambda pairs: [
+        output.outputs.score for output in llm.score([q for q, _ in pairs], [p for _, p in pairs])
+    ]
+
+
+def _infinity(model: str, device: str) -> Score:
+    from infinity_emb import EngineArgs, SyncEngineArray
+
+    names = {"model_name_or_path": model, "served_model_name": "reranker"}
+    settings = {"engine": "torch", "device": device, "batch_size": 128, "dtype": "bfloat16"}
+    array = SyncEngineArray.from_args([EngineArgs(**names, **settings)])
+
+    def score(pairs: Pairs) -> list[float]:
+        scores = [0.0] * len(pairs)
+        calls = []
+        for query in dict.fromkeys(query for query, _ in pairs):
+            numbers = [n for n, (other, _) in enumerate(pairs) if other == query]
+            texts = [pairs[n][1] for n in numbers]
+            calls.append(
+                (numbers, array.rerank(model="reranker", query=query, docs=texts, raw_scores=True))
+            )
+        for numbers, future in calls:
+            ranking, _ = future.result()
+            for entry in ranking:
+                scores[numbers[entry.index]] = entry.relevance_score
+        return scores
+
+    return score
+
+
+def _llama_index(model: str, device: str) -> Score:
     from llama_index.core.postprocessor import SentenceTransformerRerank
     from llama_index.core.schema import NodeWithScore, TextNode
 
-    reranker = SentenceTransformerRerank(model=model, top_n=10_000, device="cpu")
+    reranker = SentenceTransformerRerank(model=model, top_n=10_000, device=device)
 
     def score(pairs: Pairs) -> None:
         nodes = [NodeWithScore(node=TextNode(text=passage)) for _, passage in pairs]
@@ -79,12 +130,12 @@ def _llama_index(model: str) -> Score:
     return score
 
 
-def _langchain(model: str) -> Score:
+def _langchain(model: str, device: str) -> Score:
     from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
     from langchain_community.cross_encoders import HuggingFaceCrossEncoder
     from langchain_core.documents import Document
 
-    encoder = HuggingFaceCrossEncoder(model_name=model, model_kwargs={"device": "cpu"})
+    encoder = HuggingFaceCrossEncoder(model_name=model, model_kwargs={"device": device})
     reranker = CrossEncoderReranker(model=encoder, top_n=10_000)
 
     def score(pairs: Pairs) -> None:
@@ -94,14 +145,16 @@ def _langchain(model: str) -> Score:
     return score
 
 
-# name → (what must be installed, how to make it)
-PEERS: dict[str, tuple[tuple[str, ...], Callable[[str], Score]]] = {
-    "engine float32": ((), lambda m: _engine(m, "float32")),
-    "engine auto": ((), lambda m: _engine(m, "auto")),
+# name → (what must be installed, how to make it for a model on a device)
+Peers = dict[str, tuple[tuple[str, ...], Callable[[str, str], Score]]]
+
+CPU_PEERS: Peers = {
+    "engine float32": ((), lambda m, d: _engine(m, d, "float32")),
+    "engine auto": ((), lambda m, d: _engine(m, d, "auto")),
     # a checkpoint stored in half precision would run in it, which is slower on a CPU
     "sentence-transformers": (
         ("sentence-transformers",),
-        lambda m: _cross_encoder(m, model_kwargs={"dtype": "float32"}),
+        lambda m, d: _cross_encoder(m, d, model_kwargs={"dtype": "float32"}),
     ),
     "sentence-transformers onnx": (
         ("sentence-transformers", "optimum-onnx", "onnxruntime"),
@@ -109,7 +162,7 @@ PEERS: dict[str, tuple[tuple[str, ...], Callable[[str], Score]]] = {
     ),
     "sentence-transformers openvino": (
         ("sentence-transformers", "optimum-intel", "openvino"),
-        lambda m: _cross_encoder(m, backend="openvino"),
+        lambda m, d: _cross_encoder(m, d, backend="openvino"),
     ),
     "sentence-transformers onnx int8": (
         ("sentence-transformers", "optimum-onnx", "onnxruntime"),
@@ -125,20 +178,47 @@ PEERS: dict[str, tuple[tuple[str, ...], Callable[[str], Score]]] = {
         _langchain,
     ),
 }
+# these take any decoder; sentence-transformers takes those that it has saved itself
+GPU_PEERS: Peers = {
+    "engine float32": CPU_PEERS["engine float32"],
+    "engine bfloat16": ((), lambda m, d: _engine(m, d, "bfloat16")),
+    "engine float16": ((), lambda m, d: _engine(m, d, "float16")),
+    "FlagEmbedding float16": (
+        ("FlagEmbedding",),
+        lambda m, d: _flag_embedding(m, d, use_fp16=True),
+    ),
+    "vLLM bfloat16": (("vllm",), _vllm),
+}
+GPU_ENCODER_PEERS: Peers = {
+    "sentence-transformers bfloat16": (
+        ("sentence-transformers",),
+        _cross_encoder_in("bfloat16"),
+    ),
+    "sentence-transformers float16": (
+        ("sentence-transformers",),
+        _cross_encoder_in("float16"),
+    ),
+    "sentence-transformers flash_attention_2": (
+        ("sentence-transformers", "flash-attn"),
+        _cross_encoder_in("bfloat16", "flash_attention_2"),
+    ),
+    "infinity bfloat16": (("infinity-emb",), _infinity),
+}
+PEERS = {**CPU_PEERS, **GPU_PEERS, **GPU_ENCODER_PEERS}
 
 
 def main() -> None:
     """Make the peer that the arguments name, say so, and score whatever comes in."""
-    name, model = sys.argv[1:3]
-    if len(sys.argv) > 4:
+    name, model, _, device = sys.argv[1:5]
+    if len(sys.argv) > 5:
         # before any library counts the cores
-        os.sched_setaffinity(0, {int(sys.argv[4])})
+        os.sched_setaffinity(0, {int(sys.argv[5])})
     packages, make = PEERS[name]
     answers = sys.stdout
     # libraries print what they like; answers stay alone on their stream
     sys.stdout = sys.stderr
     found = {package: version(package) for package in (*packages, "torch", "transformers")}
-    score = make(model)
+    score = make(model, device)
     print(json.dumps({"versions": found}), file=answers, flush=True)
     for line in sys.stdin:
         pairs = [tuple(pair) for pair in json.loads(line)]
