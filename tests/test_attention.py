@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import inspect
 import resource
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from devices import CUDA
 
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scorers import attention, flash_attention, local_attention
@@ -205,36 +206,73 @@ def test_a_kernel_that_is_told_of_shared_heads_and_one_that_is_not(
     torch.testing.assert_close(packed[:5], naive(query[:5], key[:5], key[:5], 0.3, (-1, 0)))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("dtype", "noise"), [(torch.bfloat16, 2e-2), (torch.float32, 1e-4)])
-def test_local_attention_on_a_gpu(dtype: torch.dtype, noise: float) -> None:
-    torch.manual_seed(0)
-    lengths = [130, 5, 64, 1]
-    packing = Packing.from_lengths(lengths, torch.device("cuda"))
-    states = torch.randn(3, sum(lengths), 4, 64)
-    attend = LocalAttention(packing, 20, scale=0.125)
-    packed = attend(*states.to("cuda", dtype)).float().cpu()
-    for start, end in zip(packing.starts.cpu(), packing.starts.cpu()[1:], strict=False):
-        alone = naive(*states[:, start:end], 0.125, (20, 20))
-        torch.testing.assert_close(packed[start:end], alone, atol=noise, rtol=noise)
+# bfloat16 on the CPU is another path, and tested above
+ON_A_GPU = [(torch.bfloat16, 2e-2), (torch.float16, 3e-3), (torch.float32, 1e-5)]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("device", [CUDA])
+@pytest.mark.parametrize(("dtype", "noise"), ON_A_GPU)
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("key_heads", [4, 2])
-def test_the_flash_kernel_agrees(causal: bool, key_heads: int) -> None:
+@pytest.mark.parametrize(("key_heads", "head_dim"), [(4, 64), (4, 32), (2, 128), (1, 256)])
+def test_a_gpus_attention_agrees(
+    causal: bool, key_heads: int, head_dim: int, dtype: torch.dtype, noise: float, device: str
+) -> None:
+    """In half precision this is the flash kernel, here with the heads of released models."""
     torch.manual_seed(0)
-    lengths = [130, 5, 64, 1]
-    packing = Packing.from_lengths(lengths, torch.device("cuda"))
-    query = torch.randn(sum(lengths), 4, 64)
-    key, value = torch.randn(2, sum(lengths), key_heads, 64)
-    half = [t.to("cuda", torch.bfloat16) for t in (query, key, value)]
-    packed = packed_attention(*half, packing, packing, scale=0.125, causal=causal).float().cpu()
-    for start, end in zip(packing.starts.cpu(), packing.starts.cpu()[1:], strict=False):
-        one = (t[start:end].transpose(0, 1)[None] for t in (query, key, value))
-        alone = scaled_dot_product_attention(*one, is_causal=causal, enable_gqa=True)
-        torch.testing.assert_close(
-            packed[start:end], alone[0].transpose(0, 1), atol=2e-2, rtol=2e-2
-        )
+    lengths = [130, 5, 64, 1, 1500]
+    packing = Packing.from_lengths(lengths, torch.device(device))
+    query = torch.randn(sum(lengths), 4, head_dim)
+    key, value = torch.randn(2, sum(lengths), key_heads, head_dim)
+    scale = head_dim**-0.5
+    given = [states.to(device, dtype) for states in (query, key, value)]
+    packed = packed_attention(*given, packing, packing, scale=scale, causal=causal).float().cpu()
+    assert_is_naive(
+        packed, (query, key, value), packing, scale, (-1, 0) if causal else (-1, -1), noise
+    )
+
+
+@pytest.mark.parametrize("device", [CUDA])
+@pytest.mark.parametrize(("dtype", "noise"), ON_A_GPU)
+@pytest.mark.parametrize("window", [0, 20, 64])
+def test_a_gpus_local_attention_agrees(
+    window: int, dtype: torch.dtype, noise: float, device: str
+) -> None:
+    torch.manual_seed(0)
+    lengths = [130, 5, 64, 1, 1500]
+    packing = Packing.from_lengths(lengths, torch.device(device))
+    states = torch.randn(3, sum(lengths), 4, 64)
+    attend = LocalAttention(packing, window, scale=0.125)
+    packed = attend(*states.to(device, dtype)).float().cpu()
+    assert_is_naive(packed, tuple(states), packing, 0.125, (window, window), noise)
+
+
+@pytest.mark.parametrize("device", [CUDA])
+@pytest.mark.parametrize(("dtype", "noise"), ON_A_GPU)
+def test_a_gpu_takes_fewer_queries_than_keys(dtype: torch.dtype, noise: float, device: str) -> None:
+    """As in the last layer, whose queries are first tokens."""
+    torch.manual_seed(0)
+    lengths = [70, 1, 500]
+    cuda = torch.device(device)
+    keys, firsts = Packing.from_lengths(lengths, cuda), Packing.from_lengths([1, 1, 1], cuda)
+    states = torch.randn(3, sum(lengths), 4, 64)
+    rows = keys.starts[:-1].long().cpu()
+    query, key, value = states[0][rows], states[1], states[2]
+    given = [each.to(device, dtype) for each in (query, key, value)]
+    packed = packed_attention(*given, firsts, keys, scale=0.125).float().cpu()
+    for number, (start, end) in enumerate(pairwise(keys.starts.tolist())):
+        alone = naive(query[number : number + 1], key[start:end], value[start:end], 0.125)
+        torch.testing.assert_close(packed[number : number + 1], alone, atol=noise, rtol=noise)
+
+
+def assert_is_naive(
+    packed: torch.Tensor,
+    states: tuple[torch.Tensor, ...],
+    packing: Packing,
+    scale: float,
+    window: tuple[int, int],
+    noise: float,
+) -> None:
+    """Compare each sequence's part with the formula."""
+    for start, end in pairwise(packing.starts.tolist()):
+        alone = naive(*(each[start:end] for each in states), scale, window)
+        torch.testing.assert_close(packed[start:end], alone, atol=noise, rtol=noise)

@@ -84,16 +84,6 @@ def test_bfloat16_is_within_its_noise(xlmr: str, reference: dict[str, Any]) -> N
     np.testing.assert_allclose(scores, golden, rtol=0, atol=0.02)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("dtype", "noise"), [("float32", 1e-4), ("bfloat16", 0.05)])
-def test_scores_on_a_gpu(xlmr: str, reference: dict[str, Any], dtype: Any, noise: float) -> None:
-    golden = reference["scores"]["encoder/default"]["scores"]
-    with RerankEngine(xlmr, dtype=dtype, device="cuda", normalize=False) as engine:
-        scores = engine.score_pairs(reference["pairs"])
-    np.testing.assert_allclose(scores, golden, rtol=0, atol=noise)
-
-
 def test_architectures_that_cannot_be_packed_are_padded(distilbert: str) -> None:
     (scorer,) = load(EngineConfig(distilbert, device="cpu")).scorers
     assert isinstance(scorer, PaddedScorer)

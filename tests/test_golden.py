@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from devices import DEVICES
 
 from bge_rerank_integrations import RerankEngine
 
@@ -26,7 +27,7 @@ HALF = {
 def golden_engine(golden: dict[str, Any], **settings: Any) -> RerankEngine:
     """An engine with the settings that the reference was run with."""
     given = {"normalize": False, **golden["constructor"], **golden["call"], **settings}
-    return RerankEngine(str(GOLDEN / golden["model"]), device="cpu", **given)
+    return RerankEngine(str(GOLDEN / golden["model"]), **given)
 
 
 def settings() -> list[str]:
@@ -41,12 +42,14 @@ def settings() -> list[str]:
     # one batch for each text, where all settings of a family form batches alike
     + [(setting, 100) for setting in settings() if setting.endswith("/default")],
 )
+@pytest.mark.parametrize("device", DEVICES)
 def test_scores_equal_the_reference(
-    reference: dict[str, Any], setting: str, max_batch_tokens: int | None
+    reference: dict[str, Any], setting: str, max_batch_tokens: int | None, device: str
 ) -> None:
     golden = reference["scores"][setting]
     layers = golden["call"].get("cutoff_layers", [])
-    with golden_engine(golden, dtype="float32", max_batch_tokens=max_batch_tokens) as engine:
+    given = {"dtype": "float32", "device": device, "max_batch_tokens": max_batch_tokens}
+    with golden_engine(golden, **given) as engine:
         if len(layers) > 1:
             by_layer = engine.score_layers(reference["pairs"])
             assert list(by_layer) == layers
@@ -59,11 +62,14 @@ def test_scores_equal_the_reference(
 
 @pytest.mark.parametrize("setting", settings())
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_stays_close(reference: dict[str, Any], setting: str, dtype: str) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_precision_stays_close(
+    reference: dict[str, Any], setting: str, dtype: str, device: str
+) -> None:
     golden = reference["scores"][setting]
     expected = np.atleast_2d(golden["scores"])[-1]
     # a fifth of them: half precision takes far longer here than float32
-    with golden_engine(golden, dtype=dtype) as engine:
+    with golden_engine(golden, dtype=dtype, device=device) as engine:
         scores = engine.score_pairs(reference["pairs"][::5])
     np.testing.assert_allclose(
         scores, expected[::5], rtol=0, atol=HALF[setting.split("/")[0]][dtype]
@@ -78,11 +84,12 @@ def test_half_precision_stays_close(reference: dict[str, Any], setting: str, dty
 @pytest.mark.parametrize(
     ("dtype", "noise"), [("float32", 1e-5), ("bfloat16", 0.026), ("float16", 0.0024)]
 )
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_score_does_not_depend_on_its_batch(
-    reference: dict[str, Any], setting: str, dtype: str, noise: float
+    reference: dict[str, Any], setting: str, dtype: str, noise: float, device: str
 ) -> None:
     """Bounds of half precision: what padding alone moves the reference's scores."""
-    with golden_engine(reference["scores"][setting], dtype=dtype) as engine:
+    with golden_engine(reference["scores"][setting], dtype=dtype, device=device) as engine:
         pairs = reference["pairs"][::4]
         together = engine.score_pairs(pairs)
         alone = [engine.score_pairs([pair])[0] for pair in pairs]

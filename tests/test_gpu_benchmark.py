@@ -55,9 +55,15 @@ def test_a_figure_that_fails_leaves_the_others(
 
     wanted = {"throughput": lost, "memory": gpu_figures.memory}
     monkeypatch.setattr(gpu, "MEASUREMENTS", wanted)
-    figures = run(tmp_path, "--shape", "ettin-reranker-32m", "--parts", "engine")["shapes"]
-    assert "the device is lost" in figures["ettin-reranker-32m"]["throughput"]["failure"]
-    assert figures["ettin-reranker-32m"]["memory"]["peak_mib"] > 0
+    options = ["--shape", "ettin-reranker-32m", "--peer", "infinity bfloat16"]
+    figures = run(tmp_path, *options)["shapes"]["ettin-reranker-32m"]
+    assert "the device is lost" in figures["throughput"]["failure"]
+    assert figures["memory"]["peak_mib"] > 0
+    (row,) = figures["peers"]
+    assert row == {
+        "peer": "infinity bfloat16",
+        "failure": "not installed in any environment: infinity-emb",
+    }
 
 
 def test_when_the_time_is_over_what_is_missing_is_named(tmp_path: Path) -> None:
