@@ -89,7 +89,7 @@ def test_the_metadata_name_the_licenses_of_the_code_and_of_the_weights() -> None
     tiny = "bge_rerank_integrations/models/tiny/LICENSE"
     assert project["license-files"] == ["LICENSE", tiny]
     assert (root / "LICENSE").read_text("utf-8").startswith("MIT License")
-    weights = (root / tiny).read_text("utf-8")
+    weights = (files("bge_rerank_integrations") / "models/tiny/LICENSE").read_text("utf-8")
     assert weights.startswith("Copyright 2026 The bge-rerank-integrations authors")
     assert "sentence-transformers/all-MiniLM-L6-v2" in weights
     assert "[yyyy]" not in weights

@@ -1,0 +1,5 @@
+"""LlamaIndex postprocessor: BGE rerankers."""
+
+from bge_rerank_integrations.llama_index import BGERerank
+
+__all__ = ["BGERerank"]
