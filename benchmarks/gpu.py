@@ -124,7 +124,15 @@ class Benchmark:
 
     def _measure(self, shape: str, folder: Path, end: float, temporary: Path) -> None:
         config = AutoConfig.from_pretrained(folder)
-        run = Run(folder, config, self._device, self._arguments.dtype, self._sizes, self._peak)
+        run = Run(
+            folder,
+            config,
+            self._device,
+            self._arguments.dtype,
+            self._sizes,
+            self._peak,
+            self._arguments.max_batch_tokens,
+        )
         has_peers = "peers" in self._arguments.parts
         with run.engine:
             if "engine" in self._arguments.parts:
@@ -171,6 +179,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shape", action="append", choices=NAMES, help="default: all")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--max-batch-tokens", type=int, help="of the engine's passes")
     parser.add_argument(
         "--parts", nargs="+", choices=("engine", "peers"), default=["engine", "peers"]
     )

@@ -75,6 +75,7 @@ class Run:
     :param device: where it runs.
     :param dtype: its precision.
     :param peak_tflops: of the device; None where it is not known.
+    :param max_batch_tokens: tokens in a pass; None for the device's default.
     """
 
     def __init__(
@@ -85,10 +86,13 @@ class Run:
         dtype: Dtype,
         sizes: Sizes,
         peak_tflops: float | None,
+        max_batch_tokens: int | None = None,
     ) -> None:
         self.folder, self.shape, self.device, self.sizes = folder, shape, device, sizes
         self.peak_tflops = peak_tflops
-        config = EngineConfig(str(folder), device=str(device), dtype=dtype)
+        config = EngineConfig(
+            str(folder), device=str(device), dtype=dtype, max_batch_tokens=max_batch_tokens
+        )
         start = time.perf_counter()
         self.model = load(config)
         self.load_s = time.perf_counter() - start
