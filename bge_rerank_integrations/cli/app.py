@@ -16,6 +16,7 @@ from bge_rerank_integrations.cli.eval import evaluate
 from bge_rerank_integrations.cli.models import models
 from bge_rerank_integrations.cli.rerank import rerank
 from bge_rerank_integrations.cli.serve import serve
+from bge_rerank_integrations.cli.tune import tune
 
 
 class _Commands(TyperGroup):
@@ -44,6 +45,7 @@ app.command()(rerank)
 app.command()(serve)
 app.command("eval")(evaluate)
 app.command()(models)
+app.command()(tune)
 
 
 @app.callback()

@@ -73,6 +73,19 @@ def read_beir(
     )
 
 
+def read_unjudged(folder: Path) -> Collection:
+    """Read ``queries.jsonl`` and ``corpus.jsonl`` of a folder whose documents nobody has judged.
+
+    :raises InputError: naming the file, and the line where one is wrong.
+    """
+    return Collection(
+        name=folder.resolve().name,
+        queries=_read_queries(folder / "queries.jsonl"),
+        documents=_read_corpus(folder / "corpus.jsonl", titled),
+        relevance={},
+    )
+
+
 def _qrels_path(folder: Path) -> Path:
     for name in _QRELS:
         if (folder / name).is_file():

@@ -51,5 +51,5 @@ class Collection:
         return replace(
             self,
             queries={query: text for query, text in self.queries.items() if query in queries},
-            relevance={query: self.relevance[query] for query in self.queries if query in queries},
+            relevance={q: grades for q, grades in self.relevance.items() if q in queries},
         )

@@ -1,0 +1,244 @@
+"""From a user's questions and documents to a reranker that knows them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bge_rerank_integrations.checks import require
+from bge_rerank_integrations.engine.engine import RerankEngine
+from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
+from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from bge_rerank_integrations.evaluation.collection import Collection
+from bge_rerank_integrations.evaluation.measures import PRIMARY
+from bge_rerank_integrations.evaluation.report import Report, summarize
+from bge_rerank_integrations.evaluation.runs import Run, bm25, rerank
+from bge_rerank_integrations.evaluation.trec import read_run
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+from bge_rerank_integrations.tuning.data import read_data
+from bge_rerank_integrations.tuning.lists import (
+    Split,
+    TrainingList,
+    judged_by,
+    split,
+    taught,
+    training_lists,
+)
+
+DEPTH = 50
+# checkpoints are compared by the first documents of a few questions, so that it takes little time
+_CHOOSING_QUESTIONS, _CHOOSING_DEPTH = 30, 20
+_CHECKPOINTS = "checkpoints"
+_EXTRA = ("sentence_transformers", "accelerate", "datasets", "bm25s", "Stemmer", "ir_measures")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What tuning has to work with.
+
+    :param documents: of the corpus.
+    :param training: questions that make training lists.
+    :param pairs: (question, document) pairs of those lists.
+    :param choosing: questions that choose between checkpoints.
+    :param held_out: questions that measure before and after.
+    """
+
+    documents: int
+    training: int
+    pairs: int
+    choosing: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned model, and what tuning it has changed.
+
+    :param folder: of the model: safetensors, tokenizer and model card; or None if nothing was
+        trained.
+    :param counts: of questions, documents and pairs.
+    :param report: the first stage, the base and the tuned model on the held-out questions.
+    """
+
+    folder: Path
+    counts: Counts
+    report: Report
+
+    @property
+    def gain(self) -> float:
+        """By how much nDCG@10 on the held-out questions has risen."""
+        before, after = self.report.systems[-2:]
+        return after.means[PRIMARY] - before.means[PRIMARY]
+
+
+def prepare(
+    data: Path,
+    *,
+    teacher: str | None = None,
+    first_stage: Path | None = None,
+    held_out: float = 0.2,
+    seed: int = 0,
+) -> tuple[Split, Run, list[TrainingList], Counts]:
+    """Read and count what :func:`tune` would work with, without training.
+
+    :returns: the questions of each part, the first stage's rankings of all of them, the training
+        lists and the counts.
+    """
+    is_share = isinstance(held_out, float) and 0 < held_out <= 0.5
+    require(is_share, "held_out", "a share above 0 and up to 0.5", held_out)
+    collection = read_data(data, judged=teacher is None)
+    found = read_run(first_stage, collection, DEPTH) if first_stage else bm25(collection, DEPTH)
+    if teacher is None:
+        parts = split(collection, held_out, seed)
+        lists = training_lists(parts.training, found, seed)
+    else:
+        with RerankEngine(teacher) as engine:
+            if not collection.relevance:
+                collection = judged_by(engine, collection, found)
+            parts = split(collection, held_out, seed)
+            lists = taught(
+                training_lists(parts.training, found, seed), engine.with_options(normalize=False)
+            )
+    counts = Counts(
+        documents=len(collection.documents),
+        training=len(lists),
+        pairs=sum(len(one.documents) for one in lists),
+        choosing=len(parts.choosing.queries),
+        held_out=len(parts.held_out.queries),
+    )
+    return parts, found, lists, counts
+
+
+def tune(
+    data: str | Path,
+    out: str | Path,
+    *,
+    base: str = BUILT_IN_MODEL,
+    teacher: str | None = None,
+    first_stage: str | Path | None = None,
+    minutes: float | None = None,
+    epochs: float = 2.0,
+    held_out: float = 0.2,
+    max_length: int = 512,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> Tuned:
+    """Tune a reranker on a user's own questions and documents, and measure what that changes.
+
+    Questions that measure are held out: they never enter training, nor choose between checkpoints.
+    A run that was killed goes on where its last checkpoint was, if it is called alike.
+
+    :param data: see :func:`~bge_rerank_integrations.tuning.data.read_data`.
+    :param out: folder of the tuned model, for both integrations and for sentence-transformers.
+    :param base: the model to start from: an encoder with one output.
+    :param teacher: a model whose logits are the labels; then documents need no judgments.
+    :param first_stage: rankings of all questions as a TREC run file; None means BM25.
+    :param minutes: about how long to train; None means ``epochs``.
+    :param held_out: the share of questions that measure.
+    :param max_length: tokens of a pair, at most.
+    :raises InputError: naming what is wrong with the data.
+    :raises ConfigurationError: for a base that cannot be tuned, or a setting that cannot work.
+    :raises ModelLoadError: if the base or the teacher cannot be loaded.
+    :raises MissingExtraError: if the extra ``tune`` is not installed.
+    """
+    if any(find_spec(name) is None for name in _EXTRA):
+        raise MissingExtraError("tune")
+    # imported here: it takes seconds, and wrong settings need none of it
+    from bge_rerank_integrations.tuning.train import load_base, train
+
+    folder = Path(out)
+    checkpoints = folder / _CHECKPOINTS
+    if (folder / "config.json").is_file() and not checkpoints.is_dir():
+        raise ConfigurationError(f"{folder} holds a model already: choose another folder")
+    require(minutes is None or minutes > 0, "minutes", "None or a number above 0", minutes)
+    require(epochs > 0, "epochs", "a number above 0", epochs)
+    # before any time is spent on the data
+    source = open_checkpoint(EngineConfig(base)).folder
+    model = load_base(source, max_length)
+    parts, found, lists, counts = prepare(
+        Path(data),
+        teacher=teacher,
+        first_stage=Path(first_stage) if first_stage else None,
+        held_out=held_out,
+        seed=seed,
+    )
+    plan = train(
+        model,
+        lists,
+        _samples(parts.choosing, found),
+        checkpoints,
+        minutes=minutes,
+        epochs=epochs,
+        is_taught=teacher is not None,
+        seed=seed,
+        show_progress=show_progress,
+    )
+    model.save_pretrained(str(folder), create_model_card=False)
+    report = _before_and_after(parts.held_out, found, base, folder, max_length)
+    tuned = Tuned(folder, counts, report)
+    settings = {
+        "base": base, "teacher": teacher, "first stage": first_stage or "BM25",
+        "steps": plan.steps, "max_length": max_length, "seed": seed,
+    }  # fmt: skip
+    (folder / "README.md").write_text(model_card(tuned, settings), "utf-8")
+    shutil.rmtree(checkpoints)
+    return tuned
+
+
+def _samples(collection: Collection, first_stage: Run) -> list[dict[str, Any]]:
+    """Some of the questions as sentence-transformers' evaluator reads them."""
+    collection, texts = collection.sample(_CHOOSING_QUESTIONS), collection.documents
+    samples = []
+    for name, query in collection.queries.items():
+        grades = collection.relevance[name]
+        positives = [one for one, grade in grades.items() if grade > 0 and one in texts]
+        # positives that the first stage did not find come last: every list has something to rank
+        documents = dict.fromkeys([*first_stage.order[name][:_CHOOSING_DEPTH], *positives])
+        samples.append(
+            {
+                "query": query,
+                "positive": [texts[one] for one in positives],
+                "documents": [texts[one] for one in documents],
+            }
+        )
+    return [sample for sample in samples if sample["positive"]]
+
+
+def _before_and_after(
+    held_out: Collection, found: Run, base: str, tuned: Path, max_length: int
+) -> Report:
+    runs = [found]
+    for name, model in ((base, base), ("tuned", str(tuned))):
+        with RerankEngine(model, max_length=max_length) as engine:
+            runs.append(rerank(name, engine, held_out, found))
+    return summarize(held_out, runs)
+
+
+def model_card(tuned: Tuned, settings: dict[str, Any]) -> str:
+    """The README of a tuned model: from what, on what, and what came of it."""
+    counts, report = tuned.counts, tuned.report
+    lines = [
+        "---", "library_name: sentence-transformers", "pipeline_tag: text-ranking", "---", "",
+        f"# {tuned.folder.name}", "",
+        f"Tuned with bge-rerank-integrations from `{settings['base']}` on {counts.training} "
+        f"questions about {counts.documents} documents ({counts.pairs} pairs). "
+        f"{counts.choosing} other questions chose between checkpoints, and {counts.held_out} "
+        "measured:", "",
+        *_table(report.rows()), "",
+        *_table(report.comparison_rows()), "",
+        "| setting | |", "|---|---|",
+        *(f"| {name} | {value} |" for name, value in settings.items()), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _table(rows: Any) -> list[str]:
+    headers, *others = rows
+    return [
+        f"| {' | '.join(headers)} |",
+        "|---" * len(headers) + "|",
+        *(f"| {' | '.join(row)} |" for row in others),
+    ]

@@ -1,0 +1,220 @@
+"""A tiny checkpoint tuned end to end; runs where the extra ``tune`` is installed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import SMALL, save_random
+from processes import Process
+from transformers import BertConfig, Qwen2Config
+from typer.testing import CliRunner
+
+from bge_rerank_integrations import ConfigurationError, InputError, RerankEngine
+
+pytest.importorskip("accelerate")
+pytest.importorskip("datasets")
+
+from sentence_transformers import CrossEncoder
+
+from bge_rerank_integrations.cli.app import app
+from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
+from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
+from bge_rerank_integrations.tuning import train as training
+from bge_rerank_integrations.tuning import tune
+
+# transformers and accelerate warn of each other
+pytestmark = pytest.mark.filterwarnings("default")
+
+# what is asked for is told by one letter alone
+LETTERS = "abcdefghij"
+ROWS = [
+    {
+        "query": f"which paper has {letter * 4} number {n}",
+        "pos": [f"{letter * 4} {n} paper of that"],
+        "neg": [f"{other * 4} {n} paper of that" for other in LETTERS if other != letter],
+    }
+    for n in range(4)
+    for letter in LETTERS
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "letters.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_random(BertConfig(**SMALL, num_labels=1), tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def tuned(data: Path, base: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tuned") / "mine"
+    return tune(data, folder, base=base, epochs=3, held_out=0.3)
+
+
+def test_every_way_to_load_it_gives_its_scores(tuned: Any) -> None:
+    folder = str(tuned.folder)
+    query, documents = ROWS[0]["query"], [*ROWS[0]["pos"], *ROWS[0]["neg"]]
+    with RerankEngine(folder, dtype="float32", normalize=False, device="cpu") as engine:
+        scores = engine.score(query, documents)
+    encoder = CrossEncoder(folder, device="cpu")
+    pairs = [(query, document) for document in documents]
+    reference = encoder.predict(pairs, activation_fn=torch.nn.Identity())
+    assert scores == pytest.approx(reference.tolist(), abs=1e-5)
+    for kind in (LlamaIndexRerank, LangChainRerank):
+        assert kind(model=folder, dtype="float32").model == folder
+
+
+def test_the_weights_have_changed_and_the_checkpoints_are_gone(tuned: Any, base: str) -> None:
+    assert not (tuned.folder / "checkpoints").exists()
+    names = {path.name for path in tuned.folder.iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= names
+    query, documents = ROWS[0]["query"], ROWS[0]["pos"]
+    scores = []
+    for model in (base, str(tuned.folder)):
+        with RerankEngine(model, dtype="float32", device="cpu") as engine:
+            scores.append(engine.score(query, documents)[0])
+    assert abs(scores[0] - scores[1]) > 1e-4
+
+
+def test_the_report_and_the_card_tell_what_was_measured(tuned: Any, base: str) -> None:
+    counts, report = tuned.counts, tuned.report
+    assert counts.training + counts.choosing + counts.held_out == len(ROWS)
+    assert (counts.held_out, counts.choosing, counts.pairs) == (12, 6, 22 * 7)
+    assert [system.name for system in report.systems] == ["BM25", base, "tuned"]
+    assert report.queries == 12
+    card = (tuned.folder / "README.md").read_text("utf-8")
+    assert "on 22 questions about 40 documents (154 pairs)" in card
+    assert f"{report.systems[-1].means['nDCG@10']:.4f}" in card
+    assert "| seed | 0 |" in card
+
+
+def test_held_out_questions_never_enter_training(
+    data: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[str]] = {}
+
+    def record(model: Any, lists: Any, choosing: Any, folder: Path, **given: Any) -> Any:
+        seen["training"] = {one.query for one in lists}
+        seen["choosing"] = {one["query"] for one in choosing}
+        folder.mkdir(parents=True)
+        return training.Plan(0, 0, 0)
+
+    monkeypatch.setattr(training, "train", record)
+    report = tune(data, tmp_path / "mine", base=base, held_out=0.3).report
+    held_out = report.systems[0].values["nDCG@10"]
+    texts = {row["query"] for row in ROWS} - seen["training"] - seen["choosing"]
+    assert len(texts) == len(held_out) == 12
+    assert not seen["training"] & seen["choosing"]
+
+
+PROGRAM = """
+import sys
+from bge_rerank_integrations.tuning import tune
+tune(sys.argv[1], sys.argv[2], base=sys.argv[3], epochs=float(sys.argv[4]), held_out=0.3)
+"""
+
+
+def test_a_run_that_was_killed_goes_on(data: Path, base: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    process = Process(PROGRAM, str(data), str(folder), base, "12")
+    deadline = time.monotonic() + 120
+    try:
+        while not any(folder.glob("checkpoints/checkpoint-*/trainer_state.json")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.end()
+    plan = json.loads((folder / "checkpoints" / "plan.json").read_text())
+    (state, *_) = sorted(folder.glob("checkpoints/checkpoint-*/trainer_state.json"))
+    assert 0 < json.loads(state.read_text())["global_step"] < plan["steps"]
+    with pytest.raises(ConfigurationError, match="checkpoints of other data or another seed"):
+        tune(data, folder, base=base, epochs=12, held_out=0.3, seed=1)
+    steps = []
+    original = training.CrossEncoderTrainer.training_step
+
+    class Counted(training.CrossEncoderTrainer):  # type: ignore[misc]
+        def training_step(self, *given: Any, **named: Any) -> Any:
+            steps.append(1)
+            return original(self, *given, **named)
+
+    training.CrossEncoderTrainer, kept = Counted, training.CrossEncoderTrainer
+    try:
+        tune(data, folder, base=base, epochs=12, held_out=0.3)
+    finally:
+        training.CrossEncoderTrainer = kept
+    assert 0 < len(steps) < plan["steps"]
+    assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"minutes": 0}, ConfigurationError, "minutes must be"),
+        ({"epochs": 0}, ConfigurationError, "epochs must be"),
+        ({"held_out": 0.9}, ConfigurationError, "held_out must be a share"),
+        ({"first_stage": "gone.run"}, InputError, "gone.run"),
+    ],
+)
+def test_wrong_settings_are_told_before_any_time_is_spent(
+    data: Path,
+    base: str,
+    tmp_path: Path,
+    given: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        tune(data, tmp_path / "mine", base=base, **given)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_decoder_is_refused(data: Path, tmp_path: Path) -> None:
+    config = Qwen2Config(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=32, num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    folder = save_random(config, tmp_path / "decoder")
+    with pytest.raises(ConfigurationError, match="base must be an encoder with one output"):
+        tune(data, tmp_path / "mine", base=folder)
+
+
+def test_a_folder_that_holds_a_model_is_not_written_over(
+    data: Path, base: str, tmp_path: Path
+) -> None:
+    shutil.copytree(base, tmp_path / "mine")
+    with pytest.raises(ConfigurationError, match="holds a model already"):
+        tune(data, tmp_path / "mine", base=base)
+
+
+def test_check_counts_and_trains_nothing(data: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["tune", str(data), "--check", "--held-out", "0.3"])
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "40 documents; 22 questions train with 154 pairs, 6 choose between checkpoints, "
+        "12 measure\n"
+    )
+
+
+def test_the_command_says_whether_it_is_better(data: Path, base: str, tmp_path: Path) -> None:
+    command = ["tune", str(data), "--base", base, "--epochs", "0.5", "--held-out", "0.3"]
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "mine")])
+    is_better = "is no better than" not in result.stderr
+    assert result.exit_code == (0 if is_better else 1), result.output
+    assert "tuned against" in result.stdout
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "--out" in result.stderr
