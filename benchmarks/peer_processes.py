@@ -24,7 +24,7 @@ from benchmarks.peer_worker import PEERS
 from benchmarks.texts import Pair
 
 # what is shown of a peer's log when it ends
-_LOG_END = 600
+_LOG_END = 1_500
 
 
 class PeerError(Exception):
@@ -64,7 +64,7 @@ class Peer(AbstractContextManager["Peer"]):
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], max(patience_s, 0))
         if not ready:
-            raise PeerError(f"no answer within {patience_s:.0f} s")
+            raise PeerError(f"no answer within {max(patience_s, 0):.0f} s")
         line = self.process.stdout.readline()
         if not line:
             raise PeerError(self._last_words())
