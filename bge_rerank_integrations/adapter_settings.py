@@ -89,6 +89,7 @@ class EngineSettings(BaseModel):
     long_documents: LongDocuments = _setting("long_documents")
     instruction: str | None = _setting("instruction")
     normalize: bool = _setting("normalize")
+    calibration: str | None = _setting("calibration")
     timeout_s: float | None = _setting("timeout_s")
     queue_timeout_s: float = _setting("queue_timeout_s")
     max_wait_s: float | None = _setting("max_wait_s")

@@ -39,6 +39,7 @@ class CallOverrides(TypedDict, total=False):
     long_documents: LongDocuments
     instruction: str | None
     normalize: bool
+    calibration: str | None
     timeout_s: float | None
     queue_timeout_s: float
     max_wait_s: float | None

@@ -85,20 +85,21 @@ class Scores(list[float]):
         cls,
         logits: Sequence[float],
         normalize: bool,
-        activation: str = "Sigmoid",
+        activation: str | Callable[[float], float] = "Sigmoid",
         usage: TokenUsage = TokenUsage(),
         model: str = "",
     ) -> Scores:
         """Report logits, or what the model's activation makes of them.
 
-        :param activation: one of ``SCORE_ACTIVATIONS``.
+        :param activation: one of ``SCORE_ACTIVATIONS``, or a function that keeps the order.
         :raises NonFiniteScoreError: naming the first document whose logit is NaN or infinite.
         """
         for index, logit in enumerate(logits):
             if not math.isfinite(logit):
                 raise NonFiniteScoreError(index, float(logit))
-        score = SCORE_ACTIVATIONS[activation] if normalize else float
-        return cls(map(score, logits), logits, usage, model)
+        if isinstance(activation, str):
+            activation = SCORE_ACTIVATIONS[activation]
+        return cls(map(activation if normalize else float, logits), logits, usage, model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,12 @@ class CallOptions(_Settings):
         "Report what the activation saved with the model makes of the logit (where none is: the "
         "sigmoid, between 0 and 1), instead of the logit.",
     )
+    calibration: str | None = _setting(
+        None,
+        PATH.or_none(),
+        "File of 'bge-rerank calibrate' for this model: normalize reports the probabilities of "
+        "relevance that it makes of logits.",
+    )
     timeout_s: float | None = _setting(
         None, TIMEOUT.or_none(), "Seconds after which the call fails with DeadlineError."
     )

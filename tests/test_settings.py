@@ -112,7 +112,7 @@ def test_a_name_that_is_no_setting_is_answered_with_ours(name: str, meant: str) 
 
 
 def test_a_call_refuses_what_is_decided_when_the_model_is_loaded() -> None:
-    with pytest.raises(ConfigurationError, match="device is not a setting here: there are instr"):
+    with pytest.raises(ConfigurationError, match="device is not a setting here: there are calib"):
         overridden(CallOptions(), {"device": "cpu"})
     assert overridden(CallOptions(max_length=64), {"normalize": False}).max_length == 64
 

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from bge_rerank_integrations import ConfigurationError, RerankError, __version__
 from bge_rerank_integrations.cli.bench import bench
+from bge_rerank_integrations.cli.calibrate import calibrate
 from bge_rerank_integrations.cli.demo.command import demo
 from bge_rerank_integrations.cli.eval import evaluate
 from bge_rerank_integrations.cli.models import models
@@ -44,6 +45,7 @@ app.command()(demo)
 app.command()(rerank)
 app.command()(serve)
 app.command("eval")(evaluate)
+app.command()(calibrate)
 app.command()(models)
 app.command()(tune)
 

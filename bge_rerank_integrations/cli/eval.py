@@ -92,7 +92,7 @@ def evaluate(
     With --mteb, each task's main score before and after. A pipe gets the tables one after the
     other, with tabs between the columns.
     """
-    _require_extra()
+    require_eval_extra()
     chosen = {name: model_settings(name) for name in model or [BUILT_IN_MODEL]}
     if mteb and source is None:
         folder_only = {
@@ -109,7 +109,7 @@ def evaluate(
     if mteb or source is None:
         raise ConfigurationError("eval takes either a FOLDER or --mteb TASK")
     show_progress = sys.stderr.isatty()
-    collection = _read(source, corpus, without_titles=without_titles)
+    collection = read_collection(source, corpus, without_titles=without_titles)
     if max_queries is not None:
         collection = collection.sample(max_queries)
     runs = [_first_stage(first_stage, collection, depth, show_progress=show_progress)]
@@ -135,7 +135,7 @@ def _refuse(names: Iterable[str]) -> None:
         raise ConfigurationError(f"--mteb takes --model, --depth and --json, got {given}")
 
 
-def _require_extra() -> None:
+def require_eval_extra() -> None:
     """Check the imports of the report before an hour of scoring.
 
     :raises MissingExtraError: if a part of the extra ``eval`` is not installed.
@@ -144,7 +144,8 @@ def _require_extra() -> None:
         raise MissingExtraError("eval")
 
 
-def _read(source: Path, corpus: str, *, without_titles: bool) -> Collection:
+def read_collection(source: Path, corpus: str, *, without_titles: bool) -> Collection:
+    """Read judged queries: a folder in BEIR's layout, or candidate lists."""
     if source.is_file():
         return read_candidate_lists(source)
     return read_beir(source, corpus, text_only if without_titles else titled)

@@ -200,7 +200,7 @@ class RerankEngine(Highlighting):
     ) -> dict[int, Scores]:
         """Score pairs after each of ``cutoff_layers``; for layerwise and lightweight models.
 
-        Layers are not comparable to each other: each has a scale of its own.
+        Layers are not comparable: each has a scale of its own, and none is calibrated.
 
         :returns: for each number of layers, one score a pair in input order.
         :raises ConfigurationError: for a model that scores after its last layer only.
@@ -209,7 +209,7 @@ class RerankEngine(Highlighting):
             raise ConfigurationError(
                 f"score_layers needs a layerwise or lightweight model, got {self.model}"
             )
-        asked = self._asked(options)
+        asked = overridden(self._asked(options), {"calibration": None})
         result = wait(self._submit(check_pairs(pairs), asked).future)
         return {
             layer: self._scores(result.logits[:, column].tolist(), result.usage, asked)
@@ -263,6 +263,7 @@ class RerankEngine(Highlighting):
     def _attach(self, running: RunningModel, options: CallOptions) -> None:
         # now, so that an option that does not fit the model is refused here
         running.tokenizer.layout(options)
+        running.activation_of(options)
         self._running = running
         self._options = options
 
@@ -284,7 +285,8 @@ class RerankEngine(Highlighting):
 
     def _scores(self, logits: list[float], usage: TokenUsage, options: CallOptions) -> Scores:
         running, normalize = self._running, options.normalize
-        return Scores.from_logits(logits, normalize, running.activation, usage, self.model)
+        activation = running.activation_of(options)
+        return Scores.from_logits(logits, normalize, activation, usage, self.model)
 
 
 def _with_query(query: str, documents: Iterable[str]) -> list[TextPair]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import weakref
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 
+from bge_rerank_integrations.context.calibration import Calibration
 from bge_rerank_integrations.engine.loading.devices import release_memory
 from bge_rerank_integrations.engine.loading.model import LoadedModel, load
 from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats, State
-from bge_rerank_integrations.errors import ModelLoadError, RerankError
-from bge_rerank_integrations.settings import EngineConfig
+from bge_rerank_integrations.errors import ConfigurationError, ModelLoadError, RerankError
+from bge_rerank_integrations.settings import CallOptions, EngineConfig
 
 
 class RunningModel:
@@ -48,6 +50,22 @@ class RunningModel:
         if self.scheduler.is_closed or not self.scheduler.is_of_this_process:
             return "closed"
         return "failed" if self.scheduler.failure is not None else "ready"
+
+    def activation_of(self, options: CallOptions) -> str | Calibration:
+        """What ``normalize`` makes of a logit in calls with these options.
+
+        :raises ConfigurationError: if their calibration cannot be read, or is another model's.
+        """
+        if options.calibration is None:
+            return self.activation
+        calibration = Calibration.read(options.calibration)
+        # by the last part: a checkpoint may be loaded from the hub here and from a folder there
+        if Path(calibration.model).name != Path(self.config.model).name:
+            raise ConfigurationError(
+                f"calibration {options.calibration} was fitted on {calibration.model}, and the "
+                f"model is {self.config.model}"
+            )
+        return calibration
 
     def stats(self) -> EngineStats:
         """Queue, work done and state, now."""

@@ -206,6 +206,7 @@ SETTINGS_OF_ENGINE: dict[str, Any] = {
     "max_document_tokens": 100,
     "long_documents": "window",
     "instruction": "Does the passage answer?",
+    "calibration": "calibration.json",
     "queue_timeout_s": 1.5,
     "max_wait_s": 2.5,
 }
