@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from bge_rerank_integrations.adapter_settings import EngineSettings
+from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.context import pruning
 from bge_rerank_integrations.context.duplicates import DEFAULT_SHARE, checked_share
 from bge_rerank_integrations.context.highlight import Highlighter, Span
@@ -42,6 +43,11 @@ class RerankSettings(EngineSettings):
         default=None,
         description="Cut the sentences of kept documents that score below this, on the scale "
         "reported; the best sentence of each stays. None cuts nothing.",
+    )
+    prune_share: float | None = Field(
+        default=None,
+        description="Cut the sentences of kept documents that score below this share of the "
+        "document's best sentence, such as 0.2. None cuts nothing.",
     )
     prune_mark: str = Field(default="", description="What stands where sentences are cut: '…'.")
     drop_duplicates: bool | float | None = Field(
@@ -77,6 +83,13 @@ class RerankSettings(EngineSettings):
     def _check_prune(cls, prune: float | None) -> float | None:
         check_threshold("prune", prune)
         return prune
+
+    @field_validator("prune_share")
+    @classmethod
+    def _check_prune_share(cls, share: float | None) -> float | None:
+        is_share = share is None or 0 <= share <= 1
+        require(is_share, "prune_share", "None or a number from 0 to 1", share)
+        return share
 
     @field_validator("drop_duplicates", mode="before")
     @classmethod
@@ -125,18 +138,18 @@ class RerankSettings(EngineSettings):
         return self._reranker
 
     def _pruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
-        """The texts of kept documents without the sentences that ``prune`` cuts.
+        """The texts of kept documents without the sentences that are cut.
 
         :raises ConfigurationError: if the reranker given has no ``highlight()``.
         """
-        if self.prune is None:
+        if self.prune is None and self.prune_share is None:
             return texts
-        return self._cut(texts, self._highlighter.highlight(query, texts), self.prune)
+        return self._cut(texts, self._highlighter.highlight(query, texts))
 
     async def _apruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
-        if self.prune is None:
+        if self.prune is None and self.prune_share is None:
             return texts
-        return self._cut(texts, await self._highlighter.ahighlight(query, texts), self.prune)
+        return self._cut(texts, await self._highlighter.ahighlight(query, texts))
 
     @property
     def _highlighter(self) -> Highlighter:
@@ -147,11 +160,9 @@ class RerankSettings(EngineSettings):
             )
         return self._reranker
 
-    def _cut(
-        self, texts: Sequence[str], highlighted: list[list[Span]], threshold: float
-    ) -> list[str]:
+    def _cut(self, texts: Sequence[str], highlighted: list[list[Span]]) -> list[str]:
         return [
-            pruning.prune(text, spans, threshold, self.prune_mark)
+            pruning.prune(text, spans, self.prune, self.prune_share, self.prune_mark)
             for text, spans in zip(texts, highlighted, strict=True)
         ]
 

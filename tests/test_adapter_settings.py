@@ -113,6 +113,8 @@ def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
         ("prune", float("nan")),
         ("prune", "low"),
         ("prune_mark", None),
+        ("prune_share", 1.5),
+        ("prune_share", float("nan")),
         ("model", ""),
         ("device", "gpu"),
         ("device", []),

@@ -77,10 +77,10 @@ def test_a_terminal_shows_which_sentences_matter(
 
     shown = rerank(QUERY, "b.jsonl", "--highlight").stdout
 
-    dim, strong = "\x1b[2m", "\x1b[1;32m"
+    dim, weak, strong = "\x1b[2m", "\x1b[32m", "\x1b[1;32m"
     assert (
-        f"A city {dim}Bananas are yellow. \x1b[0m"
-        f"{strong}The capital of Germany is [b]Berlin[/b]. \x1b[0m{strong}Berlin is large.\x1b[0m"
+        f"A city {weak}Bananas are yellow. \x1b[0m"
+        f"{strong}The capital of Germany is [b]Berlin[/b]. \x1b[0m{weak}Berlin is large.\x1b[0m"
     ) in shown
     assert f"{dim}德国首都柏林。\x1b[0m{dim}柏林很大。\x1b[0m" in shown
 
@@ -96,7 +96,7 @@ def test_json_has_the_sentences_of_the_kept_texts(engines: FakeEngines, rerank) 
 
     spans = result["spans"]
     assert "".join(SENTENCES[span["start"] : span["end"]] for span in spans) == SENTENCES
-    assert [round(span["score"], 2) for span in spans] == [0.12, 0.88, 0.88]
+    assert [round(span["score"], 2) for span in spans] == [0.32, 0.88, 0.32]
     assert engines.reranker.scored[0][0] == "Bananas are yellow."
     assert len(engines.reranker.scored) == 1
 

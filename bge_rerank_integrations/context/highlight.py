@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from bge_rerank_integrations.context.sentences import sentences
@@ -57,8 +58,11 @@ class _TextScorer(Protocol):
 class Highlighting:
     """Adds ``highlight`` and ``ahighlight`` to a reranker that has ``score`` and ``ascore``.
 
-    A sentence is scored in a window: with the sentence before it, which often names what a pronoun
-    means. All windows of a call are scored together; equal ones once.
+    Windows of two neighboring sentences are scored: those of all documents together, equal ones
+    once. The score of a sentence is the mean over its two windows; the first and the last one are
+    alone in one of theirs. The neighbor often names what a pronoun means, and next to an answer a
+    sentence has only one window that scores high. The mean is geometric, and arithmetic where a
+    score is outside 0 to 1. ``benchmarks/context.py`` compares this with simpler scores.
     """
 
     def highlight(
@@ -84,27 +88,37 @@ class Highlighting:
 
 
 class SentenceWindows:
-    """The sentences of a call's documents, each in its window.
+    """The sentences of a call's documents, in windows of two.
 
     :ivar texts: the windows, document after document.
+    :ivar sentence_count: number of sentences in all documents.
     :raises InputError: for a document that is not a string or not valid Unicode.
     """
 
     def __init__(self, documents: Iterable[str]) -> None:
         checked = check_documents(documents)
         self._sentences = [sentences(document) for document in checked]
-        self.texts = [
-            window
+        self.sentence_count = sum(map(len, self._sentences))
+        windows = [
+            list(_windows(document, ranges))
             for document, ranges in zip(checked, self._sentences, strict=True)
-            for window in _windows(document, ranges)
         ]
+        self.texts = [text for texts in windows for text in texts]
+        self._documents = [index for index, texts in enumerate(windows) for _ in texts]
 
     def spans(self, scores: Iterable[float]) -> list[list[Span]]:
         """The sentences with their scores, by document."""
-        following = iter(scores)
+        given = list(map(float, scores))
+        mean = _geometric_mean if all(0 <= score <= 1 for score in given) else _mean
+        of_documents: list[list[float]] = [[] for _ in self._sentences]
+        for index, score in zip(self._documents, given, strict=True):
+            of_documents[index].append(score)
         return [
-            [Span(start, end, float(next(following))) for start, end in ranges]
-            for ranges in self._sentences
+            [
+                Span(start, end, mean(one, other))
+                for (start, end), (one, other) in zip(ranges, pairwise(its), strict=True)
+            ]
+            for ranges, its in zip(self._sentences, of_documents, strict=True)
         ]
 
     @contextmanager
@@ -115,8 +129,7 @@ class SentenceWindows:
         except (InputError, ScoringError) as error:
             if error.index is None:
                 raise
-            numbers = [[index] * len(ranges) for index, ranges in enumerate(self._sentences)]
-            index = list(chain.from_iterable(numbers))[error.index]
+            index = self._documents[error.index]
             if isinstance(error, NonFiniteScoreError):
                 raise NonFiniteScoreError(index, error.value) from error
             kind = InputError if isinstance(error, InputError) else ScoringError
@@ -124,7 +137,19 @@ class SentenceWindows:
 
 
 def _windows(document: str, ranges: Sequence[tuple[int, int]]) -> Iterator[str]:
+    """Each sentence with the one before it, and the last one alone."""
     first = 0
     for start, end in ranges:
         yield document[first:end].strip()
         first = max(start, end - _MOST_CHARACTERS_BEFORE)
+    if ranges:
+        start, end = ranges[-1]
+        yield document[start:end].strip()
+
+
+def _geometric_mean(one: float, other: float) -> float:
+    return math.sqrt(one * other)
+
+
+def _mean(one: float, other: float) -> float:
+    return (one + other) / 2

@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
+from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.context.highlight import Span
 
 
-def prune(text: str, spans: Sequence[Span], threshold: float, mark: str = "") -> str:
-    """Cut the sentences that score below a threshold; the best one always stays.
+def prune(
+    text: str,
+    spans: Sequence[Span],
+    threshold: float | None = None,
+    share: float | None = None,
+    mark: str = "",
+) -> str:
+    """Cut the sentences that score low; the best one always stays.
 
     What stays keeps its order. Where something is cut, the separator with the most line breaks of
     those that were there remains, so that paragraphs, list items and code blocks stay apart.
 
     :param spans: the sentences of the text, as ``highlight`` answers them.
-    :param threshold: sentences with ``score >= threshold`` stay.
+    :param threshold: cut sentences that score below this; None cuts none for it.
+    :param share: cut sentences that score below this share of the best one's score, too.
     :param mark: takes the place of neighboring sentences that are cut, e.g. ``…``.
     :returns: an equal text if nothing is cut.
+    :raises ConfigurationError: for a share of a score below 0, which a logit may be.
     """
-    best = max(spans, key=lambda span: span.score, default=None)
     pieces: list[str] = []
-    for stays, group in groupby(spans, lambda span: span is best or span.score >= threshold):
-        neighbors = list(group)
+    kept = zip(staying(spans, threshold, share), spans, strict=True)
+    for stays, group in groupby(kept, lambda each: each[0]):
+        neighbors = [span for _, span in group]
         if stays:
             pieces.append(text[neighbors[0].start : neighbors[-1].end])
         elif mark:
             pieces.append(mark + _separator(text, neighbors[-1]))
         elif pieces:
             separators = [_separator(text, span) for span in neighbors]
-            kept = pieces[-1].rstrip()
+            before = pieces[-1].rstrip()
             if neighbors[-1] is not spans[-1]:
-                separators.append(pieces[-1][len(kept) :])
+                separators.append(pieces[-1][len(before) :])
             else:
                 separators = separators[-1:]
-            pieces[-1] = kept + max(separators, key=lambda separator: separator.count("\n"))
+            pieces[-1] = before + max(separators, key=lambda separator: separator.count("\n"))
     return "".join(pieces)
+
+
+def staying(
+    spans: Sequence[Span], threshold: float | None = None, share: float | None = None
+) -> list[bool]:
+    """Whether each sentence stays, by the rules of :func:`prune`."""
+    best = max(spans, key=lambda span: span.score, default=None)
+    least = -math.inf if threshold is None else threshold
+    if share is not None and best is not None:
+        require(best.score >= 0, "prune_share", "None where scores are logits", share)
+        least = max(least, share * best.score)
+    return [span is best or span.score >= least for span in spans]
 
 
 def _separator(text: str, span: Span) -> str:

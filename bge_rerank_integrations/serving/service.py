@@ -103,10 +103,10 @@ class RerankService:
         documents = [texts.get(index, "") for index in range(len(result.scores))]
         # in a thread: a megabyte of text takes about a second
         windows = await asyncio.to_thread(SentenceWindows, documents)
-        if len(windows.texts) > self.settings.max_documents:
+        if windows.sentence_count > self.settings.max_documents:
             raise InputError(
                 f"a request may highlight {self.settings.max_documents} sentences, got "
-                f"{len(windows.texts)}: fewer documents (top_n) have fewer"
+                f"{windows.sentence_count}: fewer documents (top_n) have fewer"
             )
         with windows.errors_of_documents():
             scores = await engine.ascore(query, windows.texts, **options)

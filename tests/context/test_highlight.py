@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -24,9 +26,9 @@ Highlight = Callable[..., Awaitable[list[list[Span]]]]
 
 DOCUMENTS = ["It floats. It sails.\n\nIt sank.", "", "Wood is light. Water is heavy."]
 WINDOWS = [
-    ["It floats.", "It floats. It sails.", "It sails.\n\nIt sank."],
+    ["It floats.", "It floats. It sails.", "It sails.\n\nIt sank.", "It sank."],
     [],
-    ["Wood is light.", "Wood is light. Water is heavy."],
+    ["Wood is light.", "Wood is light. Water is heavy.", "Water is heavy."],
 ]
 SENTENCES = [
     ["It floats. ", "It sails.\n\n", "It sank."],
@@ -49,7 +51,7 @@ def highlight(request: pytest.FixtureRequest) -> Highlight:
     return request.param  # type: ignore[no-any-return]
 
 
-async def test_every_sentence_has_the_score_of_its_window(
+async def test_every_sentence_has_the_mean_score_of_its_windows(
     engine: RerankEngine, highlight: Highlight
 ) -> None:
     found = await highlight(engine, "why", DOCUMENTS)
@@ -59,7 +61,9 @@ async def test_every_sentence_has_the_score_of_its_window(
         for document, spans in zip(DOCUMENTS, found, strict=True)
     ] == SENTENCES
     for spans, windows in zip(found, WINDOWS, strict=True):
-        assert [span.score for span in spans] == pytest.approx(engine.score("why", windows))
+        logits = engine.score("why", windows)
+        means = [(one + other) / 2 for one, other in pairwise(logits)]
+        assert [span.score for span in spans] == pytest.approx(means)
 
 
 async def test_scores_are_on_the_scale_that_the_call_asks_for(
@@ -67,9 +71,10 @@ async def test_scores_are_on_the_scale_that_the_call_asks_for(
 ) -> None:
     [spans] = await highlight(engine, "why", DOCUMENTS[:1], normalize=True)
 
-    expected = engine.score("why", WINDOWS[0], normalize=True)
-    assert [span.score for span in spans] == pytest.approx(expected)
-    assert all(0 < span.score < 1 for span in spans)
+    scores = engine.score("why", WINDOWS[0], normalize=True)
+    # of scores from 0 to 1 the mean is geometric
+    means = [math.sqrt(one * other) for one, other in pairwise(scores)]
+    assert [span.score for span in spans] == pytest.approx(means)
 
 
 def test_no_documents_have_no_sentences(engine: RerankEngine) -> None:
@@ -84,9 +89,9 @@ def test_documents_share_batches_and_equal_windows_are_scored_once(
 
     engine.highlight("why", ["One. Two.", "One. Three.", "One. Two."])
 
-    # "One.", "One. Two." and "One. Three.", each with the fake's digest before it
-    assert sorted(map(sorted, scorer.batches)) == [[5, 10, 12]]
-    assert engine.stats().pairs == 6
+    # "One.", "Two.", "Three.", "One. Two." and "One. Three.", each with the fake's digest before it
+    assert [sorted(batch) for batch in scorer.batches] == [[5, 5, 7, 10, 12]]
+    assert engine.stats().pairs == 9
 
 
 def test_the_query_is_tokenized_once(xlmr: str) -> None:
@@ -96,11 +101,9 @@ def test_the_query_is_tokenized_once(xlmr: str) -> None:
         engine.highlight("why", ["One. Two."])
         after = engine.stats()
 
-    # two windows and two looks for the query, which is known
-    assert (after.cache_misses - before.cache_misses, after.cache_hits - before.cache_hits) == (
-        2,
-        2,
-    )
+    # three windows, and three looks for the query, which is known
+    assert after.cache_misses - before.cache_misses == 3
+    assert after.cache_hits - before.cache_hits == 3
 
 
 def test_of_a_long_sentence_before_the_end_is_read(make_engine: MakeEngine) -> None:
@@ -113,8 +116,7 @@ def test_of_a_long_sentence_before_the_end_is_read(make_engine: MakeEngine) -> N
     long = "word " * 300 + "end."
     make_engine(FakeScorer(answer), max_batch_tokens=5000).highlight("why", [f"{long} Next."])
 
-    [window] = [text for text in seen if text.endswith("Next.")]
-    assert window == f"{long} "[-400:] + "Next."
+    assert f"{long} "[-400:] + "Next." in seen
 
 
 @pytest.mark.parametrize(("value", "kind"), [(np.nan, NonFiniteScoreError), (0.0, ScoringError)])
@@ -168,7 +170,7 @@ async def test_a_service_scores_the_same_windows(highlight: Highlight) -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         asked.extend(json.loads(request.content)["documents"])
-        results = [{"index": i, "relevance_score": i / 10} for i in range(len(asked))]
+        results = [{"index": i, "relevance_score": 2**-i} for i in range(len(asked))]
         return httpx.Response(200, json={"results": results})
 
     service = RemoteReranker("http://service", "jina", transport=httpx.MockTransport(handler))
@@ -176,4 +178,7 @@ async def test_a_service_scores_the_same_windows(highlight: Highlight) -> None:
     found = await highlight(service, "why", DOCUMENTS)
 
     assert asked == [window for windows in WINDOWS for window in windows]
-    assert [[span.score for span in spans] for spans in found] == [[0.0, 0.1, 0.2], [], [0.3, 0.4]]
+    expected = [[2**-0.5, 2**-1.5, 2**-2.5], [], [2**-4.5, 2**-5.5]]
+    assert [[span.score for span in spans] for spans in found] == [
+        pytest.approx(scores) for scores in expected
+    ]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bge_rerank_integrations import ConfigurationError
 from bge_rerank_integrations.context.highlight import Span
 from bge_rerank_integrations.context.pruning import prune
 from bge_rerank_integrations.context.sentences import sentences
@@ -50,8 +51,22 @@ def test_what_scores_low_is_cut_and_the_rest_stays_readable(
     assert prune("".join(parts), found, 0.5, mark="…") == marked
 
 
+def test_a_share_of_the_best_score_is_a_threshold_too() -> None:
+    found = spans(["A. ", "B. ", "C. ", "D."], [0.1, 0.04, 0.019, 0.021])
+
+    assert prune("A. B. C. D.", found, share=0.2) == "A. B. D."
+    assert prune("A. B. C. D.", found, 0.03, share=0.2) == "A. B."
+    assert prune("A. B. C. D.", found, 0.01, share=0.5) == "A."
+    assert prune("A. B. C. D.", found) == prune("A. B. C. D.", found, share=0) == "A. B. C. D."
+
+
+def test_a_share_of_a_logit_means_nothing() -> None:
+    with pytest.raises(ConfigurationError, match="prune_share must be None where scores are logi"):
+        prune("A. B.", spans(["A. ", "B."], [-2, -5]), share=0.2)
+
+
 def test_an_empty_text_stays_empty() -> None:
-    assert prune("", [], 0.5) == ""
+    assert prune("", [], 0.5, share=0.5) == ""
 
 
 pieces = st.sampled_from(

@@ -264,7 +264,7 @@ async def test_pruning_keeps_the_sentences_that_matter(compress: Compress) -> No
 
     [document] = kept
     assert document.id == "a"
-    assert document.page_content == "How do ships float? Bread and butter."
+    assert document.page_content == "How do ships float?"
     score = reranker.score(QUERY, [LONG])[0]
     assert document.metadata == {"place": 1, "relevance_score": score, "pruned_from": LONG}
     assert given == before
@@ -276,7 +276,9 @@ async def test_only_kept_documents_are_split(compress: Compress) -> None:
 
     await compress(BGERerank(reranker=reranker, top_n=2, prune=0.1), given, QUERY)
 
-    assert reranker.scored == [("Ships float.", "Ships float. Really.", "Ships.")]
+    assert reranker.scored == [
+        ("Ships float.", "Ships float. Really.", "Really.", "Ships.", "Ships.")
+    ]
 
 
 @pytest.mark.parametrize("settings", [{}, {"prune": 0}, {"prune": 0.0, "prune_mark": "…"}])
@@ -289,12 +291,21 @@ async def test_without_a_threshold_above_0_nothing_is_cut(
     assert kept.metadata.keys() == {"relevance_score"}
 
 
+async def test_a_share_of_the_best_sentence_is_a_threshold_too(compress: Compress) -> None:
+    compressor = BGERerank(reranker=FakeReranker(), prune_share=0.7)
+
+    [kept] = await compress(compressor, [Document(LONG)], QUERY)
+
+    # 0.88 is the best, and 0.66, 0.5 and 0.24 the others
+    assert kept.page_content == "How do ships float? Bread and butter."
+
+
 async def test_what_is_cut_is_marked_where_it_is_asked_for(compress: Compress) -> None:
     compressor = BGERerank(reranker=FakeReranker(), prune=0.8, prune_mark="[…]")
 
     [kept] = await compress(compressor, [Document(LONG)], QUERY)
 
-    assert kept.page_content == "How do ships float? Bread and butter.\n\n[…]"
+    assert kept.page_content == "How do ships float? […]"
 
 
 async def test_nothing_kept_is_nothing_pruned(compress: Compress) -> None:

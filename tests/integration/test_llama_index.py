@@ -229,7 +229,7 @@ async def test_pruning_gives_a_copy_of_the_node_with_the_sentences_that_matter(
         BGERerank(reranker=reranker, prune=0.8), [NodeWithScore(node=node)], query_str=QUERY
     )
 
-    assert kept.node.get_content() == "How do ships float? Bread and butter."
+    assert kept.node.get_content() == "How do ships float?"
     assert type(kept.node) is kind
     assert (kept.node.node_id, kept.node.metadata) == ("a", {"title": "How ships float"})
     assert kept.node.source_node == parent
@@ -258,7 +258,9 @@ async def test_only_kept_nodes_are_split(postprocess: Postprocess) -> None:
 
     await postprocess(BGERerank(reranker=reranker, top_n=2, prune=0.1), given, query_str=QUERY)
 
-    assert reranker.scored == [("Ships float.", "Ships float. Really.", "Ships.")]
+    assert reranker.scored == [
+        ("Ships float.", "Ships float. Really.", "Really.", "Ships.", "Ships.")
+    ]
 
 
 async def test_pruning_keeps_the_retrieval_score_and_marks_cuts(postprocess: Postprocess) -> None:
@@ -269,7 +271,7 @@ async def test_pruning_keeps_the_retrieval_score_and_marks_cuts(postprocess: Pos
         BGERerank(reranker=FakeReranker(), **settings), given, query_str=QUERY
     )
 
-    assert kept.node.get_content() == "How do ships float? Bread and butter.\n\n…"
+    assert kept.node.get_content() == "How do ships float? …"
     assert kept.node.metadata == {"retrieval_score": 0.25}
 
 

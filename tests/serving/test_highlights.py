@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import httpx
@@ -16,13 +17,13 @@ from serving.fake_engine import FakeEngine, logit_of
 QUERY = "a panda is"
 LONG = "So a panda is here. It eats 竹。"
 DOCUMENTS = ["nothing. At all.", LONG, "a panda"]
-WINDOWS = ["So a panda is here.", LONG, "a panda"]
+WINDOWS = ["So a panda is here.", LONG, "It eats 竹。", "a panda", "a panda"]
 BODY = {"query": QUERY, "documents": DOCUMENTS, "highlight": True}
 
 
-def span(start: int, end: int, window: str) -> dict[str, Any]:
-    score = pytest.approx(probability(logit_of(QUERY, window)))
-    return {"start": start, "end": end, "score": score}
+def span(start: int, end: int, *windows: str) -> dict[str, Any]:
+    one, other = (probability(logit_of(QUERY, window)) for window in windows)
+    return {"start": start, "end": end, "score": pytest.approx(math.sqrt(one * other))}
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
@@ -33,8 +34,11 @@ async def test_returned_documents_come_with_their_sentences(
 
     first, second = response.json()["results"]
     assert (first["index"], second["index"]) == (1, 2)
-    assert first["highlights"] == [span(0, 20, WINDOWS[0]), span(20, len(LONG), LONG)]
-    assert second["highlights"] == [span(0, 7, "a panda")]
+    assert first["highlights"] == [
+        span(0, 20, WINDOWS[0], LONG),
+        span(20, len(LONG), LONG, WINDOWS[2]),
+    ]
+    assert second["highlights"] == [span(0, 7, "a panda", "a panda")]
     # the third document is not returned, and not split
     assert [pair[1] for pair in fake_engine.calls[1][0]] == WINDOWS
 
@@ -60,7 +64,9 @@ async def test_sentences_have_the_scale_and_options_of_the_request(
     response = await client.post("/rerank", json={**BODY, **asked})
 
     [best, *_] = response.json()["results"]
-    assert [each["score"] for each in best["highlights"]] == [logit_of(QUERY, LONG)] * 2
+    alone = logit_of(QUERY, WINDOWS[2])
+    logit = logit_of(QUERY, LONG)
+    assert [each["score"] for each in best["highlights"]] == [logit, (logit + alone) / 2]
     (_, first), (_, second) = fake_engine.calls
     # the second call has what is left of the time
     assert 0 < first.pop("timeout_s") - second["timeout_s"] < 5
@@ -70,8 +76,8 @@ async def test_sentences_have_the_scale_and_options_of_the_request(
 async def test_the_usage_counts_both_readings(client: httpx.AsyncClient) -> None:
     response = await client.post("/rerank", json=BODY)
 
-    # of the fake, ten tokens a pair: three documents and five sentences
-    assert response.json()["usage"]["total_tokens"] == 80
+    # of the fake, ten tokens a pair: three documents and eight windows
+    assert response.json()["usage"]["total_tokens"] == 110
 
 
 async def test_a_request_may_highlight_as_many_sentences_as_it_may_have_documents(

@@ -199,10 +199,10 @@ class TestInABrowser:
         page["mark"].click()
         page.rerank()
         marked = [text.strip() for text in page.texts("#after mark")]
-        assert marked == ["So a panda is here.", "Nothing else."]
+        assert marked == ["🐼 Bears.", "So a panda is here.", "Nothing else."]
         assert page.texts("#after .text") == [long, "no word of it. None."]
         first, second, *_ = page.browser.find_elements(By.CSS_SELECTOR, "#after .text > *")
-        assert first.get_attribute("title") == "0.1824"
+        assert first.get_attribute("title") == "0.4208"
         assert second.get_attribute("title") == "0.9707"
         expanded = page.browser.find_elements(By.CSS_SELECTOR, "#after [aria-expanded=true]")
         assert [item.get_attribute("data-index") for item in expanded] == ["1"]
