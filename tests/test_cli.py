@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from bge_rerank_integrations import __version__
+from bge_rerank_integrations.cli import main
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.serving.settings import SERVED_DEFAULTS
 from bge_rerank_integrations.settings import SETTINGS, default_of, description_of
@@ -45,10 +47,58 @@ finally:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"bge-rerank {__version__}\n", "")
 
 
-def test_without_a_command_the_help_is_shown() -> None:
+def test_without_a_command_the_help_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     shown = CliRunner().invoke(app, []).output
-    assert "demo" in shown
-    assert "rerank" in shown
+    assert 'bge-rerank demo "Why' in shown
+    assert re.search("^ *bge-rerank serve --model tiny *$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("bge-rerank re", ["rerank"]),
+        ("bge-rerank rerank --score-t", ["--score-threshold"]),
+        (
+            "bge-rerank serve --model mixedbread",
+            ["mixedbread-ai/mxbai-rerank-base-v2", "mixedbread-ai/mxbai-rerank-large-v2"],
+        ),
+    ],
+)
+def test_a_shell_completes(
+    monkeypatch: pytest.MonkeyPatch, typed: str, completed: list[str]
+) -> None:
+    words = typed.split()
+    monkeypatch.setenv("_BGE_RERANK_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    assert CliRunner().invoke(app, prog_name="bge-rerank").output.split() == completed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, "models"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: ")
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_its_traceback_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(prog_name: str) -> None:
+        raise ZeroDivisionError("by a passage")
+
+    monkeypatch.setattr("bge_rerank_integrations.cli.app.app", fail)
+    monkeypatch.setattr("bge_rerank_integrations.cli._keep_libraries_quiet", lambda: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"^error: ZeroDivisionError: by a passage\n") as stopped:
+        main()
+    [kept] = tmp_path.iterdir()
+    assert str(kept) in str(stopped.value)
+    assert "in fail" in kept.read_text("utf-8")
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tempfile
+import traceback
 import warnings
 
 from bge_rerank_integrations.errors import MissingExtraError
@@ -15,8 +17,8 @@ _EXTRA = ("typer", "rich")
 def main() -> None:
     """Run ``bge-rerank`` with the arguments of this process.
 
-    Exits with 0; with 1 for a :class:`RerankError`, named in one line on standard error; with 2
-    for arguments that cannot work.
+    Exits with 0; with 1 for an error, named in one line on standard error; with 2 for arguments
+    that cannot work.
     """
     _keep_libraries_quiet()
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
@@ -28,7 +30,21 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.exit(f"error: {MissingExtraError('cli')}")
-    app(prog_name="bge-rerank")
+    try:
+        app(prog_name="bge-rerank")
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    except Exception as error:
+        sys.exit(f"error: {type(error).__name__}: {error}\n{_kept_traceback(error)}")
+
+
+def _kept_traceback(error: Exception) -> str:
+    """Put the traceback of an error that nobody foresaw into a file, and say so."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="bge-rerank-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    return f"This was not foreseen; please report it with the traceback in {file.name}"
 
 
 def _keep_libraries_quiet() -> None:

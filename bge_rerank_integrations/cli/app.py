@@ -39,7 +39,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False)
+app = typer.Typer(cls=_Commands, no_args_is_help=True)
 app.command()(bench)
 app.command()(demo)
 app.command()(rerank)
@@ -57,4 +57,11 @@ def _main(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Rerank passages with BGE cross-encoders."""
+    """Rerank passages with BGE cross-encoders.
+
+    \b
+    bge-rerank demo "Why can't a list be a dictionary key?"
+    bge-rerank rerank "how do I undo a commit" notes.txt docs.jsonl --top-n 5
+    git log --format=%s | bge-rerank rerank "performance work" - --json
+    bge-rerank serve --model tiny
+    """  # noqa: D301  # \b keeps lines apart

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bge_rerank_integrations.catalog import CATALOG
 from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import (
     SETTINGS,
@@ -20,7 +21,13 @@ from bge_rerank_integrations.settings import (
 
 _VARIABLE_PREFIX = "BGE_RERANK_"
 
-Model = Annotated[str, typer.Option(help=description_of("model"))]
+
+def model_names(incomplete: str) -> list[str]:
+    """The names of the catalog's models, for a shell's completion."""
+    return [entry.model for entry in CATALOG if entry.model.startswith(incomplete)]
+
+
+Model = Annotated[str, typer.Option(help=description_of("model"), autocompletion=model_names)]
 
 
 def with_settings(

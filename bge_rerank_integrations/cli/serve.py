@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bge_rerank_integrations.cli.options import with_settings
+from bge_rerank_integrations.cli.options import model_names, with_settings
 from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.serving.api_keys import read_api_keys
@@ -40,6 +40,7 @@ def serve(
             "get the first if they name none. NAME=ID gives a name of your own, so that clients "
             "with a fixed one are answered.",
             show_default=BUILT_IN_MODEL,
+            autocompletion=model_names,
         ),
     ] = None,
     host: Annotated[
