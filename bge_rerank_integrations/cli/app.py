@@ -59,9 +59,8 @@ def _main(
 ) -> None:
     """Rerank passages with BGE cross-encoders.
 
-    \b
     bge-rerank demo "Why can't a list be a dictionary key?"
     bge-rerank rerank "how do I undo a commit" notes.txt docs.jsonl --top-n 5
     git log --format=%s | bge-rerank rerank "performance work" - --json
     bge-rerank serve --model tiny
-    """  # noqa: D301  # \b keeps lines apart
+    """

@@ -85,11 +85,10 @@ def rerank(
 
     A pipe gets one passage per line: score, file:line and text, with tabs between them.
 
-    \b
     bge-rerank rerank "how do I undo a commit" notes.txt --top-n 5
     git log --format=%s | bge-rerank rerank "performance work" - --json
     bge-rerank rerank --bulk pairs.jsonl -o scored.jsonl
-    """  # noqa: D301  # \b keeps lines apart
+    """
     _check_use(bool(files), bulk, output)
     # imported here: torch takes seconds, and --help does not need it
     from bge_rerank_integrations import RerankEngine
