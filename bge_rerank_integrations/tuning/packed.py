@@ -13,18 +13,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import dropout as drop
-from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 _NAME = "bge_rerank_packed"
-# sequences of like length share a padded group; on a CPU, oneDNN keeps a compiled matmul for every
-# shape, so groups' lengths and the number of rows are rounded up
-_GROUP = 8
-_LENGTH_MULTIPLE = 32
+# on a CPU, oneDNN keeps a compiled matmul for every number of rows
 _ROW_MULTIPLE = 64
 
 PACKED_MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "modernbert"})
@@ -97,42 +92,26 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention within each sequence; an ``AttentionInterface``.
 
-    Plain matmuls: the backward pass of torch's kernel is slow on a CPU.
-
     :param query: `(1, heads, tokens, head_dim)`, like ``key`` and ``value``.
     :param lengths: of the sequences, and how many rows of padding follow them.
     :param sliding_window: a token sees those that are fewer than this many tokens away.
     :returns: `(1, tokens, heads, head_dim)`, and no weights.
     """
     of_sequences, n_padding = lengths
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # per sequence `(length, heads, head_dim)`
-    queries, keys, values = (
-        states[0].transpose(0, 1).split([*of_sequences, n_padding])
-        for states in (query * scale, key, value)
-    )
-    by_length = sorted(range(len(of_sequences)), key=of_sequences.__getitem__)
-    attended = [query.new_empty(0)] * len(of_sequences)
-    for first in range(0, len(by_length), _GROUP):
-        group = by_length[first : first + _GROUP]
-        q, k, v = (_padded([part[i] for i in group]) for part in (queries, keys, values))
-        positions = torch.arange(k.shape[2], device=k.device)
-        ends = torch.tensor([of_sequences[i] for i in group], device=k.device)
-        seen = (positions < ends[:, None])[:, None, None]
-        if sliding_window is not None:
-            distance = (positions[:, None] - positions).abs()
-            # padding queries see something too: a softmax over nothing has no gradient
-            seen = seen & (distance < sliding_window) | (distance == 0)
-        scores = (q @ k.transpose(-1, -2)).masked_fill(~seen, torch.finfo(q.dtype).min)
-        weights = drop(scores.softmax(-1), dropout, training=module.training)
-        for row, i in zip((weights @ v).transpose(1, 2), group, strict=True):
-            attended[i] = row[: of_sequences[i]]
-    padding = torch.zeros_like(queries[-1])
-    return torch.cat([*attended, padding])[None], None
-
-
-def _padded(sequences: list[torch.Tensor]) -> torch.Tensor:
-    """`(length, heads, head_dim)` each → `(sequences, heads, longest, head_dim)`."""
-    padded = pad_sequence(sequences, batch_first=True)
-    missing = -padded.shape[1] % _LENGTH_MULTIPLE
-    return pad(padded, (0, 0, 0, 0, 0, missing)).transpose(1, 2)
+    parts = [states.split([*of_sequences, n_padding], 2) for states in (query, key, value)]
+    attended = []
+    for length, *states in zip(of_sequences, *parts, strict=False):
+        seen = None
+        if sliding_window is not None and length > sliding_window:
+            positions = torch.arange(length, device=query.device)
+            seen = (positions[:, None] - positions).abs() < sliding_window
+        attended.append(
+            scaled_dot_product_attention(
+                *states,
+                attn_mask=seen,
+                scale=scaling,
+                dropout_p=dropout if module.training else 0.0,
+            )
+        )
+    attended.append(torch.zeros_like(parts[0][-1]))
+    return torch.cat(attended, 2).transpose(1, 2), None
