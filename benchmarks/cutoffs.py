@@ -1,0 +1,232 @@
+"""Rules of how many documents to keep, against the best fixed top_n at equal recall.
+
+python -m benchmarks.cutoffs tiny --collection qed-nq-dev/corpus_large.jsonl --output cutoffs.json
+
+Each rule is swept over its parameter. Where its recall reaches that of a fixed ``top_n``, its
+tokens are divided by those of that ``top_n``: below 1 it saves tokens. Between two points of a
+sweep, tokens are interpolated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.machine import describe_machine
+from bge_rerank_integrations import RerankEngine
+from bge_rerank_integrations.evaluation.beir import read_beir
+from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
+from bge_rerank_integrations.evaluation.runs import bm25
+from bge_rerank_integrations.ranking import sigmoid
+
+TOP_N = (2, 3, 5, 8, 10)
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(step / 20 for step in range(2, 20)), 0.98, 0.99)
+MARGINS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+EXTRA = tuple(range(20))
+
+# logits, best first, and the parameter → how many to keep
+Rule = Callable[[Sequence[float], float], int]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A ranked document of one query."""
+
+    logit: float
+    is_relevant: bool
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a rule keeps on average, with one value of its parameter."""
+
+    parameter: float
+    recall: float
+    tokens: float
+
+
+def largest_gap(scores: Sequence[float]) -> int:
+    """Documents before the largest gap between neighbors; all if there are fewer than two.
+
+    Taguchi, Maekawa and Bhutani, Efficient context selection for long-context QA: no tuning, no
+    iteration, just adaptive-k, arXiv 2506.08479.
+
+    :param scores: best first.
+    """
+    gaps = [better - worse for better, worse in pairwise(scores)]
+    return gaps.index(max(gaps)) + 1 if gaps else len(scores)
+
+
+def share_of_best(scores: Sequence[float], share: float) -> int:
+    """Documents that score at least this share of the best score.
+
+    :param scores: best first, none below 0.
+    :param share: above 0 and up to 1.
+    """
+    return sum(score >= share * scores[0] for score in scores)
+
+
+def share_of_sum(scores: Sequence[float], share: float) -> int:
+    """The fewest documents that have this share of the sum of all scores.
+
+    Of probabilities of relevance, the sum is how many relevant documents there are to be expected;
+    so this expects the share of these to be kept. It is what nucleus sampling does with tokens
+    (Holtzman et al., The curious case of neural text degeneration, 2020).
+
+    :param scores: best first, none below 0.
+    :param share: above 0 and up to 1.
+    """
+    sums = list(accumulate(scores))
+    return next((n for n, partial in enumerate(sums, 1) if partial >= share * sums[-1]), len(sums))
+
+
+def _fixed(logits: Sequence[float], top_n: float) -> int:
+    return min(len(logits), int(top_n))
+
+
+def _probabilities(logits: Sequence[float]) -> list[float]:
+    return [sigmoid(logit) for logit in logits]
+
+
+RULES: Mapping[str, tuple[Rule, Sequence[float]]] = {
+    "score_threshold": (
+        lambda logits, least: max(sum(it >= least for it in _probabilities(logits)), 1),
+        SHARES,
+    ),
+    "share of the best score": (
+        lambda logits, share: share_of_best(_probabilities(logits), share),
+        SHARES,
+    ),
+    "share of the sum of scores": (
+        lambda logits, share: share_of_sum(_probabilities(logits), share),
+        SHARES,
+    ),
+    "logits within a margin of the best": (
+        lambda logits, margin: sum(logit >= logits[0] - margin for logit in logits),
+        MARGINS,
+    ),
+    "largest gap of logits, and some more": (
+        lambda logits, extra: largest_gap(logits) + int(extra),
+        EXTRA,
+    ),
+    "largest gap of scores, and some more": (
+        lambda logits, extra: largest_gap(_probabilities(logits)) + int(extra),
+        EXTRA,
+    ),
+}
+
+
+def main() -> None:
+    """Score the collections, sweep the rules and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument(
+        "--collection",
+        action="append",
+        required=True,
+        type=Path,
+        help="the corpus file of a BEIR folder, or a .jsonl file of candidate lists",
+    )
+    parser.add_argument("--depth", type=int, default=30, help="candidates of BM25 a query")
+    parser.add_argument("--queries", type=int, default=200, help="a sample of so many")
+    parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    figures: dict[str, object] = {
+        "model": Path(arguments.model).name,
+        "max_length": arguments.max_length,
+        "depth": arguments.depth,
+        "most_queries": arguments.queries,
+        "collections": {},
+    }
+    collections: dict[str, object] = {}
+    with RerankEngine(arguments.model, max_length=arguments.max_length) as engine:
+        for given in arguments.collection:
+            lists = ranked_lists(engine, given, arguments.depth, arguments.queries)
+            collections[f"{given.parent.name}/{given.stem}"] = against_fixed(lists)
+    figures["collections"] = collections
+    figures["machine"] = describe_machine()
+    print(json.dumps(figures, indent=1))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def ranked_lists(
+    engine: RerankEngine, path: Path, depth: int, queries: int
+) -> list[list[Document]]:
+    """Every query's reranked candidates, best first, of queries that have a relevant one."""
+    is_corpus = (path.parent / "queries.jsonl").is_file()
+    collection = read_beir(path.parent, path.name) if is_corpus else read_candidate_lists(path)
+    collection = collection.sample(queries)
+    candidates = bm25(collection, depth).order
+    lists = []
+    for query, text in collection.queries.items():
+        names = candidates[query]
+        texts = [collection.documents[name] for name in names]
+        scores = engine.score(text, texts, normalize=False)
+        grades = collection.relevance[query]
+        documents = [
+            Document(logit, grades.get(name, 0) > 0, tokens)
+            for name, logit, tokens in zip(names, scores, scores.usage.pair_tokens, strict=True)
+        ]
+        if any(document.is_relevant for document in documents):
+            lists.append(sorted(documents, key=lambda document: -document.logit))
+    return lists
+
+
+def against_fixed(lists: Sequence[Sequence[Document]]) -> dict[str, object]:
+    """Tokens of every rule over those of the fixed ``top_n`` with the same recall."""
+    sweeps = {
+        name: [_point(lists, rule, parameter) for parameter in parameters]
+        for name, (rule, parameters) in RULES.items()
+    }
+    rows = []
+    for top_n in TOP_N:
+        fixed = _point(lists, _fixed, top_n)
+        ratios = {
+            name: None if tokens is None else round(tokens / fixed.tokens, 3)
+            for name, tokens in (
+                (name, tokens_at(sweep, fixed.recall)) for name, sweep in sweeps.items()
+            )
+        }
+        rows.append(
+            {
+                "top_n": top_n,
+                "recall": round(fixed.recall, 3),
+                "tokens": round(fixed.tokens),
+                "tokens of a rule over those of top_n": ratios,
+            }
+        )
+    return {"queries": len(lists), "at": rows}
+
+
+def _point(lists: Sequence[Sequence[Document]], rule: Rule, parameter: float) -> Point:
+    recalls, tokens = [], []
+    for documents in lists:
+        kept = documents[: rule([document.logit for document in documents], parameter)]
+        relevant = sum(document.is_relevant for document in documents)
+        recalls.append(sum(document.is_relevant for document in kept) / relevant)
+        tokens.append(sum(document.tokens for document in kept))
+    return Point(parameter, mean(recalls), mean(tokens))
+
+
+def tokens_at(sweep: Sequence[Point], recall: float) -> float | None:
+    """The fewest tokens for this recall, interpolated between points; None if it is not reached."""
+    before = Point(0, 0.0, 0.0)
+    for point in sorted(sweep, key=lambda point: point.tokens):
+        if point.recall >= recall:
+            part = (recall - before.recall) / (point.recall - before.recall)
+            return before.tokens + part * (point.tokens - before.tokens)
+        if point.recall > before.recall:
+            before = point
+    return None
+
+
+if __name__ == "__main__":
+    main()
