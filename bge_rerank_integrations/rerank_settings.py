@@ -47,7 +47,7 @@ class RerankSettings(EngineSettings):
     prune_share: float | None = Field(
         default=None,
         description="Cut the sentences of kept documents that score below this share of the "
-        "document's best sentence, such as 0.2. None cuts nothing.",
+        "document's best sentence, such as 0.1. None cuts nothing.",
     )
     prune_mark: str = Field(default="", description="What stands where sentences are cut: '…'.")
     drop_duplicates: bool | float | None = Field(
