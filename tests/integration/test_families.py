@@ -18,7 +18,7 @@ QUERY = "What is the capital of France?"
 TEXTS = [
     "Paris is the capital of France.",
     "The population of China is over 1.4 billion people.",
-    "",
+    ".",
     "A passage that goes on and on. " * 40,
 ]
 FAMILIES: list[dict[str, Any]] = [
