@@ -312,6 +312,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "local_files_only": ("true", True),
     "long_documents": ("window", "window"),
     "instruction": ("Is it so?", "Is it so?"),
+    "calibration": ("c.json", "c.json"),
     "queue_timeout_s": ("1.5", 1.5),
     "api_keys": ("key", ("key",)),
     "allowed_hosts": ("a.example", ("a.example",)),
