@@ -88,12 +88,12 @@ def test_a_long_paragraph_is_split_as_a_short_one() -> None:
 
 
 def test_a_sentence_that_does_not_end_is_cut_between_words() -> None:
-    text = "word " * 2000
+    text = "a word, " * 1200 + "and"
 
     found = sentences(text)
 
     assert max(end - start for start, end in found) <= 2000
-    assert all(text[end - 1] == " " for _, end in found)
+    assert all(text[end - 1] == " " for _, end in found[:-1])
 
 
 @pytest.mark.parametrize(
