@@ -100,14 +100,16 @@ def _attention(
     of_sequences, n_padding = lengths
     parts = [states.split([*of_sequences, n_padding], 2) for states in (query, key, value)]
     attended = []
-    for length, *states in zip(of_sequences, *parts, strict=False):
+    for length, q, k, v in zip(of_sequences, *parts, strict=False):
         seen = None
         if sliding_window is not None and length > sliding_window:
             positions = torch.arange(length, device=query.device)
             seen = (positions[:, None] - positions).abs() < sliding_window
         attended.append(
             scaled_dot_product_attention(
-                *states,
+                q,
+                k,
+                v,
                 attn_mask=seen,
                 scale=scaling,
                 dropout_p=dropout if module.training else 0.0,
