@@ -71,7 +71,8 @@ def add_error_handlers(app: FastAPI, make: Callable[[Dialect, ApiError], Respons
 
     def respond(request: Request, error: ApiError, body: object = None) -> Response:
         known: Dialect | None = getattr(request.state, "dialect", None)
-        dialect = known or dialect_at(request.url.path, body)
+        # not of the URL, which is without line breaks that a path may have
+        dialect = known or dialect_at(request.scope["path"], body)
         return make(dialect, error)
 
     @app.exception_handler(RequestValidationError)

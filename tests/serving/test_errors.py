@@ -229,6 +229,13 @@ async def test_a_body_that_cannot_be_read_is_never_a_failure_of_the_server(
     assert message_of(path, response)
 
 
+async def test_a_line_break_in_a_path_changes_no_error(client: httpx.AsyncClient) -> None:
+    path = "/client/v4/accounts/%0A/ai/run/@cf/baai/bge-reranker-base"
+    response = await client.post(path, json={"query": "q", "contexts": "a"})
+    assert response.status_code == 400
+    assert response.json()["success"] is False
+
+
 @pytest.mark.parametrize("path", BODIES)
 async def test_another_content_type_is_refused(client: httpx.AsyncClient, path: str) -> None:
     response = await client.post(path, content=json.dumps(BODIES[path]))
