@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from bge_rerank_integrations.context.duplicates import without_duplicates
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.runs import Run
-from bge_rerank_integrations.ranking import Reranker
+from bge_rerank_integrations.ranking import PairScorer, Reranker
 
 # negatives of a question: how many from which ranks of the first stage
 _HARDNESS = ((0, 10, 3), (10, 30, 2), (30, 50, 1))
@@ -82,12 +83,12 @@ def training_lists(collection: Collection, first_stage: Run, seed: int) -> list[
     chooser = random.Random(seed)
     lists = []
     for query, text in collection.queries.items():
-        grades = collection.relevance.get(query, {})
-        relevant = [name for name, grade in grades.items() if grade > 0]
+        grades = collection.relevance[query]
+        relevant = {name: None for name, grade in grades.items() if grade > 0}
         positives = [name for name in relevant if name in collection.documents]
-        if not positives and grades:
+        if not positives:
             continue
-        ranked = [name for name in first_stage.order[query] if name not in set(relevant)]
+        ranked = [name for name in first_stage.order[query] if name not in relevant]
         refused = [name for name, grade in grades.items() if grade <= 0]
         taken = positives[:_MOST_POSITIVES]
         negatives = _negatives(collection.documents, positives, refused, ranked, chooser)
@@ -120,19 +121,14 @@ def judged_by(teacher: Reranker, collection: Collection, first_stage: Run) -> Co
     return replace(collection, relevance=relevance).only(relevance)
 
 
-def taught(lists: Iterable[TrainingList], teacher: Reranker) -> list[TrainingList]:
+def taught(lists: Sequence[TrainingList], teacher: PairScorer) -> list[TrainingList]:
     """The lists with the teacher's logits for labels.
 
     :param teacher: with ``normalize=False``.
     """
-    return [replace(one, labels=_logits(teacher, one)) for one in lists]
-
-
-def _logits(teacher: Reranker, one: TrainingList) -> tuple[float, ...]:
-    logits = [0.0] * len(one.documents)
-    for ranked in teacher.rerank(one.query, one.documents):
-        logits[ranked.index] = ranked.score
-    return tuple(logits)
+    pairs = ((one.query, document) for one in lists for document in one.documents)
+    logits = iter(teacher.score_pairs(pairs))
+    return [replace(one, labels=tuple(islice(logits, len(one.documents)))) for one in lists]
 
 
 def _negatives(
@@ -148,13 +144,12 @@ def _negatives(
     :param ranked: the first stage's other documents, best first.
     """
     wanted = sum(count for *_, count in _HARDNESS)
-    judged = [name for name in refused if name in documents]
-    candidates = list(dict.fromkeys([*judged, *ranked]))
-    texts = [documents[name] for name in (*positives, *candidates)]
-    different = [index - len(positives) for index in without_duplicates(texts)]
-    candidates = [candidates[index] for index in different if index >= 0]
-    chosen = [name for name in judged if name in set(candidates)][:wanted]
-    mined = [name for name in candidates if name not in set(chosen)]
+    judged = dict.fromkeys(name for name in refused if name in documents)
+    names = [*positives, *(judged | dict.fromkeys(ranked))]
+    different = without_duplicates(documents[name] for name in names)
+    candidates = [names[index] for index in different if index >= len(positives)]
+    chosen = [name for name in candidates if name in judged][:wanted]
+    mined = [name for name in candidates if name not in chosen]
     for first, last, count in _HARDNESS:
         room = min(count, wanted - len(chosen))
         chosen += chooser.sample(mined[first:last], min(room, len(mined[first:last])))

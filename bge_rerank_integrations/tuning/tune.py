@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,8 +58,7 @@ class Counts:
 class Tuned:
     """A tuned model, and what tuning it has changed.
 
-    :param folder: of the model: safetensors, tokenizer and model card; or None if nothing was
-        trained.
+    :param folder: of the model: safetensors, tokenizer and model card.
     :param counts: of questions, documents and pairs.
     :param report: the first stage, the base and the tuned model on the held-out questions.
     """
@@ -91,17 +91,13 @@ def prepare(
     require(is_share, "held_out", "a share above 0 and up to 0.5", held_out)
     collection = read_data(data, judged=teacher is None)
     found = read_run(first_stage, collection, DEPTH) if first_stage else bm25(collection, DEPTH)
-    if teacher is None:
+    with nullcontext() if teacher is None else RerankEngine(teacher) as engine:
+        if engine is not None and not collection.relevance:
+            collection = judged_by(engine, collection, found)
         parts = split(collection, held_out, seed)
         lists = training_lists(parts.training, found, seed)
-    else:
-        with RerankEngine(teacher) as engine:
-            if not collection.relevance:
-                collection = judged_by(engine, collection, found)
-            parts = split(collection, held_out, seed)
-            lists = taught(
-                training_lists(parts.training, found, seed), engine.with_options(normalize=False)
-            )
+        if engine is not None:
+            lists = taught(lists, engine.with_options(normalize=False))
     counts = Counts(
         documents=len(collection.documents),
         training=len(lists),

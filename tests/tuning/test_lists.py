@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -82,9 +83,12 @@ def test_a_question_whose_answer_is_not_in_the_corpus_is_left_out() -> None:
 class Teacher(FakeReranker):
     """Scores a document with the number in it, less five."""
 
+    def score_pairs(self, pairs: Iterable[Sequence[str]]) -> list[float]:
+        return [float(text.split()[4]) - 5 for _, text in pairs]
+
     def rerank(self, query: str, documents: object, *_: object) -> Ranking:
         assert isinstance(documents, (list, tuple))
-        numbers = [float(text.split()[4]) - 5 for text in documents]
+        numbers = self.score_pairs([(query, text) for text in documents])
         order = sorted(range(len(numbers)), key=lambda index: -numbers[index])
         return Ranking(tuple(RankedDocument(index, numbers[index]) for index in order))
 
