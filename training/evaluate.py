@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bge_rerank_integrations import RerankEngine
+from bge_rerank_integrations.context.calibration import expected_calibration_error
 from bge_rerank_integrations.evaluation import (
     Collection,
     CorpusPassage,
@@ -38,7 +39,6 @@ from training.python_docs import python_docs
 
 TRECQA, PYTHON_DOCS = "trecqa dev", "Python documentation"
 DTYPES = ("float32", "bfloat16")
-BINS = 10
 KEPT_SHARE = 0.95
 
 
@@ -72,18 +72,6 @@ CASES = (
 )
 
 
-def calibration_error(scores: Sequence[float], labels: Sequence[int]) -> float:
-    """Expected calibration error over ten bins of equal width (Guo et al. 2017)."""
-    score, label = np.asarray(scores), np.asarray(labels)
-    bins = np.minimum((score * BINS).astype(int), BINS - 1)
-    gaps = [
-        abs(score[bins == b].mean() - label[bins == b].mean()) * (bins == b).mean()
-        for b in range(BINS)
-        if (bins == b).any()
-    ]
-    return float(sum(gaps))
-
-
 def score_figures(collection: Collection, run: Run) -> Figures:
     """Calibration, and what thresholds keep and let through, over all pairs of a reranker's run."""
     pairs = [
@@ -95,7 +83,7 @@ def score_figures(collection: Collection, run: Run) -> Figures:
     threshold = relevant[int((1 - KEPT_SHARE) * len(relevant))]
     sure = [label for score, label in pairs if score >= 0.5]
     return {
-        "calibration error": calibration_error(*zip(*pairs, strict=True)),
+        "calibration error": expected_calibration_error(*zip(*pairs, strict=True)),
         "threshold that keeps 95 % of the relevant": threshold,
         "share of candidates at that threshold": sum(s >= threshold for s, _ in pairs) / len(pairs),
         "precision at score 0.5": sum(sure) / max(1, len(sure)),
