@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from bge_rerank_integrations.checks import is_finite, require
 
@@ -19,7 +20,7 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff\uf900-\ufaff\U
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
-def checked_share(value: object) -> float | None:
+def checked_share(value: Any) -> float | None:
     """The share that a setting asks for: True means the default, False and None none.
 
     :raises ConfigurationError: for anything else but a share.
@@ -28,7 +29,7 @@ def checked_share(value: object) -> float | None:
         return DEFAULT_SHARE if value else None
     is_share = is_finite(value) and 0 < value <= 1
     require(is_share, "drop_duplicates", "a bool, None, or a share above 0 up to 1", value)
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def without_duplicates(texts: Iterable[str], share: float = DEFAULT_SHARE) -> Iterator[int]:
