@@ -1,12 +1,13 @@
-"""Training the built-in model: what a run depends on, with a tiny model and made-up questions."""
+"""Making the built-in model: what is trained on, what is not, and one model for one seed."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
+import re
 from collections.abc import Iterable, Mapping
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,126 +15,62 @@ import pytest
 import torch
 from checkpoints import SMALL, save_checkpoint
 from fake_reranker import FakeReranker
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
 pytest.importorskip("Stemmer", reason="PyStemmer comes with the extra 'eval'")
 pytest.importorskip("training", reason="the recipe is in the repository only")
 
-from bge_rerank_integrations.evaluation import Collection, Run, read_beir, text_only
-from training.__main__ import FIRST_STAGE, SECOND_STAGE
-from training.calibrate import score
-from training.evaluate import evaluate_corpus, evaluate_lists, score_figures
-from training.export import average
-from training.lists import GENERAL, SCIENCE
+from bge_rerank_integrations import RerankEngine
+from bge_rerank_integrations.evaluation import Collection, Run
+from training.evaluate import evaluate_corpus, evaluate_lists, requests, score_figures, unseen
+from training.lists import NEGATIVES, ListSampler
 from training.negatives import mine
-from training.packing import PairEncoder
+from training.overlap import counts
 from training.python_docs import python_docs
-from training.records import Data, Passage, Question, load
-from training.seen import (
-    ALL,
-    NONE,
-    SOME,
-    UNRELATED,
-    difference,
-    qed_counts,
-    question_counts,
-    scifact_counts,
-    split,
+from training.records import (
+    Data,
+    Passage,
+    Question,
+    as_collection,
+    is_reserved,
+    load,
+    with_pools,
 )
-from training.train import Settings, learning_rate, questions_of_steps, train
+from training.requests import (
+    KEYWORDS,
+    SENTENCE,
+    TOPIC,
+    WINDOWS,
+    made_up,
+    sentence_windows,
+)
+from training.texts import Twins, normalized
 
 FRUIT = ("apple", "pear", "plum", "fig", "lime", "kiwi", "date", "mango")
-COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown")
+COLORS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown")
+
+
+def other_words(prefix: str) -> str:
+    """A sentence that no other passage resembles."""
+    return " ".join(f"{prefix}{number}" for number in range(8))
 
 
 @pytest.fixture(scope="module")
 def data() -> Data:
     passages = [
-        Passage(f"the {fruit} is {colour}. it grows here.", title=fruit)
-        for fruit, colour in zip(FRUIT, COLOURS, strict=True)
-    ]
-    questions = [
-        Question(f"colour of the {fruit}", (passage,), "scifact-train", "fruit")
-        for fruit, passage in zip(FRUIT, passages, strict=True)
-    ]
-    return Data(questions, {"fruit": passages})
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder without a head."""
-    torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("base")
-    save_checkpoint(BertModel(BertConfig(**SMALL)), folder)
-    return folder
-
-
-def both_stages(data: Data, base: Path, work: Path, seed: int) -> torch.Tensor:
-    """Train in two stages, average, and score every passage for every question."""
-    members = list(enumerate(data.questions))
-    start = base
-    stages = (
-        Settings(GENERAL, 6, 3, learning_rate=1e-3, seed=seed, checkpoint_every=2),
-        Settings(SCIENCE, 5, 2, negatives=4, learning_rate=1e-3, seed=seed + 1, checkpoint_every=2),
-    )
-    for number, settings in enumerate(stages):
-        out = work / str(number)
-        checkpoints = train(
-            data, members, mine(data), start, base / "tokenizer.json", out, settings
+        Passage(
+            f"The {fruit} is {color}. {other_words(fruit)}. It was brought from {color} hills by "
+            f"traders. {other_words(color)}.",
+            heading=f"Where do a {fruit} and its tree grow best?",
         )
-        start = checkpoints[-1]
-    encoder = PairEncoder(Tokenizer.from_file(str(base / "tokenizer.json")))
-    model = average(checkpoints)
-    texts = [passage.text for passage in data.pools["fruit"]]
-    return torch.stack([score(model, encoder, q.query, texts) for q in data.questions])
-
-
-def test_the_same_seed_gives_the_same_scores(data: Data, base: Path, tmp_path: Path) -> None:
-    first = both_stages(data, base, tmp_path / "first", seed=1)
-    random.random(), torch.rand(3)  # a run depends on no generator but its own
-    second = both_stages(data, base, tmp_path / "second", seed=1)
-    other = both_stages(data, base, tmp_path / "other", seed=7)
-    torch.testing.assert_close(first, second, rtol=0.0, atol=1e-3)
-    assert (first - other).abs().max() > 0.1, "the scores do not depend on training"
-
-
-def test_steps_decide_how_long_it_trains(data: Data, base: Path, tmp_path: Path) -> None:
-    settings = Settings(steps=5, lists_per_step=2, checkpoint_every=2)
-    members = list(enumerate(data.questions))
-    checkpoints = train(
-        data, members, mine(data), base, base / "tokenizer.json", tmp_path, settings
+        for fruit, color in zip(FRUIT, COLORS, strict=True)
+    ]
+    return with_pools(
+        [
+            Question(f"color of the {fruit}", (passage,), "texfaq", "fruit")
+            for fruit, passage in zip(FRUIT, passages, strict=True)
+        ]
     )
-    assert [folder.name for folder in checkpoints] == ["step-000002", "step-000004", "step-000005"]
-
-
-@given(steps=st.integers(1, 3000), warmup_share=st.floats(0.01, 0.5))
-def test_the_rate_rises_then_falls_and_is_never_zero(steps: int, warmup_share: float) -> None:
-    settings = Settings(steps=steps, warmup_share=warmup_share)
-    rates = [learning_rate(settings, step) for step in range(steps)]
-    peak = rates.index(max(rates))
-    assert all(0 < rate <= settings.learning_rate for rate in rates)
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert peak <= math.ceil(warmup_share * steps)
-
-
-def test_every_step_gets_its_lists(data: Data) -> None:
-    members = list(enumerate(data.questions))
-    chosen, again, other = (
-        list(islice(questions_of_steps(members, Settings(lists_per_step=7, seed=seed)), 40))
-        for seed in (1, 1, 2)
-    )
-    assert {len(step) for step in chosen} == {7}
-    assert chosen == again != other
-
-
-def test_the_stages_are_as_long_as_those_of_the_shipped_weights() -> None:
-    pairs = [s.steps * s.lists_per_step * (1 + s.negatives) for s in (FIRST_STAGE, SECOND_STAGE)]
-    # a few lists have fewer negatives than asked for
-    assert pairs == pytest.approx([79_400, 18_600], rel=0.01)
 
 
 def test_questions_about_python_have_answers() -> None:
@@ -198,6 +135,130 @@ def write_beir(
     (folder / "qrels.tsv").write_text("".join(lines), encoding="utf-8")
 
 
+def test_requests_are_made_of_the_words_of_a_passage(data: Data) -> None:
+    made = made_up(data, seed=1)
+    by_kind = {kind: [one for one in made if one.source == kind] for kind in (TOPIC, KEYWORDS)}
+    assert {len(of_kind) for of_kind in by_kind.values()} == {len(FRUIT)}
+    for one in by_kind[KEYWORDS]:
+        (passage,) = one.positives
+        words = normalized(f"{passage.title} {passage.text}").split()
+        assert 2 <= len(one.query.split()) <= 4
+        assert set(one.query.split()) <= set(words)
+        # rare words: the name of the fruit is in every request for it
+        assert any(fruit in one.query.split() for fruit in FRUIT)
+    for one in by_kind[TOPIC]:
+        assert "?" not in one.query
+    assert made == made_up(data, seed=1) != made_up(data, seed=2)
+
+
+def test_a_sentence_is_asked_for_in_the_passage_without_it(data: Data) -> None:
+    asked = [one for one in made_up(data, seed=1) if one.source == SENTENCE]
+    assert len(asked) == len(FRUIT)
+    for one in asked:
+        (rest,) = one.positives
+        whole = next(p for p in data.pools["fruit"] if one.query in p.text)
+        assert one.query not in rest.text
+        assert len(rest.text) < len(whole.text)
+
+
+def test_windows_of_a_section_are_told_by_the_sentence_that_answers() -> None:
+    sentences = ["Tea is a drink.", "It has tannin.", "Milk is added.", "Sugar is added too."]
+    questions = [
+        Question("what is in tea?", (Passage("It has tannin."),), "selqa-dev", "selqa-dev"),
+        Question(
+            "what is in tea?", (Passage(" ".join(sentences)),), "selqa-dev-section", "wikipedia"
+        ),
+    ]
+    (made,) = sentence_windows(with_pools(questions))
+    assert made.source == WINDOWS
+    assert [p.text for p in made.positives] == [
+        "Tea is a drink. It has tannin.",
+        "It has tannin. Milk is added.",
+    ]
+    assert [p.text for p in made.judged_negatives] == [
+        "Tea is a drink.",
+        "Milk is added. Sugar is added too.",
+    ]
+
+
+def test_lists_have_one_answer_first_and_no_answer_after_it(data: Data) -> None:
+    sampler = ListSampler(data, mine(data), seed=1)
+    lists = sampler.draw({"texfaq": 3 * len(FRUIT) + 2})
+    assert len(lists) == 3 * len(FRUIT) + 2
+    for one in lists:
+        assert one.labels == (1.0,) + (0.0,) * NEGATIVES
+        fruit = one.query.split()[-1]
+        assert fruit in one.documents[0]
+        assert not any(re.search(rf"\b{fruit}\b", text) for text in one.documents[1:])
+    again = ListSampler(data, mine(data), seed=1).draw({"texfaq": 3 * len(FRUIT) + 2})
+    assert lists == again
+
+
+def test_a_list_never_shows_the_question_as_the_title_of_its_answer(data: Data) -> None:
+    asked = with_pools(
+        [replace(q, query=q.positives[0].heading, source="texfaq") for q in data.questions]
+    )
+    lists = ListSampler(asked, mine(asked), seed=1).draw({"texfaq": 20 * len(FRUIT)})
+    assert not any(one.query in one.documents[0] for one in lists)
+    # other passages' titles are shown, alone and before their text
+    shown = [text for one in lists for text in one.documents[1:]]
+    headings = {p.heading for p in data.pools["fruit"]}
+    assert any(text in headings for text in shown)
+    assert any(text.startswith("Where") and "brought" in text for text in shown)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder without a head."""
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("base")
+    save_checkpoint(BertModel(BertConfig(**SMALL | {"max_position_embeddings": 512})), folder)
+    return folder
+
+
+FRUITS_IN_COLORS = [
+    {"query": f"{color} {fruit}", "positive": f"The {fruit} is {color}.", "set": "quac"}
+    for fruit in FRUIT
+    for color in COLORS[:5]
+]
+
+
+def logits_of(folder: Path) -> torch.Tensor:
+    with RerankEngine(str(folder), normalize=False, dtype="float32", device="cpu") as engine:
+        documents = [row["positive"] for row in FRUITS_IN_COLORS]
+        return torch.tensor(engine.score("green fig", documents))
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_recipe_gives_one_model_for_one_seed(
+    collections: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("accelerate", reason="it comes with the extra 'tune'")
+    from training import __main__ as recipe
+
+    write_lines(collections / "pairs.jsonl", FRUITS_IN_COLORS)
+    settings = replace(recipe.SETTINGS, lists_per_step=4, learning_rate=1e-3)
+    monkeypatch.setattr(recipe, "MIX", {"quac": 24})
+    monkeypatch.setattr(recipe, "SETTINGS", settings)
+    logits = []
+    for name in ("first", "second"):
+        random.random(), torch.rand(3)  # a run depends on no generator but its own
+        command = ["training", "--pairs", str(collections / "pairs.jsonl")]
+        command += ["--collections", str(collections), "--base", str(base)]
+        command += ["--work", str(tmp_path / f"{name}-work"), "--out", str(tmp_path / name)]
+        monkeypatch.setattr("sys.argv", command)
+        recipe.main()
+        logits.append(logits_of(tmp_path / name))
+    torch.testing.assert_close(*logits, rtol=0.0, atol=1e-3)
+    assert logits[0].std() > 1e-3
+    # the head has scale and shift: all logits are moved alike
+    plain = logits_of(tmp_path / "first-work" / "trained")
+    told_apart = plain.diff().abs() > 0.1
+    assert told_apart.any()
+    slopes = (logits[0].diff() / plain.diff())[told_apart]
+    assert slopes.tolist() == pytest.approx([slopes.mean().item()] * len(slopes), rel=0.1)
+
+
 ABSTRACTS = {"a": "Tea has tannin.", "b": "Milk has fat.", "c": "Salt is a mineral.", "d": "Ice."}
 
 
@@ -207,6 +268,7 @@ def collections(tmp_path: Path) -> Path:
     claims = {
         "1": ("tannin is in tea", "a"),
         "2": ("is milk fat?", "b"),  # asked in scifact-test as well
+        "6": ("the melting point of ice", "d"),
     }
     write_beir(tmp_path / "scifact-train", ABSTRACTS, claims)
     test_claims = {
@@ -215,7 +277,7 @@ def collections(tmp_path: Path) -> Path:
         "5": ("salt is a mineral", "c"),
     }
     write_beir(tmp_path / "scifact-test", ABSTRACTS, test_claims)
-    write_beir(tmp_path / "xquad-en", {"x": "Rome is in Italy."}, {"x": ("where is Rome", "x")})
+    write_beir(tmp_path / "vaswani", ABSTRACTS, {"7": ("ice crystals in salt", "a")})
     qed = {"q": "Oslo is in Norway.", "r": "Bern is in Switzerland."}
     write_beir(tmp_path / "qed-nq-dev", qed, {"q": ("where is Oslo", "q")})
     large = [{"_id": k, "text": v} for k, v in {**qed, "x": "Rome is in Italy."}.items()]
@@ -227,101 +289,165 @@ def collections(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loaded(collections: Path, *pairs: tuple[str, str]) -> Data:
+def loaded(collections: Path, *pairs: tuple[str, str]) -> tuple[Data, Data]:
     path = collections / "pairs.jsonl"
     write_lines(path, [{"query": q, "positive": p, "set": "dolly-open-qa"} for q, p in pairs])
     return load(path, collections)
 
 
-def test_a_question_that_touches_no_evaluation_set_is_kept(collections: Path) -> None:
-    data = loaded(collections, ("who barks", "Dogs bark."))
-    assert {question.query for question in data.questions} == {
-        "who barks",
-        "tannin is in tea",
-        "where is Rome",
-        "who runs",
+def texts(data: Data) -> set[str]:
+    """All that can be in a list."""
+    return {
+        passage.text
+        for passage in [
+            *(passage for pool in data.pools.values() for passage in pool),
+            *(p for q in data.questions for p in (*q.positives, *q.judged_negatives)),
+        ]
     }
+
+
+PAIRS = [(f"who has number {n}", f"The holder of {n} is known.") for n in range(30)]
+
+
+def test_what_is_trained_on_and_what_is_reserved_share_no_passage(collections: Path) -> None:
+    training, reserved = loaded(collections, *PAIRS)
+    assert {q.query for q in training.questions} | {q.query for q in reserved.questions} >= {
+        query for query, _ in PAIRS
+    }
+    assert 5 < len(reserved.questions) < 15
+    assert not texts(training) & texts(reserved)
+    assert all(is_reserved(question) for question in reserved.questions)
+
+
+def test_a_question_with_passages_of_both_parts_is_in_neither(collections: Path) -> None:
+    training, reserved = loaded(collections, *PAIRS)
+    first, second = training.questions[0], reserved.questions[0]
+    both = (
+        ("who has any number", first.positives[0].text),
+        (
+            "who has any number",
+            second.positives[0].text,
+        ),
+    )
+    parts = loaded(collections, *PAIRS, *both)
+    assert not any(q.query == "who has any number" for data in parts for q in data.questions)
+
+
+def test_sections_are_reserved_by_article(collections: Path) -> None:
+    rows = [
+        {
+            "query": f"question {n}",
+            "positive": f"sentence {n}",
+            "set": "selqa-dev",
+            "group": str(n % 4),
+        }
+        for n in range(40)
+    ]
+    write_lines(collections / "pairs.jsonl", rows)
+    training, reserved = load(collections / "pairs.jsonl", collections)
+    groups = [
+        {p.group for q in data.questions if q.source == "selqa-dev" for p in q.positives}
+        for data in (training, reserved)
+    ]
+    assert not groups[0] & groups[1]
+    assert groups[0] | groups[1] == {"0", "1", "2", "3"}
 
 
 @pytest.mark.parametrize(
     ("query", "positive"),
     [
         ("Where is OSLO?", "A city."),  # a question of qed-nq-dev
-        ("tannin is not in tea!", "A claim."),  # of scifact-test
+        ("tannin is certainly not in tea!", "A claim."),  # nearly one of scifact-test
+        ("Salt is a mineral, too", "Another claim."),  # another
         ("who sings", "A bird."),  # of trecqa dev
+        ("ice crystals in the salt", "An ice."),  # of vaswani
         ("the capital of Norway", "oslo is in norway"),  # a passage of qed-nq-dev that answers
         ("a city of Europe", "Bern is in Switzerland."),  # one that no question of it names
         ("animals with wings", "BIRDS sing"),  # a candidate of trecqa dev
         ("animals with fins", "Fish swim."),  # a wrong one
+        ("what is a mineral", "Salt is a mineral."),  # relevant in scifact-test
     ],
 )
 def test_what_the_evaluation_sets_contain_is_not_trained_on(
     query: str, positive: str, collections: Path
 ) -> None:
-    data = loaded(collections, (query, positive), ("who barks", "Dogs bark."))
-    assert query not in {question.query for question in data.questions}
-    assert [passage.text for passage in data.pools["dolly-open-qa"]] == ["Dogs bark."]
+    for data in loaded(collections, (query, positive), *PAIRS):
+        assert query not in {question.query for question in data.questions}
+        assert positive not in texts(data)
 
 
-def test_a_question_with_one_forbidden_answer_among_others_is_left_out(collections: Path) -> None:
-    data = loaded(collections, ("cities", "Cities have streets."), ("cities", "Oslo is in Norway."))
-    assert "cities" not in {question.query for question in data.questions}
-
-
-def test_abstracts_that_scifact_test_shares_are_trained_on_and_counted(collections: Path) -> None:
-    """The filter lets them pass; the counts say how many, and the split tells the claims apart."""
-    data = loaded(collections)
-    assert question_counts(data) == {
-        "all": 3,
-        "held out": 0,
-        "scifact-train": 1,
-        "xquad-en": 1,
-        "trecqa-train": 1,
-    }
-    test = read_beir(collections / "scifact-test", form=text_only)
-    assert scifact_counts(test, data) == {
-        "relevant abstracts": 3,
-        "positives in training": 1,
-        "possible negatives in training": 3,
-        "claims": 3,
-        "claims with a near twin in training": 1,
-    }
-    assert qed_counts(collections, data) == pytest.approx(
+def test_judged_passages_are_no_negatives_either(collections: Path) -> None:
+    rows = [
         {
-            "passages, small corpus": 2,
-            "trained on, small corpus": 0,
-            "share trained on, small corpus": 0,
-            "passages, large corpus": 3,
-            "trained on, large corpus": 1,
-            "share trained on, large corpus": 1 / 3,
+            "query": "what swims", "positive": "Ducks do.", "set": "trec",
+            "negatives": ["Fish swim.", "Stones sink."],
         }
-    )
+    ]  # fmt: skip
+    write_lines(collections / "pairs.jsonl", rows)
+    parts = load(collections / "pairs.jsonl", collections)
+    (question,) = [q for data in parts for q in data.questions if q.query == "what swims"]
+    assert [passage.text for passage in question.judged_negatives] == ["Stones sink."]
 
 
-def test_claims_are_split_by_what_was_trained_on() -> None:
-    relevance = {
-        "all": {"a": 1},
-        "some": {"a": 1, "b": 1, "c": 0},
-        "none": {"b": 1, "a": 0},
-        "similar": {"b": 1},
-    }
-    queries = {"all": "x", "some": "y", "none": "salt is hard", "similar": "milk has much fat"}
-    collection = Collection("c", queries, ABSTRACTS, relevance)
-    assert split(collection, {"tea has tannin"}, ["milk has fat"]) == {
-        ALL: ["all"],
-        SOME: ["some"],
-        NONE: ["none", "similar"],
-        UNRELATED: ["none"],
-    }
+def test_claims_about_abstracts_that_scifact_test_judges_are_left_out(collections: Path) -> None:
+    parts = loaded(collections)
+    claims = {q.query for data in parts for q in data.questions if q.source == "scifact-train"}
+    # "tannin is in tea" is about a judged abstract, "is milk fat?" is asked in both
+    assert claims == {"the melting point of ice"}
+    # and the corpus, which is that of scifact-test, is no pool
+    assert not any("Tea has tannin." in texts(data) for data in parts)
 
 
-def test_a_difference_comes_with_the_interval_of_its_mean() -> None:
-    names = [str(number) for number in range(100)]
-    before, after = dict.fromkeys(names, 0.5), {n: 0.5 + 0.2 * (int(n) % 2) for n in names}
-    figures = difference(before, after)
-    assert figures["difference"] == pytest.approx(0.1)
-    # the mean of 100 values of 0 and 0.2 has a standard error of 0.01
-    assert figures["difference, low"] == pytest.approx(0.1 - 1.96 * 0.01, abs=0.003)
-    assert figures["difference, high"] == pytest.approx(0.1 + 1.96 * 0.01, abs=0.003)
-    assert figures["queries"] == 100
-    assert (figures["bm25"], figures["reranked"]) == pytest.approx((0.5, 0.6))
+def test_whole_sets_are_left_out(collections: Path) -> None:
+    rows = [{"query": "which beer", "positive": "A bitter one.", "set": "stackexchange-beer"}]
+    write_lines(collections / "pairs.jsonl", rows)
+    parts = load(collections / "pairs.jsonl", collections)
+    assert not any(q.source == "stackexchange-beer" for data in parts for q in data.questions)
+
+
+def test_twins_are_found_by_their_words() -> None:
+    twins = Twins(["salt is hard", "milk has much fat"])
+    assert twins.closest("Milk has fat.") == pytest.approx(3 / 4)
+    assert twins.closest("salt is a mineral") == pytest.approx(2 / 5)
+    assert twins.closest("tea") == 0.0
+
+
+def test_overlaps_are_counted(collections: Path) -> None:
+    pairs = [*PAIRS, ("where is Rome", "Rome is in Italy."), ("which city", "Rome is in Italy.")]
+    training, reserved = loaded(collections, *pairs)
+    counted = counts(training, reserved, collections)
+    questions, shared = counted["training questions"], counted["evaluation sets"]
+    assert questions["all"] == len(training.questions)
+    assert questions["reserved"] == len(reserved.questions)
+    assert shared["judged passages trained on"] == shared["reserved passages trained on"] == 0
+    assert 0 < float(shared["most similar question"]) < 0.6
+    is_trained = not any("Rome is in Italy." in texts(data) for data in (reserved,))
+    assert shared["qed-nq-dev large: passages"] == 3
+    assert shared["qed-nq-dev large: trained on"] == is_trained
+    assert shared["qed-nq-dev small: trained on"] == 0
+
+
+def test_an_unseen_corpus_lacks_what_was_trained_on() -> None:
+    documents = {"a": "Rome is in Italy.", "b": "Oslo is in Norway."}
+    collection = Collection("c", {"q": "Oslo"}, documents, {"q": {"b": 1}})
+    assert unseen(collection, {"rome is in italy"}).documents == {"b": "Oslo is in Norway."}
+
+
+def test_requests_are_measured_over_whole_and_over_mixed_passages(data: Data) -> None:
+    made = requests(data)
+    assert [one.name for one in made] == [
+        "topics", "topics, mixed lengths", "keywords", "keywords, mixed lengths",
+    ]  # fmt: skip
+    headings = {p.heading for p in data.pools["fruit"]}
+    whole, mixed = ({text in headings for text in one.documents.values()} for one in made[:2])
+    assert (whole, mixed) == ({False}, {False, True})
+    for one in made:
+        assert all(judged.keys() <= one.documents.keys() for judged in one.relevance.values())
+
+
+def test_a_collection_has_every_passage_once() -> None:
+    twice = Passage("Oslo is in Norway.", "Oslo"), Passage("oslo is in Norway", "Norway")
+    questions = [Question(f"q{n}", (passage,), "quac", "quac") for n, passage in enumerate(twice)]
+    collection = as_collection("c", with_pools(questions))
+    assert len(collection.documents) == 1
+    assert collection.relevance["q0"] == collection.relevance["q1"] == {"d0": 1}

@@ -1,37 +1,72 @@
-"""Make the built-in reranker: prepare, train in two stages, average, calibrate, export.
+"""Make the built-in reranker: read, draw lists, train, calibrate, export.
 
 python -m training --pairs mix.jsonl --collections collections --base all-MiniLM-L6-v2 \
     --work /tmp/tiny --out bge_rerank_integrations/models/tiny
 """
 
 import argparse
-from collections.abc import Sequence
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification
 
-from training.calibrate import fit_affine, fold, held_out_logits, reciprocal_rank
-from training.export import average, export
-from training.lists import SCIENCE
-from training.packing import PairEncoder
-from training.prepare import Prepared, prepare
-from training.train import Settings, train
+from bge_rerank_integrations import RerankEngine
+from bge_rerank_integrations.context.calibration import Calibration
+from bge_rerank_integrations.evaluation import Collection, bm25, rerank
+from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
+from bge_rerank_integrations.tuning.tune import choosing_samples
+from training.lists import ListSampler
+from training.negatives import mine
+from training.records import as_collection, load, with_pools
+from training.requests import KEYWORDS, SENTENCE, TOPIC, WINDOWS, made_up, sentence_windows
 
-AVERAGED = (1, 3)
+# How many lists of each source. Sets close to real use count more, templated or easy ones less.
+MIX = {
+    "qed-nq-train": 2000,
+    "scifact-train": 900,
+    "trecqa-train": 450,
+    "selqa-dev": 300,
+    "selqa-dev-section": 200,
+    "squad-train-sentence-nqg": 350,
+    "squadshifts-new-wiki": 450,
+    "boolq-dev": 400,
+    "dolly-open-qa": 400,
+    "quotesum-dev": 80,
+    "nq-openbook-short": 60,
+    "quac": 200,
+    "medquad": 250,
+    "pubmedqa": 400,
+    "scitldr-tldr": 400,
+    "covid-qa": 250,
+    "texfaq": 200,
+    "covid-faq-cdc-fda": 60,
+    "qamr-wiki": 80,
+    TOPIC: 650,
+    KEYWORDS: 500,
+    SENTENCE: 400,
+    WINDOWS: 400,
+}
+SETTINGS = TrainSettings(epochs=1.0, lists_per_step=12, learning_rate=6e-5, seed=13)
 
-# The steps are those that the shipped weights took, when a clock still ended the stages.
-FIRST_STAGE = Settings(steps=1657, checkpoint_every=166)
-SECOND_STAGE = Settings(
-    mix=SCIENCE,
-    steps=390,
-    lists_per_step=8,
-    negatives=5,
-    learning_rate=3e-5,
-    seed=15,
-    checkpoint_every=39,
-)
+# Questions of the reserved part that choose between checkpoints, and that calibrate.
+CHOOSING, CALIBRATING = 60, 400
+DEPTH = 50
+
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "BertTokenizer",
+    "do_lower_case": True,
+    "tokenize_chinese_chars": True,
+    "strip_accents": None,
+    "model_max_length": 512,
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+    "pad_token": "[PAD]",
+    "sep_token": "[SEP]",
+    "unk_token": "[UNK]",
+}
 
 
 def main() -> None:
@@ -45,44 +80,77 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    tokenizer_file = arguments.base / "tokenizer.json"
-    prepared = prepare(arguments.pairs, arguments.collections)
-    start = arguments.base
-    checkpoints: list[Path] = []
-    for name, settings in (("first", FIRST_STAGE), ("second", SECOND_STAGE)):
-        checkpoints = train(
-            prepared.data,
-            prepared.training,
-            prepared.mined,
-            start,
-            tokenizer_file,
-            arguments.work / name,
-            settings,
-        )
-        start = checkpoints[-1]
-    finish(prepared, checkpoints, tokenizer_file, arguments.out)
+    training, reserved = load(arguments.pairs, arguments.collections)
+    data = with_pools([*training.questions, *made_up(training, 1), *sentence_windows(training)])
+    # a request's passage lacks the sentence that is asked for: it is no passage of a pool
+    data.pools = training.pools
+    lists = ListSampler(data, mine(data), seed=2).draw(MIX)
+    print(f"{len(lists)} lists, {sum(len(one.documents) for one in lists)} pairs", flush=True)
 
-
-def finish(
-    prepared: Prepared, checkpoints: Sequence[Path], tokenizer_file: Path, out: Path
-) -> None:
-    """Take the average that ranks held-out questions best, calibrate it there, and export it."""
-    encoder = PairEncoder(Tokenizer.from_file(str(tokenizer_file)))
-    best: tuple[float, BertForSequenceClassification, torch.Tensor, torch.Tensor] | None = None
-    for count in sorted({min(count, len(checkpoints)) for count in AVERAGED}):
-        model = average(checkpoints[-count:])
-        scored = held_out_logits(model, encoder, prepared)
-        quality = reciprocal_rank(scored)
-        print(f"mean of the last {count} checkpoints: held-out MRR {quality:.4f}", flush=True)
-        if best is None or quality > best[0]:
-            logits, labels = (torch.cat(parts) for parts in zip(*scored, strict=True))
-            best = quality, model, logits, labels
-    assert best is not None
-    _, model, logits, labels = best
-    scale, shift = fit_affine(logits, labels)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    start = arguments.work / "start"
+    new_head(arguments.base, start)
+    model = load_base(start, max_length=512)
+    collection = as_collection("reserved", reserved)
+    found = bm25(collection.sample(CHOOSING), DEPTH)
+    samples = choosing_samples(collection, found, CHOOSING)
+    plan = train(
+        model, lists, samples, arguments.work / "checkpoints", SETTINGS,
+        is_taught=False, show_progress=True,
+    )  # fmt: skip
+    print(f"{plan.steps} steps", flush=True)
+    trained = arguments.work / "trained"
+    model.save_pretrained(str(trained), create_model_card=False)
+    scale, shift = calibrate(trained, collection)
     print(f"calibration: scale {scale:.3f}, shift {shift:.3f}")
-    fold(model, scale, shift)
-    export(model, tokenizer_file, out)
+    export(trained, arguments.base / "tokenizer.json", arguments.out, scale, shift)
+
+
+def new_head(base: Path, folder: Path) -> None:
+    """Write the encoder with a fresh head of one logit."""
+    torch.manual_seed(SETTINGS.seed)
+    BertForSequenceClassification.from_pretrained(base, num_labels=1).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def calibrate(folder: Path, collection: Collection) -> tuple[float, float]:
+    """Scale and shift that make probabilities of the logits, on BM25's first fifty of questions."""
+    collection = collection.sample(CALIBRATING)
+    found = bm25(collection, DEPTH)
+    with RerankEngine(str(folder), normalize=False, dtype="auto") as engine:
+        run = rerank("trained", engine, collection, found)
+    logits, relevant = [], []
+    for query, documents in run.order.items():
+        logits += run.scores[query]
+        relevant += [collection.relevance[query].get(name, 0) > 0 for name in documents]
+    fitted = Calibration.fit("trained", logits, relevant)
+    return fitted.scale, fitted.shift
+
+
+def export(trained: Path, tokenizer_file: Path, folder: Path, scale: float, shift: float) -> None:
+    """Write config, float16 weights and the tokenizer without padding or truncation of its own.
+
+    Scale and shift of the logit are folded into the head.
+    """
+    weights = load_file(trained / "model.safetensors")
+    weights["classifier.weight"] *= scale
+    weights["classifier.bias"] = weights["classifier.bias"] * scale + shift
+    config = BertForSequenceClassification.config_class.from_pretrained(trained)
+    config.id2label, config.label2id = {0: "relevance"}, {"relevance": 0}
+    config.dtype = "float16"
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    weights_file = folder / "model.safetensors"
+    halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in weights.items()}
+    save_file(halves, weights_file, metadata={"format": "pt"})
+    # safetensors writes files that only their owner can read, and a wheel keeps that.
+    weights_file.chmod(0o644)
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config_text = json.dumps(TOKENIZER_CONFIG, indent=2) + "\n"
+    (folder / "tokenizer_config.json").write_text(config_text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """Measure a reranker: BM25 before, reranked after, on collections it was not trained on.
 
-python -m training.evaluate --collections collections \
+python -m training.evaluate --pairs mix.jsonl --collections collections \
     --model bge_rerank_integrations/models/tiny --out results.json
 
-With `--case NAME` only that one is measured, and its figures replace those in the file.
+With `--case NAME …` only these are measured, and their figures replace those in the file.
 """
 
 import argparse
 import json
 import random
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,8 +36,12 @@ from bge_rerank_integrations.evaluation import (
 from bge_rerank_integrations.evaluation.measures import PRIMARY
 from bge_rerank_integrations.ranking import Reranker
 from training.python_docs import python_docs
+from training.records import UNSEEN, Data, Passage, as_collection, from_pairs, load, with_pools
+from training.records import titled as titled_passage
+from training.requests import KEYWORDS, SUBJECTS, TOPIC, made_up
+from training.texts import normalized
 
-TRECQA, PYTHON_DOCS = "trecqa dev", "Python documentation"
+TRECQA = "trecqa dev"
 DTYPES = ("float32", "bfloat16")
 KEPT_SHARE = 0.95
 
@@ -47,13 +51,17 @@ Figures = dict[str, float | str]
 
 @dataclass(frozen=True)
 class Case:
-    """One way to lay out a collection; `sample` limits side cases to so many queries."""
+    """One way to lay out a collection; `sample` limits cases to so many queries.
+
+    :param is_unseen: documents that were trained on are left out.
+    """
 
     name: str
     folder: str
-    corpus_file: str
-    form: Callable[[CorpusPassage], str]
+    corpus_file: str = "corpus.jsonl"
+    form: Callable[[CorpusPassage], str] = titled
     sample: int | None = None
+    is_unseen: bool = False
 
 
 def half_titles(passage: CorpusPassage) -> str:
@@ -61,15 +69,61 @@ def half_titles(passage: CorpusPassage) -> str:
     return passage.title if zlib.crc32(passage.id.encode()) % 2 else titled(passage)
 
 
-# The large Wikipedia corpus has the training passages as its distractors; in the small one no
-# passage was trained on.
+LARGE = "corpus_large.jsonl"
 CASES = (
-    Case("scifact-test", "scifact-test", "corpus.jsonl", titled),
-    Case("qed-nq-dev large", "qed-nq-dev", "corpus_large.jsonl", text_only),
-    Case("scifact-test, half titles", "scifact-test", "corpus.jsonl", half_titles, sample=100),
-    Case("qed-nq-dev large, titled", "qed-nq-dev", "corpus_large.jsonl", titled, sample=200),
-    Case("qed-nq-dev small", "qed-nq-dev", "corpus.jsonl", text_only, sample=200),
+    Case("scifact-test", "scifact-test"),
+    Case("scifact-test, unseen", "scifact-test", is_unseen=True),
+    Case("scifact-test, half titles", "scifact-test", form=half_titles),
+    Case("qed-nq-dev small", "qed-nq-dev", form=text_only, sample=400),
+    Case("qed-nq-dev large", "qed-nq-dev", LARGE, text_only, sample=400),
+    Case("qed-nq-dev large, unseen", "qed-nq-dev", LARGE, text_only, sample=400, is_unseen=True),
+    Case("qed-nq-dev large, titled", "qed-nq-dev", LARGE, sample=200),
+    Case("vaswani", "vaswani", form=text_only),
 )
+
+# Requests of each kind, over passages of which every second is only its title.
+REQUESTS, REQUEST_SEED = 200, 3
+
+
+def unseen(collection: Collection, trained: Container[str]) -> Collection:
+    """The collection without the documents that were trained on."""
+    kept = {
+        name: text for name, text in collection.documents.items() if normalized(text) not in trained
+    }
+    return replace(collection, documents=kept)
+
+
+def requests(reserved: Data) -> list[Collection]:
+    """Topics and keywords, made of the reserved passages about one subject.
+
+    In one corpus all passages are whole, in the other every second is only its title.
+    """
+
+    def whole(passage: Passage) -> str:
+        return f"{passage.title or passage.heading} {passage.text}".strip()
+
+    def mixed(passage: Passage) -> str:
+        title = passage.title or passage.heading
+        is_short = title and zlib.crc32(passage.text.encode()) % 2
+        return title if is_short else whole(passage)
+
+    corpus = with_pools([one for one in reserved.questions if one.source in SUBJECTS])
+    made = made_up(corpus, REQUEST_SEED)
+    collections = []
+    for kind in (TOPIC, KEYWORDS):
+        asked = [one for one in made if one.source == kind][:REQUESTS]
+        for name, form in ((kind, whole), (f"{kind}, mixed lengths", mixed)):
+            collections.append(as_collection(name, Data(asked, corpus.pools), form))
+    return collections
+
+
+def unseen_sets(pairs: Path) -> list[Collection]:
+    """The sets of pairs of which nothing is trained on."""
+    questions = list(from_pairs(pairs))
+    return [
+        as_collection(name, with_pools([one for one in questions if one.source == name]))
+        for name in sorted(UNSEEN)
+    ]
 
 
 def score_figures(collection: Collection, run: Run) -> Figures:
@@ -141,19 +195,32 @@ def sampled(collection: Collection, limit: int | None) -> Collection:
 
 
 def evaluations(
-    reranker: Reranker, collections: Path, depths: Sequence[int], limit: int | None
+    reranker: Reranker, pairs: Path, collections: Path, depths: Sequence[int], limit: int | None
 ) -> dict[str, Callable[[], Figures]]:
     """Every case by its name, not yet measured."""
+    training, reserved = load(pairs, collections)
+    trained = {
+        normalized(text)
+        for pool in training.pools.values()
+        for passage in pool
+        for text in (passage.text, titled_passage(passage))
+    }
 
     def evaluate_case(case: Case) -> Figures:
-        limits = [n for n in (limit, case.sample) if n is not None]
         collection = read_beir(collections / case.folder, case.corpus_file, case.form)
+        if case.is_unseen:
+            collection = unseen(collection, trained)
+        return evaluate(collection, case.sample)
+
+    def evaluate(collection: Collection, sample: int | None = None) -> Figures:
+        limits = [n for n in (limit, sample) if n is not None]
         return evaluate_corpus(reranker, sampled(collection, min(limits, default=None)), depths)
 
     trecqa = collections / "trecqa-wang" / "dev.jsonl"
+    others = [python_docs(), *requests(reserved), *unseen_sets(pairs)]
     return {
         TRECQA: lambda: evaluate_lists(reranker, read_candidate_lists(trecqa)),
-        PYTHON_DOCS: lambda: evaluate_corpus(reranker, sampled(python_docs(), limit), depths),
+        **{one.name: partial(evaluate, one) for one in others},
         **{case.name: partial(evaluate_case, case) for case in CASES},
     }
 
@@ -161,12 +228,12 @@ def evaluations(
 def main() -> None:
     """Read the arguments, measure everything, print it and write it."""
     parser = argparse.ArgumentParser(description="Evaluate a reranker on held-out collections.")
+    parser.add_argument("--pairs", type=Path, required=True, help="JSON lines of training pairs")
     parser.add_argument("--collections", type=Path, required=True)
     parser.add_argument("--model", required=True, help="folder, hub id or 'tiny'")
-    parser.add_argument("--depth", type=int, nargs="+", default=[50, 100])
+    parser.add_argument("--depth", type=int, nargs="+", default=[50])
     parser.add_argument("--queries", type=int, help="a sample of so many queries each")
-    names = [TRECQA, PYTHON_DOCS, *(case.name for case in CASES)]
-    parser.add_argument("--case", choices=names, help="measure this one only")
+    parser.add_argument("--case", nargs="+", help="measure these only")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
@@ -174,8 +241,10 @@ def main() -> None:
     if arguments.case and arguments.out and arguments.out.exists():
         results = json.loads(arguments.out.read_text(encoding="utf-8"))
     with RerankEngine(arguments.model, max_length=512, dtype=arguments.dtype) as engine:
-        cases = evaluations(engine, arguments.collections, arguments.depth, arguments.queries)
-        for name in [arguments.case] if arguments.case else names:
+        cases = evaluations(
+            engine, arguments.pairs, arguments.collections, arguments.depth, arguments.queries
+        )
+        for name in arguments.case or cases:
             print(name, flush=True)
             results[name] = {"dtype": arguments.dtype, **cases[name]()}
             print(json.dumps(results[name], indent=1), flush=True)

@@ -6,7 +6,8 @@ import bm25s
 import numpy as np
 
 from bge_rerank_integrations.evaluation.runs import K1, B
-from training.records import Data, Passage, Question, normalized
+from training.records import Data, Passage, Question
+from training.texts import normalized
 
 BM25_DEPTH = 60
 KEPT = 48

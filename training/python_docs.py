@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bge_rerank_integrations.cli.passages import python_reference
 from bge_rerank_integrations.evaluation import Collection
-from training.records import normalized
+from training.texts import normalized
 
 QUESTIONS = Path(__file__).with_suffix(".json")
 

@@ -98,6 +98,10 @@ def _attention(
     :returns: `(1, tokens, heads, head_dim)`, and no weights.
     """
     of_sequences, n_padding = lengths
+    dtype = query.dtype
+    if query.device.type == "cpu":
+        # the CPU's kernel is nearly twice as fast in float32, conversions included
+        query, key, value = query.float(), key.float(), value.float()
     parts = [states.split([*of_sequences, n_padding], 2) for states in (query, key, value)]
     attended = []
     for length, q, k, v in zip(of_sequences, *parts, strict=False):
@@ -116,4 +120,4 @@ def _attention(
             )
         )
     attended.append(torch.zeros_like(parts[0][-1]))
-    return torch.cat(attended, 2).transpose(1, 2), None
+    return torch.cat(attended, 2).transpose(1, 2).to(dtype), None

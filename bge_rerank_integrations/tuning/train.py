@@ -17,7 +17,9 @@ from sentence_transformers.cross_encoder import (
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
-from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, MSELoss
+from sentence_transformers.util import batch_to_device
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -27,8 +29,7 @@ from bge_rerank_integrations.tuning.lists import TrainingList
 from bge_rerank_integrations.tuning.packed import PACKED_MODEL_TYPES, train_packed
 
 TUNED_MODEL_TYPES = PACKED_MODEL_TYPES | {"deberta-v2", "distilbert", "electra"}
-PAIRS_PER_STEP = 32
-LEARNING_RATE = 2e-5
+_POINTWISE_WEIGHT = 0.2
 _WARMUP_SHARE = 0.1
 _CHECKPOINTS = 5
 # of the time that was asked for: the rest is for choosing between checkpoints
@@ -41,18 +42,80 @@ _METRIC = "choosing_ndcg@10"
 class Plan:
     """How long training goes on; a run that was killed goes on with the same.
 
-    :param steps: updates of the weights, each from ``PAIRS_PER_STEP`` pairs.
-    :param pairs: (question, document) pairs of an epoch.
+    :param steps: updates of the weights, each from the settings' ``lists_per_step``.
+    :param lists: questions of an epoch, each with its documents.
     :param seed: of the order in which they come.
     """
 
     steps: int
-    pairs: int
+    lists: int
     seed: int
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained.
+
+    :param minutes: how long training may take; the speed of the first steps says how many they are.
+    :param epochs: how often every list comes, where ``minutes`` is None.
+    :param learning_rate: at its highest; it rises for a tenth of the steps, then falls to 0.
+    :param seed: of the order in which lists come.
+    """
+
+    minutes: float | None = None
+    epochs: float = 2.0
+    lists_per_step: int = 5
+    learning_rate: float = 2e-5
+    seed: int = 0
+
+
+class ListLoss(torch.nn.Module):
+    """How far a model's logits are from the labels of lists of documents.
+
+    For judged documents cross-entropy over each list, which ranks, and a fifth of binary
+    cross-entropy, which gives logits a meaning across lists. For a teacher's logits the mean
+    squared error. sentence-transformers' ``ListNetLoss`` takes the softmax of the labels for the
+    target, which gives one relevant document among seven a third.
+
+    :param is_taught: labels are a teacher's logits.
+    """
+
+    def __init__(self, model: CrossEncoder, *, is_taught: bool) -> None:
+        super().__init__()
+        # the trainer puts the model that it has prepared here
+        self.model = model
+        self._is_taught = is_taught
+
+    def forward(self, inputs: list[Any], labels: list[torch.Tensor], **_: Any) -> torch.Tensor:
+        """Score the lists of a step and compare.
+
+        :param inputs: queries, and for each a list of documents.
+        :param labels: of each list `(documents,)`; at least one is above 0, or a teacher's logits.
+        """
+        pairs = [
+            (query, document)
+            for query, documents in zip(*inputs, strict=True)
+            for document in documents
+        ]
+        device = self.model.device
+        features = batch_to_device(self.model.preprocess(pairs), device)
+        logits = self.model(features)["scores"].view(-1).float()
+        targets = torch.cat(labels).to(device).float()
+        if self._is_taught:
+            return functional.mse_loss(logits, targets)
+        sizes = [len(of_list) for of_list in labels]
+        rows = pad_sequence(list(logits.split(sizes)), batch_first=True, padding_value=-1e4)
+        wanted = pad_sequence(list(targets.split(sizes)), batch_first=True)
+        listwise = functional.cross_entropy(rows, wanted / wanted.sum(1, keepdim=True))
+        pointwise = functional.binary_cross_entropy_with_logits(logits, targets)
+        return listwise + _POINTWISE_WEIGHT * pointwise
 
 
 def load_base(folder: Path, max_length: int) -> CrossEncoder:
     """Load a model to tune, in float32; it computes without padding where its encoder can.
+
+    Word embeddings stay fixed: training sees a small part of the vocabulary, and moving those rows
+    alone would part them from their neighbors.
 
     :raises ConfigurationError: for a model that is no encoder with one output.
     """
@@ -76,6 +139,7 @@ def load_base(folder: Path, max_length: int) -> CrossEncoder:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    encoder.get_input_embeddings().weight.requires_grad_(False)
     if encoder.config.model_type in PACKED_MODEL_TYPES:
         train_packed(encoder)
     return model
@@ -86,11 +150,9 @@ def train(
     lists: Sequence[TrainingList],
     choosing: Sequence[dict[str, Any]],
     folder: Path,
+    settings: TrainSettings,
     *,
-    minutes: float | None,
-    epochs: float,
     is_taught: bool,
-    seed: int,
     show_progress: bool,
 ) -> Plan:
     """Train, and leave the best checkpoint's weights in the model.
@@ -101,30 +163,25 @@ def train(
     :param choosing: samples of sentence-transformers' ``CrossEncoderRerankingEvaluator``, whose
         nDCG@10 chooses between checkpoints.
     :param folder: of the checkpoints.
-    :param minutes: how long training may take; the speed of the first steps says how many they are.
-    :param epochs: how often every pair comes, where ``minutes`` is None.
     :param is_taught: labels are a teacher's logits.
     """
-    rows = [
-        {"query": one.query, "document": document, "label": label}
-        for one in lists
-        for document, label in zip(one.documents, one.labels, strict=True)
-    ]
-    loss = MSELoss(model) if is_taught else BinaryCrossEntropyLoss(model)
-    plan = _plan(folder, model, loss, rows, minutes, epochs, seed)
+    rows = [{"query": one.query, "documents": one.documents, "labels": one.labels} for one in lists]
+    loss = ListLoss(model, is_taught=is_taught)
+    dtype = resolve_dtype("auto", model.device)
+    plan = _plan(folder, loss, rows, settings, dtype)
     evaluator = CrossEncoderRerankingEvaluator(
         list(choosing), at_k=10, always_rerank_positives=False, name="choosing", write_csv=False
     )
     every = max(1, plan.steps // _CHECKPOINTS)
-    dtype = resolve_dtype("auto", model.device)
     trainer = CrossEncoderTrainer(
         model=model,
         args=CrossEncoderTrainingArguments(
             output_dir=str(folder),
             max_steps=plan.steps,
-            per_device_train_batch_size=PAIRS_PER_STEP,
-            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=settings.lists_per_step,
+            learning_rate=settings.learning_rate,
             warmup_steps=_WARMUP_SHARE,
+            use_cpu=model.device.type == "cpu",
             bf16=dtype is torch.bfloat16,
             fp16=dtype is torch.float16,
             eval_strategy="steps",
@@ -139,12 +196,12 @@ def train(
             disable_tqdm=not show_progress,
             report_to="none",
             dataloader_pin_memory=model.device.type == "cuda",
-            seed=seed,
+            seed=settings.seed,
         ),
         train_dataset=Dataset.from_list(rows),
         evaluator=evaluator,
         loss=loss,
-        callbacks=[_Deadline(minutes)] if minutes is not None else [],
+        callbacks=[] if settings.minutes is None else [_Deadline(settings.minutes)],
     )
     if not show_progress:
         trainer.remove_callback(PrinterCallback)
@@ -170,47 +227,48 @@ class _Deadline(TrainerCallback):
 
 def _plan(
     folder: Path,
-    model: CrossEncoder,
-    loss: torch.nn.Module,
+    loss: ListLoss,
     rows: Sequence[dict[str, Any]],
-    minutes: float | None,
-    epochs: float,
-    seed: int,
+    settings: TrainSettings,
+    dtype: torch.dtype,
 ) -> Plan:
     """The plan of the folder, or a new one, which is kept there."""
     file = folder / "plan.json"
     if file.is_file():
         plan = Plan(**json.loads(file.read_text("utf-8")))
-        if (plan.pairs, plan.seed) != (len(rows), seed):
+        if (plan.lists, plan.seed) != (len(rows), settings.seed):
             raise ConfigurationError(
                 f"{folder} holds checkpoints of other data or another seed: remove it, or go on "
                 "with the same"
             )
         return plan
-    if minutes is None:
-        steps = max(1, round(epochs * len(rows) / PAIRS_PER_STEP))
+    if settings.minutes is None:
+        steps = settings.epochs * len(rows) / settings.lists_per_step
     else:
-        steps = max(1, int(60 * minutes * _TRAINING_SHARE / _seconds_of_step(model, loss, rows)))
-    plan = Plan(steps, len(rows), seed)
+        seconds = _seconds_of_step(loss, rows, settings.lists_per_step, dtype)
+        steps = 60 * settings.minutes * _TRAINING_SHARE / seconds
+    plan = Plan(max(1, round(steps)), len(rows), settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(plan)), "utf-8")
     return plan
 
 
 def _seconds_of_step(
-    model: CrossEncoder, loss: torch.nn.Module, rows: Sequence[dict[str, Any]]
+    loss: ListLoss, rows: Sequence[dict[str, Any]], lists_per_step: int, dtype: torch.dtype
 ) -> float:
     """How long a step takes here: some are computed, and none updates the weights."""
-    model.train()
-    stride = max(1, len(rows) // PAIRS_PER_STEP)
-    batch = rows[::stride][:PAIRS_PER_STEP]
-    texts = [[row[name] for row in batch] for name in ("query", "document")]
-    labels = torch.tensor([row["label"] for row in batch], device=model.device)
+    loss.model.train()
+    batch = rows[:: max(1, len(rows) // lists_per_step)][:lists_per_step]
+    inputs = [[row[name] for row in batch] for name in ("query", "documents")]
+    labels = [torch.tensor(row["labels"]) for row in batch]
+    device = loss.model.device.type
     seconds = []
     for _ in range(_TIMED_STEPS):
         started = time.perf_counter()
-        loss(texts, labels).backward()
-        model.zero_grad()
+        with torch.autocast(device, dtype, enabled=dtype is not torch.float32):
+            value = loss(inputs, labels)
+        value.backward()
+        loss.model.zero_grad()
         seconds.append(time.perf_counter() - started)
     # the first compiles kernels
     return min(seconds)

@@ -6,6 +6,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def tune(
     if any(find_spec(name) is None for name in _EXTRA):
         raise MissingExtraError("tune")
     # imported here: it takes seconds, and wrong settings need none of it
-    from bge_rerank_integrations.tuning.train import load_base, train
+    from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
 
     folder = Path(out)
     checkpoints = folder / _CHECKPOINTS
@@ -164,12 +165,10 @@ def tune(
     plan = train(
         model,
         lists,
-        _samples(parts.choosing, found),
+        choosing_samples(parts.choosing, found),
         checkpoints,
-        minutes=minutes,
-        epochs=epochs,
+        TrainSettings(minutes=minutes, epochs=epochs, seed=seed),
         is_taught=teacher is not None,
-        seed=seed,
         show_progress=show_progress,
     )
     model.save_pretrained(str(folder), create_model_card=False)
@@ -184,15 +183,20 @@ def tune(
     return tuned
 
 
-def _samples(collection: Collection, first_stage: Run) -> list[dict[str, Any]]:
+def choosing_samples(
+    collection: Collection, first_stage: Run, questions: int = _CHOOSING_QUESTIONS
+) -> list[dict[str, Any]]:
     """Some of the questions as sentence-transformers' evaluator reads them."""
-    collection, texts = collection.sample(_CHOOSING_QUESTIONS), collection.documents
+    collection, texts = collection.sample(questions), collection.documents
     samples = []
     for name, query in collection.queries.items():
         grades = collection.relevance[name]
         positives = [one for one, grade in grades.items() if grade > 0 and one in texts]
         # positives that the first stage did not find come last: every list has something to rank
         documents = dict.fromkeys([*first_stage.order[name][:_CHOOSING_DEPTH], *positives])
+        if len(documents) == 1:
+            # a document alone has no rank
+            documents |= dict.fromkeys(islice(texts, 2))
         samples.append(
             {
                 "query": query,

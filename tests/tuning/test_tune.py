@@ -24,10 +24,12 @@ pytest.importorskip("datasets")
 from sentence_transformers import CrossEncoder
 
 from bge_rerank_integrations.cli.app import app
+from bge_rerank_integrations.evaluation import Collection, Run
 from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
 from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
 from bge_rerank_integrations.tuning import train as training
 from bge_rerank_integrations.tuning import tune
+from bge_rerank_integrations.tuning.tune import choosing_samples
 
 # transformers and accelerate warn of each other
 pytestmark = pytest.mark.filterwarnings("default")
@@ -105,7 +107,9 @@ def test_held_out_questions_never_enter_training(
 ) -> None:
     seen: dict[str, set[str]] = {}
 
-    def record(model: Any, lists: Any, choosing: Any, folder: Path, **given: Any) -> Any:
+    def record(
+        model: Any, lists: Any, choosing: Any, folder: Path, settings: Any, **given: Any
+    ) -> Any:
         seen["training"] = {one.query for one in lists}
         seen["choosing"] = {one["query"] for one in choosing}
         folder.mkdir(parents=True)
@@ -158,6 +162,59 @@ def test_a_run_that_was_killed_goes_on(data: Path, base: str, tmp_path: Path) ->
         training.CrossEncoderTrainer = kept
     assert 0 < len(steps) < plan["steps"]
     assert (folder / "model.safetensors").is_file()
+
+
+def test_half_precision_trains_on_a_cpu(
+    data: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as on processors that compute bfloat16 natively
+    monkeypatch.setattr(training, "resolve_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(training, "resolve_device", lambda _: torch.device("cpu"))
+    tuned = tune(data, tmp_path / "mine", base=base, epochs=0.5, held_out=0.3)
+    assert (tuned.folder / "model.safetensors").is_file()
+
+
+def test_a_list_of_one_document_is_filled_up_for_choosing() -> None:
+    documents = {"a": "plum", "b": "pear", "c": "fig"}
+    collection = Collection("c", {"q": "fig"}, documents, {"q": {"c": 1}})
+    (sample,) = choosing_samples(collection, Run("r", {"q": ["c"]}))
+    assert sample["positive"] == ["fig"]
+    assert sample["documents"] == ["fig", "plum", "pear"]
+
+
+def loss_of(logits: list[float], *labels: list[float], is_taught: bool = False) -> float:
+    """The loss of lists whose documents get these logits, in order."""
+
+    class Model(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def preprocess(self, pairs: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
+            assert len(pairs) == len(logits)
+            return {}
+
+        def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"scores": torch.tensor(logits)[:, None]}
+
+    loss = training.ListLoss(Model(), is_taught=is_taught)
+    documents = [["d"] * len(of_list) for of_list in labels]
+    return float(loss([["q"] * len(labels), documents], [torch.tensor(one) for one in labels]))
+
+
+def test_the_loss_compares_within_lists() -> None:
+    two, one = torch.tensor([2.0, 0.0, -1.0]), torch.tensor([0.5, 1.5])
+    listwise = (
+        # two relevant documents share the probability
+        -0.5 * (two.log_softmax(0)[0] + two.log_softmax(0)[2]) - one.log_softmax(0)[0]
+    ) / 2
+    signs = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0])
+    pointwise = -torch.nn.functional.logsigmoid(signs * torch.cat([two, one])).mean()
+    wanted = float(listwise + 0.2 * pointwise)
+    assert loss_of([2.0, 0.0, -1.0, 0.5, 1.5], [1.0, 0.0, 1.0], [1.0, 0.0]) == pytest.approx(wanted)
+
+
+def test_the_loss_takes_a_teachers_logits() -> None:
+    taught = loss_of([2.0, 0.0, 0.5], [1.0, -1.0], [0.5], is_taught=True)
+    assert taught == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
