@@ -46,7 +46,9 @@ def read_beir(
     :param form: the text of a passage that is searched and reranked.
     :raises InputError: naming the file, and the line where one is wrong.
     """
-    path = _qrels_path(folder)
+    path = find_qrels(folder)
+    if path is None:
+        raise InputError(f"{folder}: expected {' or '.join(_QRELS)} in this folder, found neither")
     grades, places = _read_qrels(path)
     texts = _read_queries(folder / "queries.jsonl")
     documents = _read_corpus(folder / corpus, form)
@@ -86,11 +88,9 @@ def read_unjudged(folder: Path) -> Collection:
     )
 
 
-def _qrels_path(folder: Path) -> Path:
-    for name in _QRELS:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"{folder}: expected {' or '.join(_QRELS)} in this folder, found neither")
+def find_qrels(folder: Path) -> Path | None:
+    """The file of a folder's judgments, if it has one."""
+    return next((folder / name for name in _QRELS if (folder / name).is_file()), None)
 
 
 def _read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, Place]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.evaluation.beir import read_beir, read_unjudged
+from bge_rerank_integrations.evaluation.beir import find_qrels, read_beir, read_unjudged
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.jsonl import Place, json_objects, string
 
@@ -19,10 +19,11 @@ def read_data(path: Path, *, judged: bool = True) -> Collection:
     :param path: a folder in BEIR's layout; lines of FlagEmbedding's ``{"query", "pos", "neg"}``
         (``.jsonl``); or a LlamaIndex ``EmbeddingQAFinetuneDataset`` (``.json``).
     :param judged: whether relevant documents must be known; without, a folder may lack its qrels.
+        Where it has them, they count, and questions that nobody has judged are left out.
     :raises InputError: naming the file, and the line or id where one is wrong.
     """
     if path.is_dir():
-        return read_beir(path) if judged else read_unjudged(path)
+        return read_beir(path) if judged or find_qrels(path) else read_unjudged(path)
     if path.suffix == ".jsonl":
         return _read_lines(path)
     if path.suffix == ".json":

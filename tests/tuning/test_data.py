@@ -54,6 +54,8 @@ def test_a_folder_without_judgments_is_read_for_a_teacher(tmp_path: Path) -> Non
     assert (read.queries, read.documents, read.relevance) == ({"1": "q1"}, {"n": "T a"}, {})
     with pytest.raises(InputError, match="expected qrels"):
         read_data(tmp_path)
+    (tmp_path / "qrels.tsv").write_text("1\tn\t1\n", "utf-8")
+    assert read_data(tmp_path, judged=False).relevance == {"1": {"n": 1}}
 
 
 @pytest.mark.parametrize(
