@@ -25,7 +25,8 @@ from benchmarks.texts import Pair, read_pairs
 from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
 from bge_rerank_integrations.settings import EngineConfig
 from bge_rerank_integrations.tuning.packed import train_packed
-from bge_rerank_integrations.tuning.train import PAIRS_PER_STEP
+
+PAIRS_PER_STEP = 32
 
 
 def load() -> CrossEncoder:
