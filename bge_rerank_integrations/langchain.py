@@ -69,8 +69,8 @@ class BGERerank(DocumentSettings, BaseDocumentCompressor):
     the score in ``metadata["relevance_score"]``. The whole text of a document that ``prune`` cut is
     in ``metadata["pruned_from"]``. Each call is a run named ``BGERerank`` in traces.
     Where ``on_error="keep"`` answers a call that failed, the run carries the error, and the
-    documents get no score. A document without text is not scored: it keeps its place, and gets no
-    score either.
+    documents get no score, unless only pruning failed: then they are ranked, and whole. A document
+    without text is not scored: it keeps its place, and gets no score either.
 
     :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
     :raises ModelLoadError: if the model cannot be loaded.
@@ -86,12 +86,14 @@ class BGERerank(DocumentSettings, BaseDocumentCompressor):
         """
         if not documents:
             return []
+        ranked: list[Document] = []
+        run, config = self._run(ranked), self._run_config(callbacks)
         try:
-            return self._run.invoke(_given(documents, query), self._run_config(callbacks))
+            return run.invoke(_given(documents, query), config)
         except Exception as error:
-            if not self._keeps_order_after(error):
+            if not self._goes_on_after(error, is_ranked=bool(ranked)):
                 raise
-            return self._as_retrieved(documents)
+            return ranked or self._as_retrieved(documents)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -99,12 +101,14 @@ class BGERerank(DocumentSettings, BaseDocumentCompressor):
         """Compress like :meth:`compress_documents`, without blocking the event loop."""
         if not documents:
             return []
+        ranked: list[Document] = []
+        run, config = self._run(ranked), self._run_config(callbacks)
         try:
-            return await self._run.ainvoke(_given(documents, query), self._run_config(callbacks))
+            return await run.ainvoke(_given(documents, query), config)
         except Exception as error:
-            if not self._keeps_order_after(error):
+            if not self._goes_on_after(error, is_ranked=bool(ranked)):
                 raise
-            return self._as_retrieved(documents)
+            return ranked or self._as_retrieved(documents)
 
     def rerank(
         self, documents: Sequence[str | Document], query: str, *, top_n: int | None = -1
@@ -135,24 +139,25 @@ class BGERerank(DocumentSettings, BaseDocumentCompressor):
         ]
         return query, texts, self.top_n if top_n == -1 else top_n, self.score_threshold
 
-    @property
-    def _run(self) -> RunnableLambda[dict[str, Any], list[Document]]:
-        # a runnable, because a compressor by itself does not show in traces
-        return RunnableLambda(
-            with_span(self._rerank), afunc=with_async_span(self._arerank), name="BGERerank"
-        )
+    def _run(self, ranked: list[Document]) -> RunnableLambda[dict[str, Any], list[Document]]:
+        """One call's run: a runnable, because a compressor by itself does not show in traces.
+
+        :param ranked: gets the documents that are kept, before they are pruned.
+        """
+
+        def rerank(given: dict[str, Any]) -> list[Document]:
+            ranked.extend(_ranked(given["documents"], self._best(*self._asked(given))))
+            return _with_texts(ranked, self._pruned(given["query"], _texts(ranked)))
+
+        async def arerank(given: dict[str, Any]) -> list[Document]:
+            ranked.extend(_ranked(given["documents"], await self._abest(*self._asked(given))))
+            return _with_texts(ranked, await self._apruned(given["query"], _texts(ranked)))
+
+        return RunnableLambda(with_span(rerank), afunc=with_async_span(arerank), name="BGERerank")
 
     def _run_config(self, callbacks: Callbacks | None) -> RunnableConfig:
         metadata = {"model": self._reranker.model, "top_n": self.top_n}
         return RunnableConfig(callbacks=callbacks, metadata=metadata)
-
-    def _rerank(self, given: dict[str, Any]) -> list[Document]:
-        kept = _ranked(given["documents"], self._best(*self._asked(given)))
-        return _with_texts(kept, self._pruned(given["query"], _texts(kept)))
-
-    async def _arerank(self, given: dict[str, Any]) -> list[Document]:
-        kept = _ranked(given["documents"], await self._abest(*self._asked(given)))
-        return _with_texts(kept, await self._apruned(given["query"], _texts(kept)))
 
     def _asked(self, given: dict[str, Any]) -> tuple[str, list[str], list[str]]:
         documents = given["documents"]

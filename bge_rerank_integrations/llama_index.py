@@ -42,8 +42,9 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
     ``prune``, a node whose text is cut is a copy with the same id and relationships; its metadata
     is neither split nor scored. A node without text, such as an image, is not scored: it keeps its
     place, with None for a score.
-    Where ``on_error="keep"`` answers a call that failed, the nodes keep their retrieval scores, and
-    an ``ExceptionEvent`` and the end of the callback event carry the error.
+    Where ``on_error="keep"`` answers a call that failed, the nodes keep their retrieval scores,
+    unless only pruning failed: then they are ranked, and whole. An ``ExceptionEvent`` and the end
+    of the callback event carry the error.
 
     :param keep_retrieval_score: put the score that a node came with in its
         ``metadata["retrieval_score"]`` (on a copy of the node), hidden from embedders and LLMs.
@@ -72,8 +73,8 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
             return []
         with self._reported(query, nodes) as kept:
             best = self._best(query, _own_texts(nodes), self._texts(nodes))
-            ranked = self._ranked(nodes, best)
-            kept.extend(_with_texts(ranked, self._pruned(query, _own_texts(ranked))))
+            kept.extend(self._ranked(nodes, best))
+            kept[:] = _with_texts(kept, self._pruned(query, _own_texts(kept)))
         return kept
 
     # the base class makes spans for its abstract methods only, which this is not
@@ -86,8 +87,8 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
             return []
         with self._reported(query, nodes) as kept:
             best = await self._abest(query, _own_texts(nodes), self._texts(nodes))
-            ranked = self._ranked(nodes, best)
-            kept.extend(_with_texts(ranked, await self._apruned(query, _own_texts(ranked))))
+            kept.extend(self._ranked(nodes, best))
+            kept[:] = _with_texts(kept, await self._apruned(query, _own_texts(kept)))
         return kept
 
     def _texts(self, nodes: Sequence[NodeWithScore]) -> list[str]:
@@ -109,7 +110,8 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
     def _reported(self, query: str, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:
         """Tell instrumentation and callbacks that reranking starts and, whatever happens, ends.
 
-        :returns: the list to put the kept nodes in; what it holds at the end is reported.
+        :returns: the list to put the kept nodes in, ranked ones before they are pruned: what it
+            holds at the end, or when pruning fails, is reported.
         """
         model_name = self._reranker.model
         # the event's top_n must be an int
@@ -121,6 +123,7 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
             EventPayload.TOP_K: top_n,
         }
         kept: list[NodeWithScore] = []
+        answered: list[NodeWithScore] = []
         dispatcher.event(
             ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model_name)
         )
@@ -128,13 +131,15 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 yield kept
                 event.on_end(payload={EventPayload.NODES: kept})
+            answered = kept
         except Exception as error:
-            if not self._keeps_order_after(error):
+            if not self._goes_on_after(error, is_ranked=bool(kept)):
                 raise
             dispatcher.event(ExceptionEvent(exception=error))
-            kept[:] = self._as_retrieved(nodes)
+            kept[:] = kept or self._as_retrieved(nodes)
+            answered = kept
         finally:
-            dispatcher.event(ReRankEndEvent(nodes=kept))
+            dispatcher.event(ReRankEndEvent(nodes=answered))
 
     def __getstate__(self) -> dict[str, Any]:
         # the base class drops what it cannot pickle, and a default model would take its place:

@@ -62,7 +62,8 @@ class RerankSettings(EngineSettings):
     on_error: Literal["raise", "keep"] = Field(
         default="raise",
         description="What happens when reranking fails: 'raise' raises the error; 'keep' logs it "
-        "and keeps the first top_n documents as they were retrieved, without new scores.",
+        "and keeps the first top_n documents as they were retrieved, without new scores, or the "
+        "ranked documents whole, where only pruning failed.",
     )
 
     # on the fields: after a check of the whole model fails, pydantic keeps the assigned value
@@ -142,14 +143,17 @@ class RerankSettings(EngineSettings):
 
         :raises ConfigurationError: if the reranker given has no ``highlight()``.
         """
-        if self.prune is None and self.prune_share is None:
+        if not self._prunes(texts):
             return texts
         return self._cut(texts, self._highlighter.highlight(query, texts))
 
     async def _apruned(self, query: str, texts: Sequence[str]) -> Sequence[str]:
-        if self.prune is None and self.prune_share is None:
+        if not self._prunes(texts):
             return texts
         return self._cut(texts, await self._highlighter.ahighlight(query, texts))
+
+    def _prunes(self, texts: Sequence[str]) -> bool:
+        return bool(texts) and not (self.prune is None and self.prune_share is None)
 
     @property
     def _highlighter(self) -> Highlighter:
@@ -170,14 +174,20 @@ class RerankSettings(EngineSettings):
     def _selection(self) -> Selection:
         return Selection(self.top_n, self.drop_duplicates)
 
-    def _keeps_order_after(self, error: Exception) -> bool:
-        """Whether a call that failed is answered with the documents as they were retrieved.
+    def _goes_on_after(self, error: Exception, *, is_ranked: bool) -> bool:
+        """Whether a call that failed is answered all the same.
 
         Logs the error if so. A setting that cannot work is a mistake in the program: it is raised.
+
+        :param is_ranked: the documents were ranked, and are kept whole; otherwise they are kept as
+            they were retrieved.
         """
         if self.on_error == "raise" or isinstance(error, (ConfigurationError, MissingExtraError)):
             return False
-        logger.warning(
-            "reranking failed, the retrieved order is kept: %s: %s", type(error).__name__, error
+        failed, kept = (
+            ("pruning", "the ranked documents are kept whole")
+            if is_ranked
+            else ("reranking", "the retrieved order is kept")
         )
+        logger.warning("%s failed, %s: %s: %s", failed, kept, type(error).__name__, error)
         return True

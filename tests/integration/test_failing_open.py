@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from threading import Event
 from typing import Any
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 from callers import PATIENCE_S, in_thread
 from fake_reranker import FakeReranker
-from fakes import FakeScorer, Logits, MakeEngine, TokenSequence
+from fakes import FakeScorer, Logits, MakeEngine, TokenSequence, digest, digests
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
@@ -36,6 +36,7 @@ from bge_rerank_integrations import (
     langchain,
     llama_index,
 )
+from bge_rerank_integrations.ranking import Scores, sigmoid
 
 QUERY = "how do ships float"
 TEXTS = ["bread and butter", "ships float on water", "how do ships float", "a ship"]
@@ -184,9 +185,69 @@ async def test_a_reranker_that_works_reranks(keep: Keep, caplog: pytest.LogCaptu
     assert caplog.records == []
 
 
-async def test_a_trace_holds_the_error() -> None:
-    error = RemoteError("down")
-    compressor = langchain.BGERerank(reranker=FakeReranker(error=error), on_error="keep")
+class FailingHighlights(FakeReranker):
+    """Ranks, and fails to score sentences."""
+
+    def score(self, query: str, documents: Iterable[str]) -> Scores:
+        raise RemoteError("down")
+
+
+RANKED: Kept = [
+    ("how do ships float", pytest.approx(sigmoid(2))),  # type: ignore[list-item]
+    ("ships float on water", pytest.approx(sigmoid(0))),  # type: ignore[list-item]
+    ("a ship", pytest.approx(sigmoid(-2))),  # type: ignore[list-item]
+]
+
+
+@pytest.mark.parametrize("pruning", [{"prune": 0.5}, {"prune_share": 0.5}])
+async def test_documents_that_cannot_be_pruned_are_ranked_and_whole(
+    keep: Keep, pruning: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "bge_rerank_integrations.rerank_settings"):
+        kept = await keep(FailingHighlights(), on_error="keep", top_n=2, **pruning)
+
+    assert kept == RANKED[:2]
+    [record] = [it for it in caplog.records if it.name.endswith("rerank_settings")]
+    assert record.getMessage() == (
+        "pruning failed, the ranked documents are kept whole: RemoteError: down"
+    )
+    with pytest.raises(RemoteError):
+        await keep(FailingHighlights(), top_n=2, **pruning)
+
+
+async def test_an_engine_that_is_lost_while_pruning_costs_only_the_pruning(
+    keep: Keep, make_engine: MakeEngine
+) -> None:
+    def score(batch: Sequence[TokenSequence]) -> Logits:
+        if len(scorer.batches) > 1:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return digests(batch)
+
+    scorer = FakeScorer(score)
+    kept = await keep(make_engine(scorer), on_error="keep", top_n=3, prune=0.5)
+
+    best = sorted(((text, digest(QUERY, text)) for text in TEXTS), key=lambda it: -it[1])
+    assert kept == best[:3]
+
+
+async def test_what_ranks_below_the_threshold_stays_out_when_pruning_fails(keep: Keep) -> None:
+    kept = await keep(FailingHighlights(), on_error="keep", prune=0.5, score_threshold=0.5)
+    assert kept == RANKED[:2]
+
+    # nothing is left to prune, so nothing fails
+    assert await keep(FailingHighlights(), prune=0.5, score_threshold=0.999) == []
+
+
+# made anew for every test: LlamaIndex marks the errors that it has reported
+FAILING = {
+    "reranking": lambda: FakeReranker(error=RemoteError("down")),
+    "pruning": FailingHighlights,
+}
+
+
+@pytest.mark.parametrize("failing", FAILING)
+async def test_a_trace_holds_the_error(failing: str) -> None:
+    compressor = langchain.BGERerank(reranker=FAILING[failing](), on_error="keep", prune=0.5)
     given = _documents()
     for is_async in (False, True):
         runs = RunCollectorCallbackHandler()
@@ -220,13 +281,22 @@ class _Events(BaseEventHandler):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_an_event_and_a_callback_hold_the_error(is_async: bool) -> None:
-    error = RemoteError("down")
+@pytest.mark.parametrize(
+    ("failing", "kept_scores"),
+    [
+        ("reranking", [(1.0, 1.0), (0.875, 0.875)]),
+        ("pruning", [(sigmoid(2), 0.75), (sigmoid(0), 0.875)]),
+    ],
+)
+async def test_an_event_and_a_callback_hold_the_error(
+    is_async: bool, failing: str, kept_scores: list[tuple[float, float]]
+) -> None:
     debug = LlamaDebugHandler(print_trace_on_end=False)
     postprocessor = llama_index.BGERerank(
-        reranker=FakeReranker(error=error),
+        reranker=FAILING[failing](),
         on_error="keep",
         top_n=2,
+        prune=0.5,
         keep_retrieval_score=True,
         callback_manager=CallbackManager([debug]),
     )
@@ -243,12 +313,10 @@ async def test_an_event_and_a_callback_hold_the_error(is_async: bool) -> None:
 
     [failed] = [event for event in events.seen if isinstance(event, ExceptionEvent)]
     [end] = [event for event in events.seen if isinstance(event, ReRankEndEvent)]
-    assert failed.exception is error
+    error = failed.exception
+    assert isinstance(error, RemoteError)
     assert end.nodes == kept
     assert failed.span_id == end.span_id
     [[_, ended]] = debug.get_event_pairs(CBEventType.RERANKING)
     assert ended.payload == {EventPayload.EXCEPTION: error}
-    assert [(it.score, it.node.metadata["retrieval_score"]) for it in kept] == [
-        (1.0, 1.0),
-        (0.875, 0.875),
-    ]
+    assert [(it.score, it.node.metadata["retrieval_score"]) for it in kept] == kept_scores
