@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from conftest import GOLDEN
 from evaluation.conftest import write_json_lines
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.documents import Document
+from llama_index.core.schema import NodeWithScore, TextNode
 from typer.testing import CliRunner
 
-from bge_rerank_integrations import ConfigurationError, RerankEngine
+from bge_rerank_integrations import ConfigurationError, RerankEngine, langchain, llama_index
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.context.calibration import Calibration, expected_calibration_error
+from bge_rerank_integrations.context.highlight import SentenceWindows
+from bge_rerank_integrations.context.pruning import prune
 from bge_rerank_integrations.evaluation.calibrating import calibrate
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.runs import Run
@@ -162,6 +167,47 @@ async def test_an_engine_reports_probabilities(xlmr: str, tmp_path: Path) -> Non
         assert engine.score("query", documents, calibration=None) == list(map(sigmoid, logits))
         order = [kept.index for kept in engine.rerank("query", documents)]
         assert order == [kept.index for kept in engine.rerank("query", documents, normalize=False)]
+
+
+SENTENCES = ["Ships float on water. ", "Bread is baked in an oven. ", "The sea is deep."]
+
+
+@pytest.mark.parametrize("setting", ["prune", "prune_share"])
+async def test_sentences_are_scored_and_cut_on_the_calibrated_scale(
+    xlmr: str, tmp_path: Path, setting: str
+) -> None:
+    path = saved(tmp_path / "c.json", "xlmr", scale=20.0, shift=-12.0)
+    engine = RerankEngine.shared(xlmr, device="cpu", dtype="float32", calibration=path)
+    text, windows = "".join(SENTENCES), SentenceWindows(["".join(SENTENCES)]).texts
+    given: Any = {"prune": 0.0, "prune_share": 0.0}
+    [spans] = engine.highlight("query", [text])
+    [plain] = engine.highlight("query", [text], calibration=None)
+
+    # each sentence is in two windows, and each window's score is a probability
+    logits = engine.score("query", windows, normalize=False)
+    probabilities = [sigmoid(20 * logit - 12) for logit in logits]
+    assert [span.score for span in spans] == [
+        math.sqrt(one * other) for one, other in pairwise(probabilities)
+    ]
+    assert await engine.ahighlight("query", [text]) == [spans]
+
+    # a setting that cuts the worst sentence only; without a calibration it would cut otherwise
+    worst, second, best = sorted(span.score for span in spans)
+    given[setting] = (worst + second) / 2 / (best if setting == "prune_share" else 1)
+    expected = "".join(s for s, span in zip(SENTENCES, spans, strict=True) if span.score > worst)
+    threshold = {"threshold": given["prune"], "share": given["prune_share"]}
+    assert prune(text, spans, **threshold).split() == expected.split()
+    assert prune(text, plain, **threshold).split() != expected.split()
+    compressor = langchain.BGERerank(reranker=engine, **given)
+    [document] = compressor.compress_documents([Document(text)], "query")
+    assert document.page_content.split() == expected.split()
+    [adocument] = await compressor.acompress_documents([Document(text)], "query")
+    assert adocument == document
+    postprocessor = llama_index.BGERerank(reranker=engine, **given)
+    node = NodeWithScore(node=TextNode(text=text))
+    [kept] = postprocessor.postprocess_nodes([node], query_str="query")
+    assert kept.node.get_content() == document.page_content
+    assert kept.score == document.metadata["relevance_score"]
 
 
 def test_another_models_calibration_is_refused_when_the_engine_is_made(
