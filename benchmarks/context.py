@@ -1,8 +1,12 @@
 """Words removed against answers kept, by threshold; and what the sentences cost beside reranking.
 
 python -m benchmarks.context tiny --sections selqa selqa-ass-test.json \
-    --sections squad xquad.en.json --collection collections/scifact-test \
+    --sections squad xquad.en.json --sections trecqa trecqa-wang-dev.jsonl --questions 200 \
+    --collection collections/qed-nq-dev --collection collections/scifact-test --queries 20 \
     --output benchmarks/results/context.json --plot benchmarks/results/context.png
+
+The first two files are in https://github.com/emorynlp/selqa (``ass``) and
+https://github.com/google-deepmind/xquad.
 """
 
 from __future__ import annotations
@@ -188,12 +192,17 @@ def _plot(report: dict[str, Any], path: Path) -> None:
                 [100 * row["answers_kept"] for row in rows],
                 style, color=f"C{color}", label=f"{sections['name']}, {name}", alpha=0.8,
             )  # fmt: skip
+            for row in rows if name == "highlight, share" else ():
+                axes.annotate(
+                    f" {row['share']}", (100 * row["words_removed"], 100 * row["answers_kept"]),
+                    color=f"C{color}", fontsize="x-small", va="bottom",
+                )  # fmt: skip
     axes.axhline(97, color="0.7", linewidth=1)
     axes.axvline(60, color="0.7", linewidth=1)
     axes.set(
         xlabel="words removed, %",
         ylabel="answers kept, %",
-        title=f"Pruning with {report['model']}: prune_share, prune, sentences scored alone",
+        title=f"Pruning with {report['model']}: prune_share (its values), prune, sentences alone",
     )
     axes.legend(fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,10 +1,19 @@
 """Rules of how many documents to keep, against the best fixed top_n at equal recall.
 
-python -m benchmarks.cutoffs tiny --collection qed-nq-dev/corpus_large.jsonl --output cutoffs.json
+python -m benchmarks.cutoffs tiny --collection qed-nq-dev/corpus_large.jsonl \
+    --collection trecqa-wang/dev.jsonl --collection vaswani/corpus.jsonl \
+    --collection scifact-test/corpus.jsonl --collection xquad-en/corpus.jsonl \
+    --depth 20 --queries 60 --output benchmarks/results/cutoffs.json
 
 Each rule is swept over its parameter. Where its recall reaches that of a fixed ``top_n``, its
 tokens are divided by those of that ``top_n``: below 1 it saves tokens. Between two points of a
-sweep, tokens are interpolated.
+sweep, tokens are interpolated. This shows a rule at its best: with the parameter that fits the
+collection.
+
+What a user gets is a parameter that others chose: for every collection, it is the one that takes
+the fewest tokens on the other collections given where it reaches the fixed ``top_n``'s recall, on
+their average. It has a recall of its own on the collection, and its tokens are divided by those of
+the fixed number of documents, a fraction in between included, that has this recall.
 """
 
 from __future__ import annotations
@@ -29,6 +38,9 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(step / 20 for step in range(2
 MARGINS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 EXTRA = tuple(range(20))
 
+# the rule that the others are measured against
+FIXED = "top_n"
+
 # logits, best first, and the parameter → how many to keep
 Rule = Callable[[Sequence[float], float], int]
 
@@ -49,6 +61,10 @@ class Point:
     parameter: float
     recall: float
     tokens: float
+
+
+# rule → what it keeps, by parameter
+Sweeps = Mapping[str, Sequence[Point]]
 
 
 def largest_gap(scores: Sequence[float]) -> int:
@@ -145,12 +161,22 @@ def main() -> None:
         "most_queries": arguments.queries,
         "collections": {},
     }
-    collections: dict[str, object] = {}
     with RerankEngine(arguments.model, max_length=arguments.max_length) as engine:
-        for given in arguments.collection:
-            lists = ranked_lists(engine, given, arguments.depth, arguments.queries)
-            collections[f"{given.parent.name}/{given.stem}"] = against_fixed(lists)
-    figures["collections"] = collections
+        lists = {
+            f"{given.parent.name}/{given.stem}": ranked_lists(
+                engine, given, arguments.depth, arguments.queries
+            )
+            for given in arguments.collection
+        }
+    sweeps = {name: swept(its) for name, its in lists.items()}
+    figures["collections"] = {
+        name: {
+            "queries": len(its),
+            "at": against_fixed(sweeps[name]),
+            "with the other collections' parameter": transferred(sweeps, name),
+        }
+        for name, its in lists.items()
+    }
     figures["machine"] = describe_machine()
     print(json.dumps(figures, indent=1))
     if arguments.output:
@@ -180,20 +206,23 @@ def ranked_lists(
     return lists
 
 
-def against_fixed(lists: Sequence[Sequence[Document]]) -> dict[str, object]:
-    """Tokens of every rule over those of the fixed ``top_n`` with the same recall."""
-    sweeps = {
+def swept(lists: Sequence[Sequence[Document]]) -> Sweeps:
+    """Every rule, and the fixed numbers of documents, over their parameters."""
+    numbers = range(1, max(map(len, lists)) + 1)
+    return {
         name: [_point(lists, rule, parameter) for parameter in parameters]
-        for name, (rule, parameters) in RULES.items()
+        for name, (rule, parameters) in {**RULES, FIXED: (_fixed, numbers)}.items()
     }
+
+
+def against_fixed(sweeps: Sweeps) -> list[dict[str, object]]:
+    """Tokens of every rule over those of the fixed ``top_n`` with the same recall."""
     rows = []
     for top_n in TOP_N:
-        fixed = _point(lists, _fixed, top_n)
+        fixed = _at_top_n(sweeps, top_n)
         ratios = {
             name: None if tokens is None else round(tokens / fixed.tokens, 3)
-            for name, tokens in (
-                (name, tokens_at(sweep, fixed.recall)) for name, sweep in sweeps.items()
-            )
+            for name, tokens in ((name, tokens_at(sweeps[name], fixed.recall)) for name in RULES)
         }
         rows.append(
             {
@@ -203,7 +232,51 @@ def against_fixed(lists: Sequence[Sequence[Document]]) -> dict[str, object]:
                 "tokens of a rule over those of top_n": ratios,
             }
         )
-    return {"queries": len(lists), "at": rows}
+    return rows
+
+
+def transferred(sweeps: Mapping[str, Sweeps], name: str) -> list[dict[str, object]]:
+    """What every rule keeps of a collection, with the parameter that the others choose."""
+    own, others = sweeps[name], [its for other, its in sweeps.items() if other != name]
+    return [
+        {
+            "top_n": top_n,
+            "rules": {
+                rule: _of_others(own, others, rule, top_n) if others else None for rule in RULES
+            },
+        }
+        for top_n in TOP_N
+    ]
+
+
+def _of_others(
+    own: Sweeps, others: Sequence[Sweeps], rule: str, top_n: int
+) -> dict[str, float] | None:
+    """One rule on a collection; None if no parameter has the recall of ``top_n`` on the others."""
+    fixed = [_at_top_n(sweeps, top_n) for sweeps in others]
+    aim = mean(point.recall for point in fixed)
+    costs = {}
+    for place, points in enumerate(zip(*(sweeps[rule] for sweeps in others), strict=True)):
+        if mean(point.recall for point in points) >= aim:
+            # of each collection the share, or the one with the longest documents would decide
+            costs[place] = mean(
+                point.tokens / least.tokens for point, least in zip(points, fixed, strict=True)
+            )
+    if not costs:
+        return None
+    point = own[rule][min(costs, key=costs.__getitem__)]
+    tokens = tokens_at(own[FIXED], point.recall)
+    assert tokens is not None  # all documents have the recall of any of them
+    return {
+        "parameter": point.parameter,
+        "recall": round(point.recall, 3),
+        "recall of top_n": round(_at_top_n(own, top_n).recall, 3),
+        "tokens over those of a fixed number": round(point.tokens / tokens, 3),
+    }
+
+
+def _at_top_n(sweeps: Sweeps, top_n: int) -> Point:
+    return sweeps[FIXED][min(top_n, len(sweeps[FIXED])) - 1]
 
 
 def _point(lists: Sequence[Sequence[Document]], rule: Rule, parameter: float) -> Point:

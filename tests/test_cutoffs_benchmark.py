@@ -16,7 +16,9 @@ from benchmarks.cutoffs import (
     largest_gap,
     share_of_best,
     share_of_sum,
+    swept,
     tokens_at,
+    transferred,
 )
 
 
@@ -51,10 +53,9 @@ def test_a_rule_that_knows_where_to_stop_saves_tokens() -> None:
         [Document(8.0 if place < relevant else -8.0, place < relevant, 10) for place in range(20)]
         for relevant in (1, 8)
     ]
-    figures: Any = against_fixed(lists)
-    at = {row["top_n"]: row for row in figures["at"]}
+    rows: Any = against_fixed(swept(lists))
+    at = {row["top_n"]: row for row in rows}
 
-    assert figures["queries"] == 2
     assert (at[8]["recall"], at[8]["tokens"]) == (1.0, 80)
     ratios = at[8]["tokens of a rule over those of top_n"]
     for rule in (
@@ -63,3 +64,28 @@ def test_a_rule_that_knows_where_to_stop_saves_tokens() -> None:
         "largest gap of logits, and some more",
     ):
         assert ratios[rule] == pytest.approx(45 / 80, abs=1e-3)
+
+
+def test_a_parameter_is_the_one_of_the_other_collections() -> None:
+    """One collection's relevant documents have twice the logits of the other's."""
+
+    def lists(scale: float) -> list[list[Document]]:
+        logits = [2.0, 1.9, 1.8, *[1.0] * 17]
+        return [[Document(scale * it, it > 1.0, 10) for it in logits]]
+
+    sweeps = {"a": swept(lists(1.0)), "b": swept(lists(4.0))}
+    rows: Any = transferred(sweeps, "a")
+    margin = "logits within a margin of the best"
+    at = {row["top_n"]: row["rules"][margin] for row in rows}
+
+    # of b, a margin of 1 keeps the three relevant ones; of a, it keeps all twenty
+    assert at[3] == {
+        "parameter": 1.0,
+        "recall": 1.0,
+        "recall of top_n": 1.0,
+        "tokens over those of a fixed number": round(200 / 30, 3),
+    }
+    # half a margin keeps two of b, and the three of a
+    assert (at[2]["parameter"], at[2]["recall"]) == (0.5, 1.0)
+    assert at[2]["tokens over those of a fixed number"] == 1.0
+    assert transferred({"a": sweeps["a"]}, "a")[0]["rules"][margin] is None  # type: ignore[index]
