@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from bge_rerank_integrations import RerankEngine
+from bge_rerank_integrations.context.highlight import SentenceWindows
 from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
 from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
 
@@ -63,6 +66,19 @@ async def test_langchain(settings: dict[str, Any]) -> None:
         assert [document.page_content for document in kept] == [t for t, _ in expected(settings)]
         scores = [document.metadata["relevance_score"] for document in kept]
         assert scores == pytest.approx([score for _, score in expected(settings)], abs=1e-5)
+
+
+def test_sentences_are_scored(settings: dict[str, Any]) -> None:
+    engine = RerankEngine.shared(**settings)
+    text = "Paris is old. It is the capital of France. Bread is cheap there."
+
+    [spans] = engine.highlight(QUERY, [text])
+
+    assert "".join(text[span.start : span.end] for span in spans) == text
+    scores = engine.score(QUERY, SentenceWindows([text]).texts)
+    means = [math.sqrt(one * other) for one, other in pairwise(scores)]
+    assert [span.score for span in spans] == pytest.approx(means, abs=1e-5)
+    assert len(set(means)) == 3
 
 
 def test_settings_survive_serialization(settings: dict[str, Any]) -> None:

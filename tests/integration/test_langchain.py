@@ -334,6 +334,15 @@ async def test_the_retriever_prunes(invoke: Invoke) -> None:
     assert (pruned.metadata["pruned_from"], whole.page_content) == (LONG, LONG)
 
 
+async def test_a_streaming_chain_reads_pruned_documents() -> None:
+    base = ListRetriever(documents=[Document(LONG)])
+    retriever = BGERerankRetriever(base_retriever=base, reranker=FakeReranker(), prune=0.8)
+    chain = retriever | (lambda documents: documents[0].page_content)
+
+    assert list(chain.stream(QUERY)) == ["How do ships float?"]
+    assert [part async for part in chain.astream(QUERY)] == ["How do ships float?"]
+
+
 # --- the compressor: raw results ---------------------------------------------------------------
 
 

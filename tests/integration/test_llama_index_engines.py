@@ -80,6 +80,23 @@ async def test_a_query_engine_answers_from_the_best_nodes(
     assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 2
 
 
+async def test_a_streamed_answer_is_made_of_pruned_nodes(reranker: FakeReranker) -> None:
+    """The mock of an LLM answers with its prompt."""
+    postprocessor = BGERerank(reranker=reranker, top_n=1, prune=0.8)
+    text = "how do ships float? Bread and butter. Jam."
+    index = VectorStoreIndex([TextNode(text=text)], embed_model=MockEmbedding(embed_dim=4))
+    engine = _query_engine(index.as_retriever(), postprocessor, streaming=True)
+
+    response: Any = await asyncio.to_thread(engine.query, QUERY)
+    streamed = "".join(response.response_gen)
+    aresponse: Any = await engine.aquery(QUERY)
+    astreamed = "".join([part async for part in aresponse.async_response_gen()])
+
+    for answer in (streamed, astreamed):
+        assert "how do ships float?" in answer
+        assert "butter" not in answer
+
+
 async def test_parallel_queries_share_one_postprocessor(
     retriever: BaseRetriever, postprocessor: BGERerank, reranker: FakeReranker
 ) -> None:
