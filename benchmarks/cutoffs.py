@@ -33,7 +33,7 @@ from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_li
 from bge_rerank_integrations.evaluation.runs import bm25
 from bge_rerank_integrations.ranking import sigmoid
 
-TOP_N = (2, 3, 5, 8, 10)
+TOP_N = (3, 5)
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(step / 20 for step in range(2, 20)), 0.98, 0.99)
 MARGINS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 EXTRA = tuple(range(20))
