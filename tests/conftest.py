@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -28,6 +29,18 @@ from transformers import (
 from bge_rerank_integrations import RerankEngine
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_sessionstart() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    # imports and collected tests stay to the end: to look through them again and again takes a
+    # tenth of the time of all tests
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
