@@ -68,13 +68,20 @@ def url() -> Iterator[str]:
     ray.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def deploy(url: str, xlmr: str) -> Callable[..., str]:
-    """Deploy the tiny encoder, in two replicas if nothing else is said."""
+    """Deploy the tiny encoder, in two replicas if nothing else is said.
+
+    What is deployed already stays: Ray would replace every replica.
+    """
+    deployed: list[dict[str, Any]] = [{}]
 
     def run(**arguments: Any) -> str:
-        given = {"model": xlmr, "dtype": "float32", "replicas": 2, "cpus_per_replica": 0.25}
-        serve.run(app(RayArguments(**{**given, **arguments})))
+        default = {"model": xlmr, "dtype": "float32", "replicas": 2, "cpus_per_replica": 0.25}
+        given = {**default, **arguments}
+        if given != deployed[0]:
+            serve.run(app(RayArguments(**given)))
+            deployed[0] = given
         return url
 
     return run
@@ -158,8 +165,18 @@ def test_a_rolling_redeployment_loses_no_request(
     assert not before & {process.pid for process in replicas()}
 
 
+# one deployment for two tests
+LIMITED: dict[str, Any] = {
+    "replicas": 1,
+    "max_ongoing_requests": 1,
+    "max_queued_requests": 1,
+    "max_length": "32",
+    "engine": {"max_document_tokens": 6},
+}
+
+
 def test_overload_is_refused_and_passes(deploy: Callable[..., str]) -> None:
-    url = deploy(replicas=1, max_ongoing_requests=1, max_queued_requests=1)
+    url = deploy(**LIMITED)
     long_documents = [f"{text} {'panda ' * 400}" for text in DOCUMENTS * 5]
 
     def ask(number: int) -> str:
@@ -282,7 +299,7 @@ def test_keys_come_from_a_file_or_the_environment(
 def test_the_settings_reach_the_replicas_engine(
     deploy: Callable[..., str], engine: RerankEngine
 ) -> None:
-    url = deploy(replicas=1, max_length="32", engine={"max_document_tokens": 6})
+    url = deploy(**LIMITED)
     with RemoteReranker(url, "nebul", normalize=False) as reranker:
         scores = reranker.score(QUERY, DOCUMENTS)
     expected = engine.score(QUERY, DOCUMENTS, max_length=32, max_document_tokens=6)
