@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from background import programs_of
 from checkpoints import SMALL, SMALL_MODERNBERT, save_checkpoint, save_random
 from fakes import MakeEngine, fake_engine
 from pytest_socket import disable_socket, enable_socket
@@ -35,12 +36,20 @@ def pytest_sessionstart() -> None:
     gc.disable()
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not session.config.option.collectonly:
+        for program in programs_of(session.items):
+            program.start()
     # imports and collected tests stay to the end: to look through them again and again takes a
     # tenth of the time of all tests
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    for program in programs_of(session.items):
+        program.end()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from background import Background
 
 import bge_rerank_integrations
 from bge_rerank_integrations import (
@@ -21,28 +20,38 @@ from bge_rerank_integrations import (
 )
 
 
-def loaded_after(program: str, modules: set[str]) -> list[str]:
-    """Those of the modules that a fresh process has loaded after the program."""
-    program = f"import sys; {program}; print(*sorted(set(sys.modules) & {modules!r}))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+def loading(program: str, modules: set[str]) -> Background:
+    """A fresh process that prints those of the modules that it has loaded after the program."""
+    told = f"print(*sorted(set(sys.modules) & {modules!r}))"
+    return Background("-c", f"import sys; {program}; {told}")
+
+
+def loaded_by(program: Background) -> list[str]:
+    done = program.wait()
     assert not done.returncode, done.stderr
     return done.stdout.split()
 
 
+IMPORT = loading(
+    "import bge_rerank_integrations as p; p.EngineConfig(); p.Ranking()",
+    {"torch", "transformers", "pydantic", "llama_index", "langchain_core", "numpy"},
+)
+# transformers' model classes take two seconds to import, TorchDynamo one, the hub's a bit
+FIRST_SCORE = loading(
+    "from bge_rerank_integrations import RerankEngine; "
+    "RerankEngine.shared('tiny', device='cpu').rerank('query', ['document'])",
+    {"transformers", "torch._dynamo", "huggingface_hub"},
+)
+
+
+@pytest.mark.background(IMPORT)
 def test_importing_the_package_loads_neither_torch_nor_a_framework() -> None:
-    heavy = {"torch", "transformers", "pydantic", "llama_index", "langchain_core", "numpy"}
-    program = "import bge_rerank_integrations as p; p.EngineConfig(); p.Ranking()"
-    assert loaded_after(program, heavy) == []
+    assert loaded_by(IMPORT) == []
 
 
+@pytest.mark.background(FIRST_SCORE)
 def test_the_first_score_waits_for_no_import_that_it_can_do_without() -> None:
-    """transformers' model classes take two seconds to import, TorchDynamo one, the hub's a bit."""
-    slow = {"transformers", "torch._dynamo", "huggingface_hub"}
-    program = (
-        "from bge_rerank_integrations import RerankEngine; "
-        "RerankEngine.shared('tiny', device='cpu').rerank('query', ['document'])"
-    )
-    assert loaded_after(program, slow) == []
+    assert loaded_by(FIRST_SCORE) == []
 
 
 def test_every_public_name_is_there() -> None:

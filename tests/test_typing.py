@@ -6,11 +6,11 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from background import Background
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "typing_cases"
@@ -22,15 +22,27 @@ MISTAKES = {
 }
 
 
-def run(*command: str) -> str:
-    """Run a checker on both files from the root; its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+def checker(*command: str) -> Background:
+    """A checker of both files, run from the root."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return Background("-m", *command, cwd=ROOT, env=environment)
+
+
+MYPY = checker(
+    "mypy",
+    f"--config-file={CASES / 'mypy.ini'}",
+    f"--cache-dir={ROOT / '.mypy_cache' / 'typing_cases'}",
+    "--no-error-summary",
+    str(CASES),
+)
+PYRIGHT = checker(
+    "basedpyright", "--project", str(CASES), "--pythonpath", sys.executable, "--outputjson"
+)
+
+
+def found_by(program: Background) -> str:
+    """What a checker prints, which is to find mistakes."""
+    done = program.wait()
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stdout
 
@@ -39,25 +51,19 @@ def test_there_are_mistakes() -> None:
     assert len(MISTAKES) == 12
 
 
+@pytest.mark.background(MYPY)
 def test_mypy_takes_every_documented_value_and_finds_every_mistake() -> None:
-    cache = ROOT / ".mypy_cache" / "typing_cases"
-    config = f"--config-file={CASES / 'mypy.ini'}"
-    found = run("mypy", config, f"--cache-dir={cache}", "--no-error-summary", str(CASES))
+    found = found_by(MYPY)
     errors = re.findall(r"(\w+)\.py:(\d+): error:", found)
     assert {name for name, _ in errors} == {"refused"}, found
     assert {int(line) for _, line in errors} == MISTAKES
 
 
+@pytest.mark.background(PYRIGHT)
 @pytest.mark.skipif(
     importlib.util.find_spec("basedpyright") is None, reason="basedpyright is not installed"
 )
-def test_pyright_takes_every_documented_value_and_finds_every_mistake(tmp_path: Path) -> None:
-    config = tmp_path / "pyrightconfig.json"
-    settings = {"typeCheckingMode": "strict", "include": [str(CASES)]}
-    config.write_text(json.dumps(settings), "utf-8")
-    found = run(
-        "basedpyright", "--project", str(config), "--pythonpath", sys.executable, "--outputjson"
-    )
-    report = json.loads(found)["generalDiagnostics"]
+def test_pyright_takes_every_documented_value_and_finds_every_mistake() -> None:
+    report = json.loads(found_by(PYRIGHT))["generalDiagnostics"]
     assert {Path(each["file"]).stem for each in report} == {"refused"}, report
     assert {each["range"]["start"]["line"] + 1 for each in report} == MISTAKES
