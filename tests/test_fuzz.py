@@ -1,24 +1,23 @@
 """Texts that nobody would write, against every family: a finite score or a typed error.
 
-``FUZZ_CASES=10000`` tries as many texts, over all families together; 400 by default.
+As many as ``fuzzing.py`` says, over all families together.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fuzzing import CASES
 
 from bge_rerank_integrations import InputError, RerankEngine
 
 GOLDEN = Path(__file__).parent / "golden"
 FAMILIES = ("xlmr", "gemma", "minicpm", "light")
-CASES = int(os.environ.get("FUZZ_CASES", "400")) // len(FAMILIES)
 MILLION = 1_000_000
 MAX_PAIR_S = 2.0
 
@@ -98,7 +97,7 @@ def family(request: pytest.FixtureRequest) -> Iterator[RerankEngine]:
 def test_any_text_is_scored_or_refused_by_its_index(family: RerankEngine) -> None:
     chooser = random.Random(Path(family.model).name)
     tried = 0
-    while tried < CASES:
+    while tried < CASES / len(FAMILIES):
         query = any_text(chooser)
         documents = [any_text(chooser) for _ in range(chooser.randrange(1, 16))]
         tried += 1 + len(documents)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 from fakes import FakeScorer, Logits, TokenSequence, digest, fake_engine
+from fuzzing import IS_THOROUGH
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ top_ns = st.integers(1, 15)
 
 # the engines live as long as the module: a property is no property of one example's engine
 every = settings(
-    max_examples=40,
+    max_examples=100 if IS_THOROUGH else 15,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -24,6 +24,25 @@ pytestmark = pytest.mark.enable_socket
 BODY = json.dumps({"query": "q", "documents": ["a"]}).encode()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[FakeEngine, str]]:
+    engine = FakeEngine()
+    with live_server(engine) as url:
+        yield engine, url
+
+
+@pytest.fixture
+def engine(server: tuple[FakeEngine, str]) -> FakeEngine:
+    """The engine of the server with default settings, as new."""
+    vars(server[0]).update(vars(FakeEngine()))
+    return server[0]
+
+
+@pytest.fixture
+def url(server: tuple[FakeEngine, str], engine: FakeEngine) -> str:
+    return server[1]
+
+
 @contextmanager
 def connection(url: str) -> Iterator[socket.socket]:
     host, _, port = url.removeprefix("http://").partition(":")
@@ -110,10 +129,11 @@ def test_an_answer_may_take_longer_than_its_body_did() -> None:
         client.close()
 
 
-def test_a_request_with_two_lengths_is_refused_and_its_connection_closed() -> None:
-    engine = FakeEngine()
+def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(
+    engine: FakeEngine, url: str
+) -> None:
     encoded = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
-    with live_server(engine) as url, connection(url) as opened:
+    with connection(url) as opened:
         headers = head(f"Content-Length: {len(encoded)}", "Transfer-Encoding: chunked")
         opened.sendall(headers + encoded)
         answer = read_all(opened)
@@ -123,8 +143,8 @@ def test_a_request_with_two_lengths_is_refused_and_its_connection_closed() -> No
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "nonsense"])
-def test_an_encoding_that_is_not_known_is_refused(encoding: str) -> None:
-    with live_server(FakeEngine()) as url, connection(url) as opened:
+def test_an_encoding_that_is_not_known_is_refused(encoding: str, url: str) -> None:
+    with connection(url) as opened:
         headers = head(f"Content-Length: {len(BODY)}", f"Content-Encoding: {encoding}")
         opened.sendall(headers + BODY)
         answer = read_all(opened)
@@ -139,9 +159,8 @@ def chunked(body: bytes, size: int) -> bytes:
     return head("Transfer-Encoding: chunked") + encoded + b"0\r\n\r\n"
 
 
-def test_a_body_in_many_small_chunks_is_refused() -> None:
-    engine = FakeEngine()
-    with live_server(engine) as url, connection(url) as opened:
+def test_a_body_in_many_small_chunks_is_refused(engine: FakeEngine, url: str) -> None:
+    with connection(url) as opened:
         opened.sendall(chunked(BODY + b" " * 1_100, 1))
         answer = read_all(opened)
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -150,20 +169,19 @@ def test_a_body_in_many_small_chunks_is_refused() -> None:
     assert not engine.calls
 
 
-def test_few_small_chunks_and_many_larger_ones_are_read() -> None:
+def test_few_small_chunks_and_many_larger_ones_are_read(url: str) -> None:
     requests = [chunked(BODY + b" " * 900, 1), chunked(BODY + b" " * 40_000, 16)]
-    with live_server(FakeEngine()) as url, connection(url) as opened:
+    with connection(url) as opened:
         # the second time, the chunks of the first do not count
         for request in (*requests, *requests):
             opened.sendall(request)
             assert read_response(opened).startswith(b"HTTP/1.1 200 ")
 
 
-def test_many_chunks_that_come_at_once_are_read_in_pieces() -> None:
+def test_many_chunks_that_come_at_once_are_read_in_pieces(url: str) -> None:
     request = chunked(BODY + b" " * 500_000, 16)
     probes = 0
     with ExitStack() as stack:
-        url = stack.enter_context(live_server(FakeEngine()))
         opened, other = (stack.enter_context(connection(url)) for _ in range(2))
         sending = threading.Thread(target=opened.sendall, args=(request,))
         sending.start()
@@ -193,19 +211,18 @@ def test_a_malformed_rest_of_a_refused_request_ends_its_connection(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_a_connection_is_kept_for_the_next_request() -> None:
+def test_a_connection_is_kept_for_the_next_request(url: str) -> None:
     headers = {"Content-Type": "application/json"}
-    with live_server(FakeEngine()) as url:
-        client = HTTPConnection(url.removeprefix("http://"))
-        client.connect()
-        opened = client.sock
-        for encoding in ({}, {"Content-Encoding": "identity"}):
-            client.request("POST", "/rerank", BODY, headers | encoding)
-            answer = client.getresponse()
-            assert (answer.status, answer.getheader("connection")) == (200, None)
-            answer.read()
-            assert client.sock is opened
-        client.close()
+    client = HTTPConnection(url.removeprefix("http://"))
+    client.connect()
+    opened = client.sock
+    for encoding in ({}, {"Content-Encoding": "identity"}):
+        client.request("POST", "/rerank", BODY, headers | encoding)
+        answer = client.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (200, None)
+        answer.read()
+        assert client.sock is opened
+    client.close()
 
 
 def test_the_end_of_its_terminal_ends_the_server(xlmr: str) -> None:

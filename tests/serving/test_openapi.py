@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import schemathesis
+from fuzzing import IS_THOROUGH
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
@@ -16,11 +16,9 @@ from serving.test_errors import BODIES
 APP = create_app(FakeEngine)
 # the requests below come without a lifespan
 asyncio.run(APP.state.service.start())
-# of each operation; where more texts are fuzzed, more requests are
-EXAMPLES = min(int(os.environ.get("FUZZ_CASES", "400")) // 100, 40)
 schema = schemathesis.openapi.from_asgi("/openapi.json", APP)
 # one by one, every way to break each description: some 190 requests an operation
-schema.config.phases.coverage.enabled = EXAMPLES == 40
+schema.config.phases.coverage.enabled = IS_THOROUGH
 
 
 def test_every_path_is_described_with_an_example() -> None:
@@ -50,7 +48,7 @@ def is_beyond_the_schema(body: object) -> bool:
 @schema.parametrize()
 # derandomized: a run that fails is a change's fault, and fails again
 @settings(
-    max_examples=EXAMPLES,
+    max_examples=40 if IS_THOROUGH else 4,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
