@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from importlib.resources import files
 
 from fastapi import FastAPI, Response
 
+_SCRIPTS = ("texts.js", "requests.js", "results.js", "share.js", "start.js")
+
 
 def add_playground(app: FastAPI) -> None:
     """Serve the playground at ``/``; it sends requests to this server only."""
-    page = (files(__package__) / "playground.html").read_text(encoding="utf-8")
+    style = _read("style.css")
+    script = "".join(_read(name) for name in _SCRIPTS)
+    # one response: the page works below any path, and needs no cache of its own
+    page = _read("page.html").replace("<style></style>", f"<style>{style}</style>")
+    page = page.replace("<script></script>", f"<script>{script}</script>")
     headers = {
-        "Content-Security-Policy": _policy(page),
+        # only the page's own script and style, and requests to its own server
+        "Content-Security-Policy": (
+            f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
+            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'"
+        ),
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
         "Cross-Origin-Opener-Policy": "same-origin",
@@ -27,16 +37,8 @@ def add_playground(app: FastAPI) -> None:
         return Response(page, headers=headers, media_type="text/html")
 
 
-def _policy(page: str) -> str:
-    """Allow only the page's own script and style, and requests to its own server."""
-    script, style = (
-        " ".join(_digest(block) for block in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL))
-        for tag in ("script", "style")
-    )
-    return (
-        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+def _read(name: str) -> str:
+    return (files(__package__) / "page" / name).read_text(encoding="utf-8")
 
 
 def _digest(block: str) -> str:

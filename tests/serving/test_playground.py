@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -125,6 +127,20 @@ class Page:
             "(rule) => [rule.id, rule.nodes.map((node) => [node.html, node.failureSummary])])))"
         )
         return found
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than the window."""
+        overflow = "return document.documentElement.scrollWidth - window.innerWidth"
+        return int(self.browser.execute_script(overflow))
+
+    def clipboard(self) -> str:
+        permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+        self.browser.execute_cdp_cmd("Browser.grantPermissions", permissions)
+        return str(
+            self.browser.execute_async_script(
+                "navigator.clipboard.readText().then(arguments[0], arguments[0])"
+            )
+        )
 
     def wait(self, condition: Any) -> None:
         WebDriverWait(self.browser, 10, 0.02).until(lambda _: condition())
@@ -245,6 +261,29 @@ class TestInABrowser:
         page["file"].send_keys(str(tmp_path / name))
         page.wait(lambda: page["passages"].get_property("value") == "one\ntwo")
         assert page["passages-hint"].text == "2 passages"
+
+    @pytest.mark.parametrize("event", ["paste", "drop"])
+    def test_a_file_is_pasted_or_dropped(self, page: Page, event: str) -> None:
+        page.browser.execute_script(
+            """
+            const files = new DataTransfer();
+            files.items.add(new File(['["one", "two"]'], "a.json"));
+            const [made, field] = arguments[0] === "paste"
+              ? [ClipboardEvent, "clipboardData"] : [DragEvent, "dataTransfer"];
+            const given = { bubbles: true, cancelable: true, [field]: files };
+            document.body.dispatchEvent(new made(arguments[0], given));
+            """,
+            event,
+        )
+        page.wait(lambda: page["passages"].get_property("value") == "one\ntwo")
+
+    def test_pasted_text_stays_text(self, page: Page) -> None:
+        page.fill(QUERY, "one")
+        page["passages"].send_keys(Keys.CONTROL, "a")
+        page["passages"].send_keys(Keys.CONTROL, "c")
+        page["passages"].send_keys(Keys.CONTROL, "v")
+        page["passages"].send_keys(Keys.CONTROL, "v")
+        assert page["passages"].get_property("value") == "oneone"
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),
@@ -368,11 +407,12 @@ class TestInABrowser:
 
     def test_the_keyboard_goes_through_the_form_in_its_order(self, page: Page) -> None:
         order = []
-        for _ in range(6):
+        for _ in range(9):
             focused = page.browser.switch_to.active_element
             order.append(focused.get_attribute("id"))
             focused.send_keys(Keys.TAB)
-        assert order == ["query", "passages", "open", "go", "raw", "mark"]
+        shared = ["link", "curl", "python"]
+        assert order == ["query", "passages", "open", "go", "raw", "mark", *shared]
 
     def test_results_are_announced_and_do_not_take_the_focus(self, page: Page) -> None:
         page.rerank()
@@ -442,6 +482,141 @@ class TestInABrowser:
             page.rerank()
             assert (len(first.calls), len(second.calls)) == (0, 1)
 
+    def test_two_models_are_compared(self, browser: webdriver.Chrome) -> None:
+        first, second = FakeEngine(model="first"), FakeEngine(model="tiny")
+        second.usage = TokenUsage(99, [9] * 3, [2], 1, query_truncated=True)
+        with live_server({"first": first, "own": second}) as url:
+            page = Page(browser, url)
+            page.wait(lambda: page["about"].text.startswith("first"))
+            page.paste(QUERY, "\n".join(PASSAGES))
+            page["compared"].send_keys("own")
+            page.rerank()
+            assert page.texts("#lists h2") == ["first", "own"]
+            assert page.texts("#before .text") == PASSAGES[::-1]
+            assert page.texts("#after .text") == PASSAGES[::-1]
+            assert page.texts("#after .move") == ["="] * 3
+            assert page.texts("#before .move") == []
+            # the moves are from the first model's places to the second's
+            browser.execute_script("last.after.results.reverse(); show(50)")
+            assert page.texts("#after .move") == ["↑ 2", "=", "↓ 2"]
+            of_each = page["status"].text.split(" · ")
+            for told, name, tokens in zip(of_each, ("first", "own"), (30, 99), strict=True):
+                assert re.fullmatch(rf"{name}: 3 passages in .*; {tokens} tokens read", told)
+            assert page["cut"].text.startswith("own: Longer than the model reads: the query")
+            assert (len(first.calls), len(second.calls)) == (1, 1)
+            for width in WIDTHS:
+                page.resize(width)
+                assert page.violations() == []
+                assert page.overflow() <= 0
+            page.resize(360)
+            tops = [page[name].rect["y"] for name in ("before", "after")]
+            assert tops == sorted(tops)
+            second.error = ZeroDivisionError()
+            page["go"].click()
+            page.wait(lambda: page["server-error"].text.startswith("own: "))
+            browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.console()
+
+    def test_the_language_of_the_model_beside_it_is_told(self, browser: webdriver.Chrome) -> None:
+        engines = {"first": FakeEngine(model="first"), "own": FakeEngine(model="tiny")}
+        with live_server(engines) as url:
+            page = Page(browser, url)
+            page.wait(lambda: page["about"].text.startswith("first"))
+            page.paste("почему?", "because")
+            assert page["language"].text == ""
+            page["compared"].send_keys("own")
+            assert "this model reads English" in page["language"].text
+
+    def test_a_link_restores_what_was_asked(
+        self, page: Page, server: tuple[FakeEngine, str]
+    ) -> None:
+        passages = "50 % & more\nof it # 1\n\nчто + 🐼"
+        page.paste("why = 'so'?", passages)
+        page["raw"].click()
+        page["link"].click()
+        page.wait(lambda: page["copy-status"].text.startswith("Link copied"))
+        link = page.clipboard()
+        assert link == page.browser.current_url
+        page.browser.get("about:blank")
+        page.browser.get(link)
+        assert page["query"].get_property("value") == "why = 'so'?"
+        assert page["passages"].get_property("value") == passages
+        assert page["raw"].is_selected()
+        assert not page["mark"].is_selected()
+        # nothing is sent before it is asked for, and the address bar's fragment never
+        assert server[0].calls == []
+        page.wait(lambda: "fake" in page["about"].text)
+        assert urlsplit(link).query == ""
+        assert urlsplit(link).fragment
+
+    def test_a_link_in_the_open_page_is_read_too(self, page: Page) -> None:
+        page.browser.execute_script("location.hash = 'query=q&passage=one&passage=two&mark=true'")
+        page.wait(lambda: page["query"].get_property("value") == "q")
+        assert page["passages"].get_property("value") == "one\ntwo"
+        assert page["mark"].is_selected()
+
+    def test_a_link_chooses_models(self, browser: webdriver.Chrome) -> None:
+        with live_server({"first": FakeEngine(), "own": FakeEngine()}) as url:
+            page = Page(browser, f"{url}/#query=q&passage=one&model=own&compared=first")
+            page.wait(lambda: page["about"].text.startswith("own"))
+            assert page["compared"].get_property("value") == "first"
+            page["link"].click()
+            page.wait(lambda: page["copy-status"].text)
+            assert page.clipboard().endswith("#query=q&passage=one&model=own&compared=first")
+            browser.execute_script("location.hash = 'query=q&passage=one&model=gone'")
+            page.wait(lambda: "gone, which this server does not have" in page["server-error"].text)
+
+    def test_the_key_is_in_nothing_that_is_copied(self, browser: webdriver.Chrome) -> None:
+        with live_server(FakeEngine(), ServerSettings(api_keys=(KEY,))) as url:
+            page = Page(browser, url)
+            page.wait(lambda: page["key-form"].is_displayed())
+            page["key"].send_keys(KEY, Keys.ENTER)
+            page.wait(lambda: page["link"].is_displayed())
+            for name in ("link", "curl", "python"):
+                page[name].click()
+                page.wait(lambda name=name: name in page["copy-status"].text.lower())
+                assert KEY not in page.clipboard()
+                if name == "curl":
+                    assert '-H "Authorization: Bearer $BGE_RERANK_API_KEY"' in page.clipboard()
+        page.console()
+
+    @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+    def test_the_copied_command_runs(self, page: Page) -> None:
+        page.paste('what\'s a "panda" $HOME `id` \\', "\n".join(PASSAGES))
+        page["curl"].click()
+        page.wait(lambda: page["copy-status"].text == "Command for curl copied.")
+        command = page.clipboard().replace("curl ", "curl --silent --fail --noproxy '*' ", 1)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+        results = json.loads(done.stdout)["results"]
+        assert [result["index"] for result in results] == [1, 2, 0]
+
+    def test_the_copied_program_runs(
+        self, page: Page, fake_engine: FakeEngine, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        query = 'what\'s a panda "so" \\n 🐼'
+        page.paste(query, "\n".join(PASSAGES))
+        page["raw"].click()
+        page["python"].click()
+        page.wait(lambda: page["copy-status"].text == "Program in Python copied.")
+        exec(page.clipboard(), {})
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[0] == "fake"
+        assert [line.partition(" ")[2] for line in printed[1:]] == [
+            PASSAGES[1], PASSAGES[2], PASSAGES[0],
+        ]  # fmt: skip
+        assert printed[1].startswith("0.5000 ")
+        assert fake_engine.calls[-1][0][0][0] == query
+
+    def test_without_a_clipboard_the_text_is_shown(self, page: Page) -> None:
+        page.browser.execute_script(
+            "Object.defineProperty(navigator, 'clipboard', { value: undefined })"
+        )
+        page["curl"].click()
+        page.wait(lambda: page["copied"].is_displayed())
+        assert page["copied"].get_property("value").startswith("curl 'http://127.0.0.1:")
+        assert page.browser.switch_to.active_element == page["copied"]
+        assert page.violations() == []
+
     @pytest.mark.parametrize("width", WIDTHS)
     def test_nothing_is_wider_than_the_window(self, page: Page, width: int) -> None:
         page.resize(width)
@@ -449,5 +624,4 @@ class TestInABrowser:
         page["mark"].click()
         page["go"].click()
         page.wait(lambda: page["lists"].is_displayed())
-        overflow = "return document.documentElement.scrollWidth - window.innerWidth"
-        assert page.browser.execute_script(overflow) <= 0
+        assert page.overflow() <= 0
