@@ -39,7 +39,7 @@ BUILT_IN_MODEL = "tiny"
 # FlagEmbedding's
 DEFAULT_MAX_LENGTH = 512
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 LongDocuments = Literal["truncate", "truncate_left", "window", "refuse"]
 
 
@@ -90,7 +90,8 @@ class EngineConfig(_Settings):
         "auto",
         one_of(Dtype),
         "'auto' takes bfloat16 where the hardware computes it natively, float16 on older CUDA and "
-        "on MPS, and float32 elsewhere; 'float32' equals the reference to 1e-5.",
+        "on MPS, and float32 elsewhere; 'float32' equals the reference to 1e-5; 'int8' is for "
+        "encoders on a CPU without bfloat16.",
     )
     cutoff_layers: tuple[int, ...] | None = _setting(
         None,

@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from bge_rerank_integrations.engine.loading.families import LoadRequest
+from bge_rerank_integrations.engine.loading.sample_pairs import SAMPLE_PAIRS
 from bge_rerank_integrations.engine.scorers import Scorer, bert_config, modernbert_config
 from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
 from bge_rerank_integrations.engine.scorers.bert_config import BertConfig
 from bge_rerank_integrations.engine.scorers.encoder import EncoderBody, EncoderScorer
 from bge_rerank_integrations.engine.scorers.heads import Head, Pooling
+from bge_rerank_integrations.engine.scorers.int8 import Int8Layers
 from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
 from bge_rerank_integrations.engine.scorers.modernbert_config import ModernBertConfig
 from bge_rerank_integrations.engine.scorers.weights import Weights
-from bge_rerank_integrations.errors import UnsupportedModelError
+from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
+from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
+from bge_rerank_integrations.settings import CallOptions
 
 Config = Mapping[str, Any]
 
@@ -29,6 +35,7 @@ def make_encoder(request: LoadRequest) -> Scorer:
     """A classifier of one label, or a body with the recipe's modules behind it.
 
     :raises UnsupportedModelError: if it has relative positions.
+    :raises ConfigurationError: for int8 and layers that cannot be packed.
     """
     checkpoint = request.checkpoint
     config = checkpoint.config
@@ -39,11 +46,40 @@ def make_encoder(request: LoadRequest) -> Scorer:
             f"{checkpoint.folder.name} has positions of type {positions!r}, not 'absolute'"
         )
     if not is_packable(config):
+        if request.config.dtype == "int8":
+            raise ConfigurationError(
+                "dtype 'int8' is for encoders that run without padding, and "
+                f"{checkpoint.folder.name} is of type {checkpoint.model_type!r}"
+            )
         # transformers' model classes take seconds to import
         from bge_rerank_integrations.engine.loading.transformers_models import make_padded
 
         return make_padded(request)
-    weights = Weights(request.files, request.device, request.dtype)
+    if request.dtype is torch.int8:
+        return _make_int8(request)
+    return _make_packed(request, Weights(request.files, request.device, request.dtype))
+
+
+def _make_int8(request: LoadRequest) -> EncoderScorer:
+    """Linear layers in 8 bits, all else in float32."""
+    layers = Int8Layers()
+    weights = Weights(request.files, request.device, torch.float32, make_linear=layers.make)
+    scorer = _make_packed(request, weights)
+    tokenizer = PairTokenizer(
+        request.tokenizer,
+        request.template,
+        max_positions=bert_config.max_positions(request.checkpoint.config),
+        saved_length=request.recipe.max_length,
+        max_cached_tokens=0,
+    )
+    windows = tokenizer(SAMPLE_PAIRS, tokenizer.layout(CallOptions()))
+    scorer.score([sequence for of_pair in windows for sequence in of_pair])
+    layers.quantize()
+    return scorer
+
+
+def _make_packed(request: LoadRequest, weights: Weights) -> EncoderScorer:
+    config = request.checkpoint.config
     head = request.module_head() or make_head(config, weights)
     # a body that was saved by itself has no prefix
     is_apart = any(f"embeddings.{table}.weight" in request.files for table in _TABLES)

@@ -62,8 +62,15 @@ def make_scorer(request: LoadRequest) -> Scorer:
     """The scorer of a recipe, with its weights on its device.
 
     :raises ModelLoadError: if weights are missing, of another shape or not readable.
-    :raises UnsupportedModelError: if this package has no scorer for the checkpoint's layers.
+    :raises UnsupportedModelError: if this package has no scorer for the checkpoint's layers, or
+        the checkpoint is quantized already.
     """
+    checkpoint = request.checkpoint
+    if checkpoint.config.get("quantization_config"):
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} is quantized already: its config.json has a "
+            "quantization_config, and only floating-point weights can be read"
+        )
     # the import of transformers, which decoders need, takes seconds
     kind = "encoders" if request.recipe.family == "encoder" else "decoders"
     makers = import_module(f"{__package__}.{kind}").MAKERS
@@ -76,6 +83,10 @@ def check_settings(config: EngineConfig, recipe: Recipe) -> None:
 
     :raises ConfigurationError: naming the setting and the family.
     """
+    if config.dtype == "int8" and recipe.family != "encoder":
+        raise ConfigurationError(
+            f"dtype 'int8' is for encoders, and {config.model} is of the {recipe.family} family"
+        )
     for name in LAYER_SETTINGS:
         if getattr(config, name) is not None and name not in recipe.settings:
             takers = [each.family for each in RECIPES.values() if name in each.settings]

@@ -60,6 +60,7 @@ def load(config: EngineConfig) -> LoadedModel:
     :raises ConfigurationError: if a setting does not fit this machine or model.
     """
     devices = tuple(resolve_device(name) for name in config.devices)
+    dtypes = tuple(resolve_dtype(config.dtype, device) for device in devices)
     checkpoint = open_checkpoint(config)
     recipe = read_recipe(config, checkpoint)
     check_settings(config, recipe)
@@ -80,10 +81,10 @@ def load(config: EngineConfig) -> LoadedModel:
                 template,
                 layers,
                 device,
-                resolve_dtype(config.dtype, device),
+                dtype,
             )
         )
-        for device in devices
+        for device, dtype in zip(devices, dtypes, strict=True)
     )
     return LoadedModel(
         tokenizer=PairTokenizer(
@@ -98,8 +99,8 @@ def load(config: EngineConfig) -> LoadedModel:
         is_layerwise=recipe.is_layerwise,
         activation=recipe.activation,
         devices=devices,
-        dtype=resolve_dtype(config.dtype, devices[0]),
-        max_batch_tokens=config.max_batch_tokens or default_batch_tokens(devices[0]),
+        dtype=dtypes[0],
+        max_batch_tokens=config.max_batch_tokens or default_batch_tokens(devices[0], dtypes[0]),
     )
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import embedding
 
 from bge_rerank_integrations.engine.scorers.attention import packed_attention, split_heads
 from bge_rerank_integrations.engine.scorers.heads import Head, Pooling, first_tokens, mean_pool
-from bge_rerank_integrations.engine.scorers.linear import Linear, make_linear, n_padding_rows
+from bge_rerank_integrations.engine.scorers.linear import Linear, n_padding_rows
 from bge_rerank_integrations.engine.scorers.local_attention import LocalAttention
 from bge_rerank_integrations.engine.scorers.modernbert_config import LayerType, ModernBertConfig
 from bge_rerank_integrations.engine.scorers.packing import Packing, upload
@@ -93,8 +93,8 @@ class _Block:
         self._attention_output = layer.linear(hidden, hidden, "attn.Wo", bias=config.attention_bias)
         self._mlp_norm = layer.norm("mlp_norm", hidden, eps, bias=bias)
         gated = layer.read_linear("mlp.Wi", hidden, 2 * wide, bias=config.mlp_bias)
-        self._input = _linear_of(gated, slice(wide))
-        self._gate = _linear_of(gated, slice(wide, None))
+        self._input = _linear_of(layer, gated, slice(wide))
+        self._gate = _linear_of(layer, gated, slice(wide, None))
         self._output = layer.linear(wide, hidden, "mlp.Wo", bias=config.mlp_bias)
 
     def _before_attention(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -117,7 +117,7 @@ class _Layer(_Block):
 
     def __init__(self, weights: Weights, config: ModernBertConfig, number: int) -> None:
         super().__init__(weights, config, number)
-        self._query_key_value = make_linear(*_attention_weights(weights, config, number))
+        self._query_key_value = weights.make_linear(*_attention_weights(weights, config, number))
 
     def forward(self, hidden: torch.Tensor, rotation: torch.Tensor, attend: Attend) -> torch.Tensor:
         """States of the packed tokens after this layer; both `(tokens, hidden)`."""
@@ -135,8 +135,8 @@ class _FirstTokensLayer(_Block):
         self._scale = config.scale
         self._seen = config.window + 1 if self.kind == "sliding_attention" else None
         stored, hidden = _attention_weights(weights, config, number), config.hidden_size
-        self._query = _linear_of(stored, slice(hidden))
-        self._key_value = _linear_of(stored, slice(hidden, None))
+        self._query = _linear_of(weights, stored, slice(hidden))
+        self._key_value = _linear_of(weights, stored, slice(hidden, None))
 
     def forward(
         self, hidden: torch.Tensor, rotation: torch.Tensor, packing: Packing
@@ -187,7 +187,9 @@ def _attention_weights(
     return weight[rows], None if bias is None else bias[rows]
 
 
-def _linear_of(stored: tuple[torch.Tensor, torch.Tensor | None], rows: slice) -> Linear:
+def _linear_of(
+    weights: Weights, stored: tuple[torch.Tensor, torch.Tensor | None], rows: slice
+) -> Linear:
     """A layer with some of the outputs of a stored one."""
     weight, bias = stored
-    return make_linear(weight[rows], None if bias is None else bias[rows])
+    return weights.make_linear(weight[rows], None if bias is None else bias[rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from bge_rerank_integrations.errors import ModelLoadError
 # numbers of a config.json that something is allocated for
 _SIZE = re.compile(r"num_\w+|\w+_size|n_(layers?|heads)|(\w+_)?dim")
 _FILE_NAME = re.compile(r"[^/\\]+\.safetensors")
+# others are numbers only together with scales, which quantizers keep each in their own way
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+MakeLinear = Callable[[torch.Tensor, "torch.Tensor | None"], Linear]
 
 
 class WeightFiles:
@@ -61,7 +65,7 @@ class WeightFiles:
         """One tensor as it is stored; its memory is the mapped file.
 
         :param shape: what it must be; None where any size will do.
-        :raises ModelLoadError: if it is missing or of another shape.
+        :raises ModelLoadError: if it is missing, of another shape or quantized.
         """
         if name not in self:
             raise ModelLoadError(f"{self.folder.name} is no complete checkpoint: {name} is missing")
@@ -72,6 +76,12 @@ class WeightFiles:
             raise ModelLoadError(
                 f"{self.folder.name}: {name} is of another shape than config.json says: "
                 f"{tuple(tensor.shape)} instead of {tuple(shape)}"
+            )
+        if tensor.dtype not in _FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelLoadError(
+                f"{self.folder.name}: {name} is {kind}, and weights must be floating point: a "
+                "checkpoint that is quantized already cannot be read"
             )
         return tensor
 
@@ -107,22 +117,31 @@ class Weights:
 
     :param files: the checkpoint's.
     :param prefix: the module's name in the checkpoint.
+    :param make_linear: a weight and a bias → a linear layer.
     """
 
     def __init__(
-        self, files: WeightFiles, device: torch.device, dtype: torch.dtype, prefix: str = ""
+        self,
+        files: WeightFiles,
+        device: torch.device,
+        dtype: torch.dtype,
+        prefix: str = "",
+        make_linear: MakeLinear = make_linear,
     ) -> None:
         self._files = files
         self.device = device
         self._dtype = dtype
         self._prefix = prefix
+        self.make_linear = make_linear
 
     def module(self, name: str) -> Weights:
         """Those of a module within this one."""
-        return Weights(self._files, self.device, self._dtype, f"{self._prefix}{name}.")
+        return Weights(
+            self._files, self.device, self._dtype, f"{self._prefix}{name}.", self.make_linear
+        )
 
     def in_float32(self) -> Weights:
-        """The same ones in full precision."""
+        """The same ones in full precision, with the layers that belong to it."""
         return Weights(self._files, self.device, torch.float32, self._prefix)
 
     def read(self, name: str, *shape: int | None) -> torch.Tensor:
@@ -145,9 +164,9 @@ class Weights:
         stored = [self.read_linear(name, inputs, outputs, bias=bias) for name in names]
         if len(stored) == 1:
             # joined with nothing, they would still be copied
-            return make_linear(*stored[0])
+            return self.make_linear(*stored[0])
         weights, biases = zip(*stored, strict=True)
-        return make_linear(torch.cat(weights), torch.cat(biases) if bias else None)
+        return self.make_linear(torch.cat(weights), torch.cat(biases) if bias else None)
 
     def norm(self, name: str, size: int, eps: float, *, bias: bool = True) -> Norm:
         """A layer normalization; checkpoints from TensorFlow call its tensors gamma and beta."""
