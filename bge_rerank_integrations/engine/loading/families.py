@@ -15,7 +15,7 @@ from bge_rerank_integrations.engine.scorers.heads import Head
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization.pairs import Template
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate
-from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
 from bge_rerank_integrations.settings import EngineConfig
 
 
