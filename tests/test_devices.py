@@ -53,4 +53,5 @@ def test_an_accelerator_gets_the_half_precision_it_computes(
 
 
 def test_batches_are_larger_where_the_device_is() -> None:
-    assert devices.default_batch_tokens(CPU) < devices.default_batch_tokens(torch.device("cuda"))
+    on_cpu = devices.default_batch_tokens(CPU, torch.float32)
+    assert on_cpu < devices.default_batch_tokens(torch.device("cuda"), torch.float32)

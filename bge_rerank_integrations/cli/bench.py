@@ -107,9 +107,14 @@ def _time(
     """Time calls for ``seconds``, with batches of ``batches`` times the device's default size."""
     # here: torch takes seconds to import, and --help needs none
     from bge_rerank_integrations import RerankEngine
-    from bge_rerank_integrations.engine.loading.devices import default_batch_tokens, resolve_device
+    from bge_rerank_integrations.engine.loading.devices import (
+        default_batch_tokens,
+        resolve_device,
+        resolve_dtype,
+    )
 
-    size = default_batch_tokens(resolve_device(config.devices[0])) * batches
+    device = resolve_device(config.devices[0])
+    size = default_batch_tokens(device, resolve_dtype(config.dtype, device)) * batches
     taken: list[float] = []
     read: list[int] = []
     with RerankEngine(replace(config, max_batch_tokens=size), **asdict(options)) as engine:

@@ -1,15 +1,19 @@
 """Padding-free attention: sequences lie one behind the other, each attends to itself only.
 
 On CUDA in half precision this is torch's flash kernel; elsewhere one scaled-dot-product call per
-run of equally long sequences, or in bfloat16 on the CPU two matmuls a sequence.
+run of equally long sequences, or in bfloat16 on the CPU two matmuls a sequence, or on Apple's GPU
+one call a sequence, with its length rounded up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from bge_rerank_integrations.engine.scorers.packing import Packing, common_runs
+from bge_rerank_integrations.engine.scorers.packing import Packing, common_runs, upload
 
 # shorter sequences and smaller heads are as fast in torch's kernel, which is one call instead of
 # several and keeps the scores in float32
@@ -17,6 +21,9 @@ _FROM_TOKENS = 48
 _FROM_HEAD_DIM = 64
 # oneDNN caches one compiled matmul per length; lengths are padded to a multiple of this
 _LENGTH_MULTIPLE = 16
+# Metal's graphs keep a kernel for every shape
+_BOUNDED_DEVICE = "mps"
+_BOUNDED_MULTIPLE = 64
 # sums of exponentials whose products with values neither overflow nor vanish
 _SMALLEST_SUM, _LARGEST_SUM = 1e-25, 1e25
 
@@ -49,6 +56,8 @@ def packed_attention(
 
         window = (-1, 0) if causal else (-1, -1)
         return flash_attention(query, key, value, queries, keys, scale=scale, window=window)
+    if query.device.type == _BOUNDED_DEVICE:
+        return bounded_attention(query, key, value, queries, keys, scale=scale, causal=causal)
     grouped = query.shape[1] != key.shape[1]
     output = torch.empty_like(query)
     query_start = key_start = 0
@@ -71,6 +80,56 @@ def packed_attention(
         query_start, key_start = query_end, key_end
     output[query_start:] = 0
     return output
+
+
+def bounded_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    queries: Packing,
+    keys: Packing,
+    *,
+    scale: float,
+    causal: bool,
+) -> torch.Tensor:
+    """The same as :func:`packed_attention`, with tensors of few shapes whatever the lengths.
+
+    Each sequence is gathered with its length rounded up; what is too much repeats its last token.
+    """
+    grouped = query.shape[1] != key.shape[1]
+    output = torch.zeros_like(query)
+    spans = zip(_spans(queries), _spans(keys), strict=True)
+    for (query_start, query_end), (key_start, key_end) in spans:
+        rows = _rounded_up(query_start, query_end, query.device)
+        seen = _rounded_up(key_start, key_end, query.device)
+        q, k, v = (
+            states.index_select(0, index).transpose(0, 1).unsqueeze(0)
+            for states, index in ((query, rows), (key, seen), (value, seen))
+        )
+        # a causal query sees nothing behind it, so that no repeated token is seen
+        is_real = None if causal else _is_real(key_end - key_start, len(seen), query.device)
+        attended = scaled_dot_product_attention(
+            q, k, v, attn_mask=is_real, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
+        # the same state is written once and again
+        output.index_copy_(0, rows, attended.squeeze(0).transpose(0, 1))
+    return output
+
+
+def _spans(packing: Packing) -> Iterator[tuple[int, int]]:
+    """Where each sequence starts and ends."""
+    return pairwise(accumulate(packing.lengths, initial=0))
+
+
+def _rounded_up(start: int, end: int, device: torch.device) -> torch.Tensor:
+    """Row numbers of a sequence, and its last one again up to a multiple; one alone stays so."""
+    length = end - start
+    padding = -length % _BOUNDED_MULTIPLE if length > 1 else 0
+    return upload(torch.arange(start, end + padding).clamp_(max=end - 1), device)
+
+
+def _is_real(length: int, rounded: int, device: torch.device) -> torch.Tensor:
+    return upload((torch.arange(rounded) < length).view(1, 1, 1, rounded), device)
 
 
 def has_flash_kernel(query: torch.Tensor) -> bool:

@@ -19,17 +19,18 @@ _TYPICAL_TOKENS = 1_024
 # without AVX-512, oneDNN's GELU takes ten times as long as torch's
 _FUSES_GELU = torch.backends.cpu.get_cpu_capability() != "AVX2"
 
-# oneDNN caches one compiled matmul per row count
+# oneDNN caches one compiled matmul per row count, Metal's graphs one of every operator per shape
+_CACHE_SHAPES = ("cpu", "mps")
 _ROW_MULTIPLE = 64
 _SMALL_ROW_MULTIPLE = 16
 
 
 def n_padding_rows(rows: int, device: torch.device) -> int:
-    """Padding rows that round ``rows`` up to a multiple, so that oneDNN's cache stays small.
+    """Padding rows that round ``rows`` up to a multiple, so that few shapes are cached.
 
-    :returns: 0 on every device but a CPU.
+    :returns: 0 on every device but a CPU and Apple's GPU.
     """
-    if device.type != "cpu":
+    if device.type not in _CACHE_SHAPES:
         return 0
     return -rows % (_ROW_MULTIPLE if rows > _ROW_MULTIPLE else _SMALL_ROW_MULTIPLE)
 
