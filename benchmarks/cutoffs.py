@@ -30,6 +30,7 @@ from benchmarks.machine import describe_machine
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation.beir import read_beir
 from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
+from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.runs import bm25
 from bge_rerank_integrations.ranking import sigmoid
 
@@ -183,13 +184,17 @@ def main() -> None:
         arguments.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def read_collection(path: Path) -> Collection:
+    """What a path names: the corpus file of a BEIR folder, or a file of candidate lists."""
+    is_corpus = (path.parent / "queries.jsonl").is_file()
+    return read_beir(path.parent, path.name) if is_corpus else read_candidate_lists(path)
+
+
 def ranked_lists(
     engine: RerankEngine, path: Path, depth: int, queries: int
 ) -> list[list[Document]]:
     """Every query's reranked candidates, best first, of queries that have a relevant one."""
-    is_corpus = (path.parent / "queries.jsonl").is_file()
-    collection = read_beir(path.parent, path.name) if is_corpus else read_candidate_lists(path)
-    collection = collection.sample(queries)
+    collection = read_collection(path).sample(queries)
     candidates = bm25(collection, depth).order
     lists = []
     for query, text in collection.queries.items():

@@ -13,12 +13,17 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_t
 
 
 def describe_machine() -> dict[str, object]:
-    """CPU, cores, instruction sets, load, operating system and torch."""
+    """CPU, cores, instruction sets, load, operating system and torch.
+
+    Where oneDNN is told to use no newer instructions than some, these are named.
+    """
+    hidden = os.environ.get("ONEDNN_MAX_CPU_ISA")
     return {
         "cpu": _cpu_field("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "flags": [flag for flag in _FLAGS if flag in _cpu_field("flags").split()],
+        **({"newest_instructions_of_onednn": hidden} if hidden else {}),
         "load_1_min": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
         "python": platform.python_version(),

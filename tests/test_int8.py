@@ -190,7 +190,7 @@ def test_it_is_for_cpus(device: str) -> None:
 
 def test_it_is_for_encoders() -> None:
     with pytest.raises(ConfigurationError, match=r"for encoders, and .* of the decoder family"):
-        RerankEngine(str(GOLDEN / "gemma"), recipe="bge-gemma", **SETTINGS)
+        RerankEngine(str(GOLDEN / "gemma"), recipe="bge-reranker-v2-gemma", **SETTINGS)
 
 
 def test_it_is_for_encoders_that_are_packed(distilbert: str) -> None:
