@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def describe_machine() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def machine_name() -> str:
+    """A name for results' folder: the processor, and the newest instructions that oneDNN may use.
+
+    AMD's and Intel's processors of several generations give the same name without these.
+    """
+    flags = _cpu_field("flags").split()
+    newest = next((flag for flag in reversed(_FLAGS) if flag in flags), platform.machine())
+    hidden = os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower().replace("_core", "")
+    cpu = _cpu_field("model name") or platform.processor() or "cpu"
+    return re.sub(r"[^a-z0-9_]+", "-", f"{cpu} {hidden or newest}".lower())
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -25,6 +25,8 @@ from benchmarks.texts import Pair
 
 # what is shown of a peer's log when it ends
 _LOG_END = 1_500
+# seconds of a round
+_SLOW_S = 15.0
 
 
 class PeerError(Exception):
@@ -42,6 +44,7 @@ class Peer(AbstractContextManager["Peer"]):
     seconds: list[float] = field(default_factory=list)
     scores: list[float] | None = None
     failure: str | None = None
+    is_slow: bool = False
 
     def ask(self, pairs: Sequence[Pair], patience_s: float) -> dict[str, Any]:
         """Let it score the pairs.
@@ -156,6 +159,9 @@ def run_rounds(
 ) -> None:
     """Let every peer score the pairs once a round; the first round warms up and gives scores.
 
+    A peer that takes longer than ``_SLOW_S`` is timed in one round only: most of a run's time would
+    go into what nobody would choose.
+
     :param clock: "wall" or "cpu".
     :param patience_s: after that many seconds no further round begins.
     """
@@ -166,7 +172,7 @@ def run_rounds(
         # each round has texts of its own, so that no cache of token ids answers
         texts = [(query, f"{passage} ({number})") for query, passage in pairs]
         for peer in peers:
-            if peer.failure is not None:
+            if peer.failure is not None or (peer.is_slow and number > 1):
                 continue
             try:
                 answer = peer.ask(texts, patience_s)
@@ -177,6 +183,7 @@ def run_rounds(
                 peer.seconds.append(answer["seconds"][clock])
             else:
                 peer.scores = answer["scores"]
+                peer.is_slow = answer["seconds"]["wall"] > _SLOW_S
         print(f"round {number} of {rounds}", file=sys.stderr)
 
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 Pairs = list[tuple[str, str]]
@@ -46,24 +47,111 @@ def _cross_encoder_in(dtype: str, attention: str = "sdpa") -> Callable[[str, str
     return lambda model, device: _cross_encoder(model, device, model_kwargs=settings)
 
 
-def _onnx(model: str, device: str, **settings: Any) -> Score:
+def _exported(model: str, device: str, backend: str) -> str:
+    """The model in a backend's format; exported once for all peers, which start in turn."""
+    from sentence_transformers import CrossEncoder
+
+    folder = Path(sys.argv[3]) / f"{backend}-export"
+    if not folder.exists():
+        CrossEncoder(model, device=device, backend=backend).save_pretrained(str(folder))
+    return str(folder)
+
+
+def _session_options() -> Any:
     from onnxruntime import SessionOptions
 
     options = SessionOptions()
     # onnxruntime counts the machine's cores, and threads that share one spin against each other
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    kwargs = {"session_options": options, **settings}
-    return _cross_encoder(model, device, backend="onnx", model_kwargs=kwargs)
+    return options
 
 
-def _onnx_int8(model: str, device: str) -> Score:
+def _onnx(model: str, device: str, file_name: str = "model.onnx") -> Score:
+    kwargs = {"session_options": _session_options(), "file_name": f"onnx/{file_name}"}
+    return _cross_encoder(
+        _exported(model, device, "onnx"), device, backend="onnx", model_kwargs=kwargs
+    )
+
+
+def _onnx_int8(model: str, device: str, *, per_channel: bool) -> Score:
+    """Weights in 8 bits, activations too as they come, with one scale for each tensor."""
+    return _onnx(model, device, Path(_quantized_onnx(model, device, per_channel)).name)
+
+
+def _quantized_onnx(model: str, device: str, per_channel: bool) -> str:
+    """The file with weights in 8 bits, with a scale for each output or for each tensor."""
+    from optimum.onnxruntime.configuration import AutoQuantizationConfig
     from sentence_transformers import CrossEncoder, export_dynamic_quantized_onnx_model
 
+    folder = _exported(model, device, "onnx")
+    suffix = f"int8_{'channel' if per_channel else 'tensor'}"
+    file = Path(folder) / "onnx" / f"model_{suffix}.onnx"
+    if not file.exists():
+        settings = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=per_channel)
+        encoder = CrossEncoder(
+            folder, device=device, backend="onnx", model_kwargs={"file_name": "onnx/model.onnx"}
+        )
+        export_dynamic_quantized_onnx_model(encoder, settings, folder, file_suffix=suffix)
+    return str(file)
+
+
+def _openvino_int8(model: str, device: str) -> Score:
+    """Weights and activations in 8 bits, the latter with scales from texts of another kind."""
+    import nncf
+    import openvino
+    from sentence_transformers import CrossEncoder
+
+    encoder = CrossEncoder(_exported(model, device, "openvino"), device=device, backend="openvino",
+                           max_length=_MAX_LENGTH)  # fmt: skip
+    ours: Any = encoder.model
+    ours = getattr(ours, "auto_model", ours)
+    names = {name for port in ours.model.inputs for name in port.get_names()}
+
+    def tokenized(pair: tuple[str, str]) -> dict[str, Any]:
+        tokens = encoder.tokenizer(*pair, truncation=True, max_length=_MAX_LENGTH,
+                                   return_tensors="np")  # fmt: skip
+        return {name: tokens[name] for name in names}
+
+    ours.model = nncf.quantize(
+        ours.model,
+        nncf.Dataset(_calibration_pairs(), tokenized),
+        model_type=nncf.ModelType.TRANSFORMER,
+    )
     folder = tempfile.mkdtemp(dir=sys.argv[3])
-    encoder = CrossEncoder(model, device=device, backend="onnx")
     encoder.save_pretrained(folder)
-    export_dynamic_quantized_onnx_model(encoder, "avx512_vnni", folder)
-    return _onnx(folder, device, file_name="model_qint8_avx512_vnni.onnx")
+    openvino.save_model(ours.model, Path(folder) / "openvino" / "openvino_model.xml")
+    return _cross_encoder(folder, device, backend="openvino")
+
+
+def _calibration_pairs() -> list[tuple[str, str]]:
+    """Paragraphs of Python's reference, asked about their own topics."""
+    from pydoc_data.topics import topics
+
+    return [(f"what is {name}?", text[:1_500]) for name, text in list(topics.items())[:60]]
+
+
+def _flashrank(model: str, device: str) -> Score:
+    """FlashRank's own scoring of one list, on these weights in 8 bits."""
+    from flashrank import Ranker, RerankRequest
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+    ranker = Ranker.__new__(Ranker)
+    ranker.session = InferenceSession(
+        _quantized_onnx(model, device, per_channel=False), _session_options()
+    )
+    ranker.llm_model = None
+    tokenizer = Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
+    padding = json.loads((Path(model) / "config.json").read_text()).get("pad_token_id") or 0
+    tokenizer.enable_truncation(max_length=_MAX_LENGTH)
+    tokenizer.enable_padding(pad_id=padding)
+    ranker.tokenizer = tokenizer
+
+    def score(pairs: Pairs) -> None:
+        passages = [{"id": number, "text": text} for number, (_, text) in enumerate(pairs)]
+        ranker.rerank(RerankRequest(query=pairs[0][0], passages=passages))
+
+    return score
 
 
 def _flag_embedding(model: str, device: str, **settings: Any) -> Score:
@@ -150,6 +238,7 @@ Peers = dict[str, tuple[tuple[str, ...], Callable[[str, str], Score]]]
 
 CPU_PEERS: Peers = {
     "engine float32": ((), lambda m, d: _engine(m, d, "float32")),
+    "engine int8": ((), lambda m, d: _engine(m, d, "int8")),
     "engine auto": ((), lambda m, d: _engine(m, d, "auto")),
     # a checkpoint stored in half precision would run in it, which is slower on a CPU
     "sentence-transformers": (
@@ -162,12 +251,21 @@ CPU_PEERS: Peers = {
     ),
     "sentence-transformers openvino": (
         ("sentence-transformers", "optimum-intel", "openvino"),
-        lambda m, d: _cross_encoder(m, d, backend="openvino"),
+        lambda m, d: _cross_encoder(_exported(m, d, "openvino"), d, backend="openvino"),
     ),
     "sentence-transformers onnx int8": (
         ("sentence-transformers", "optimum-onnx", "onnxruntime"),
-        _onnx_int8,
+        lambda m, d: _onnx_int8(m, d, per_channel=False),
     ),
+    "sentence-transformers onnx int8 per channel": (
+        ("sentence-transformers", "optimum-onnx", "onnxruntime"),
+        lambda m, d: _onnx_int8(m, d, per_channel=True),
+    ),
+    "sentence-transformers openvino int8": (
+        ("sentence-transformers", "optimum-intel", "openvino", "nncf"),
+        _openvino_int8,
+    ),
+    "FlashRank int8": (("flashrank", "onnxruntime", "optimum-onnx"), _flashrank),
     "FlagEmbedding": (("FlagEmbedding",), _flag_embedding),
     "LlamaIndex SentenceTransformerRerank": (
         ("llama-index-core", "sentence-transformers"),

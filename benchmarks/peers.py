@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checkpoints import with_shape, with_weights
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, machine_name
 from benchmarks.peer_processes import Launcher, run_rounds, summarize
 from benchmarks.peer_worker import CPU_PEERS
 from benchmarks.shapes import SHAPES
 from benchmarks.texts import read_pairs
 
-OURS = ("engine float32", "engine auto")
+OURS = ("engine float32", "engine int8", "engine auto")
 # of a checkpoint's export, or of a round
 _PATIENCE_S = 3600.0
 
@@ -34,12 +34,13 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{report['model']}, {report['pairs']} pairs, {report['rounds']} rounds, "
         f"seconds {report['seconds']}; {machine}",
         "",
-        "| peer | pairs/s | float32 faster by | auto faster by | logits differ by | versions |",
-        "|---|---|---|---|---|---|",
+        "| peer | pairs/s | float32 faster by | int8 faster by | auto faster by | logits differ by "
+        "| versions |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         if "failure" in row:
-            lines.append(f"| {row['peer']} | {row['failure'][:80]!r} | | | | |")
+            lines.append(f"| {row['peer']} | {row['failure'][:80]!r} | | | | | |")
             continue
         ratios = [row.get(f"{ours} is faster by", "–") for ours in OURS]
         versions = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
@@ -68,7 +69,9 @@ def main() -> None:
         help="run on this core alone and count CPU seconds: for a machine that others use as well",
     )
     parser.add_argument("--only", action="append", choices=CPU_PEERS, help="peers to run")
-    parser.add_argument("--output", type=Path, help="where to write the figures, .json")
+    parser.add_argument(
+        "--results", type=Path, help="write the figures to this folder, in one of the processor's"
+    )
     arguments = parser.parse_args()
     pythons = [Path(sys.executable), *(env / "bin" / "python" for env in arguments.env)]
     pairs = read_pairs(arguments.collection, arguments.pairs)
@@ -93,8 +96,11 @@ def main() -> None:
         "machine": describe_machine(),
         "rows": summarize(peers, missing, len(pairs), ours=OURS, exact="sentence-transformers"),
     }
-    if arguments.output:
-        arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    if arguments.results:
+        folder = arguments.results / machine_name()
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{report['model']}{'' if clock == 'wall' else '-one-core'}.json"
+        (folder / name).write_text(json.dumps(report, indent=1) + "\n")
     print(as_markdown(report))
 
 

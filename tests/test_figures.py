@@ -29,10 +29,11 @@ DOCUMENTS = sorted(
         *ROOT.glob("bge_rerank_integrations/models/*/*.md"),
     }
 )
+# by the path within the folder: results of several machines have the same names
 RESULTS = {
-    path.name: path
+    path.relative_to(ROOT / folder).as_posix(): path
     for folder in ("benchmarks/results", "training")
-    for path in (ROOT / folder).glob("*.json*")
+    for path in (ROOT / folder).glob("**/*.json*")
     if path.name != "python_docs.json"
 }
 ELSEWHERE = Path(__file__).with_name("figures_elsewhere.json")
