@@ -59,8 +59,10 @@ def _fill(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Save random weights for this config, beside the other files of ``folder``."""
-    filled.mkdir()
+    """Save random weights for this config beside the other files of ``folder``, if not yet done."""
+    if any(filled.glob("*.safetensors")):
+        return filled
+    filled.mkdir(exist_ok=True)
     for file in folder.glob("*.json"):
         shutil.copyfile(file, filled / file.name)
     is_decoder = config.model_type in PACKED_DECODERS

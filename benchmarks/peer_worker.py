@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -51,7 +50,7 @@ def _exported(model: str, device: str, backend: str) -> str:
     """The model in a backend's format; exported once for all peers, which start in turn."""
     from sentence_transformers import CrossEncoder
 
-    folder = Path(sys.argv[3]) / f"{backend}-export"
+    folder = Path(sys.argv[3]) / f"{Path(model).name}-{backend}"
     if not folder.exists():
         CrossEncoder(model, device=device, backend=backend).save_pretrained(str(folder))
     return str(folder)
@@ -97,8 +96,14 @@ def _quantized_onnx(model: str, device: str, per_channel: bool) -> str:
 
 def _openvino_int8(model: str, device: str) -> Score:
     """Weights and activations in 8 bits, the latter with scales from texts of another kind."""
+    folder = Path(sys.argv[3]) / f"{Path(model).name}-openvino-int8"
+    if not folder.exists():
+        _quantize_openvino(model, device, folder)
+    return _cross_encoder(str(folder), device, backend="openvino")
+
+
+def _quantize_openvino(model: str, device: str, folder: Path) -> None:
     import nncf
-    import openvino
     from sentence_transformers import CrossEncoder
 
     encoder = CrossEncoder(_exported(model, device, "openvino"), device=device, backend="openvino",
@@ -117,10 +122,7 @@ def _openvino_int8(model: str, device: str) -> Score:
         nncf.Dataset(_calibration_pairs(), tokenized),
         model_type=nncf.ModelType.TRANSFORMER,
     )
-    folder = tempfile.mkdtemp(dir=sys.argv[3])
-    encoder.save_pretrained(folder)
-    openvino.save_model(ours.model, Path(folder) / "openvino" / "openvino_model.xml")
-    return _cross_encoder(folder, device, backend="openvino")
+    encoder.save_pretrained(str(folder))
 
 
 def _calibration_pairs() -> list[tuple[str, str]]:

@@ -68,6 +68,9 @@ def main() -> None:
         metavar="CORE",
         help="run on this core alone and count CPU seconds: for a machine that others use as well",
     )
+    parser.add_argument(
+        "--exports", type=Path, help="keep exported formats here, and take those of earlier runs"
+    )
     parser.add_argument("--only", action="append", choices=CPU_PEERS, help="peers to run")
     parser.add_argument(
         "--results", type=Path, help="write the figures to this folder, in one of the processor's"
@@ -77,12 +80,13 @@ def main() -> None:
     pairs = read_pairs(arguments.collection, arguments.pairs)
     clock = "wall" if arguments.one_core is None else "cpu"
     with ExitStack() as stack:
-        temporary = stack.enter_context(tempfile.TemporaryDirectory())
+        temporary = arguments.exports or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        temporary.mkdir(exist_ok=True)
         if arguments.shape:
-            model = with_shape(arguments.shape, arguments.model, Path(temporary))
+            model = with_shape(arguments.shape, arguments.model, temporary)
         else:
-            model = with_weights(arguments.model, Path(temporary))
-        environments = Launcher(model, pythons, Path(temporary), "cpu", arguments.one_core, stack)
+            model = with_weights(arguments.model, temporary)
+        environments = Launcher(model, pythons, temporary, "cpu", arguments.one_core, stack)
         peers, missing = environments.start(
             arguments.only or CPU_PEERS, at_once=False, patience_s=_PATIENCE_S
         )
