@@ -53,8 +53,8 @@ def test_an_accelerator_gets_the_half_precision_it_computes(
 
 
 def test_batches_are_larger_where_the_device_is() -> None:
-    on_cpu = devices.default_batch_tokens(CPU, torch.float32)
-    assert on_cpu < devices.default_batch_tokens(torch.device("cuda"), torch.float32)
+    on_cpu = devices.default_batch_tokens(CPU)
+    assert on_cpu < devices.default_batch_tokens(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(("threads", "tokens"), [(1, 512), (2, 512), (4, 1_024), (64, 2_048)])

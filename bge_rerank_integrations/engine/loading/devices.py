@@ -49,7 +49,7 @@ def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     return resolved
 
 
-def default_batch_tokens(device: torch.device, dtype: torch.dtype) -> int:
+def default_batch_tokens(device: torch.device, dtype: torch.dtype = torch.float32) -> int:
     """Tokens in one forward pass where the settings name no number."""
     if dtype is torch.int8:
         return min(_INT8_THREAD_TOKENS * max(torch.get_num_threads(), 2), _BATCH_TOKENS["cpu"])
