@@ -90,8 +90,8 @@ class EngineConfig(_Settings):
         "auto",
         one_of(Dtype),
         "'auto' takes bfloat16 where the hardware computes it natively, float16 on older CUDA and "
-        "on MPS, and float32 elsewhere; 'float32' equals the reference to 1e-5; 'int8' (encoders on "
-        "a CPU) is faster than float32, and its scores are a little off.",
+        "on MPS, and float32 elsewhere; 'float32' equals the reference to 1e-5; 'int8' (encoders "
+        "on a CPU) is faster than float32, and its scores are a little off.",
     )
     cutoff_layers: tuple[int, ...] | None = _setting(
         None,
