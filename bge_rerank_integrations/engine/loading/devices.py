@@ -113,7 +113,7 @@ def _seen() -> list[str]:
 def return_freed_memory() -> None:
     """Let glibc give memory that was freed back to the system; elsewhere nothing happens.
 
-    Among tensors that stay, as when float32 weights are rounded one by one, it keeps what was freed.
+    It keeps what was freed between tensors that stay, as float32 weights that are rounded in turn.
     """
     if sys.platform == "linux":
         # other C libraries lack it
