@@ -7,6 +7,7 @@ and that only for the engine's own rows.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -142,6 +143,7 @@ def _flashrank(model: str, device: str) -> Score:
     ranker.session = InferenceSession(
         _quantized_onnx(model, device, per_channel=False), _session_options()
     )
+    ranker.logger = logging.getLogger("flashrank")
     ranker.llm_model = None
     tokenizer = Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
     padding = json.loads((Path(model) / "config.json").read_text()).get("pad_token_id") or 0
