@@ -113,6 +113,23 @@ def test_the_missing_extra_is_one_line_without_a_traceback(missing: str) -> None
     )
 
 
+def test_the_extra_cli_alone_runs_what_needs_no_other() -> None:
+    others = (
+        "fastapi", "starlette", "uvicorn", "prometheus_client", "pythonjsonlogger", "opentelemetry",
+        "tenacity", "pyarrow", "ir_measures", "Stemmer", "matplotlib", "ray", "mteb", "datasets",
+        "sentence_transformers", "llama_index", "langchain_core",
+    )  # fmt: skip
+    program = f"import sys; sys.modules.update(dict.fromkeys({others!r})); {MAIN}"
+    models = run("models", program=program)
+    assert (models.returncode, models.stderr) == (0, "")
+    served = run("serve", program=program)
+    assert served.returncode == 1
+    assert served.stderr == (
+        "error: the optional dependencies 'serve' are not installed: "
+        'pip install "bge-rerank-integrations[serve]"\n'
+    )
+
+
 def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
     program = f"import sys; sys.modules['numpy'] = None; {MAIN}"
     assert "ModuleNotFoundError: import of numpy" in run("--version", program=program).stderr

@@ -14,7 +14,6 @@ from bge_rerank_integrations.cli.options import model_names, with_settings
 from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.serving.api_keys import read_api_keys
-from bge_rerank_integrations.serving.models import read_models
 from bge_rerank_integrations.serving.settings import (
     NOT_SERVED,
     SERVED_DEFAULTS,
@@ -151,6 +150,7 @@ def serve(
         from bge_rerank_integrations.serving.app import create_app
         from bge_rerank_integrations.serving.http_server import make_server
         from bge_rerank_integrations.serving.log_output import configure_logging
+        from bge_rerank_integrations.serving.models import read_models
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "pythonjsonlogger"):
             raise
