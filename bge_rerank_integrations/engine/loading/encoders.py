@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bge_rerank_integrations.engine.loading.devices import return_freed_memory
+from bge_rerank_integrations.engine.loading.devices import keep_batch_memory, return_freed_memory
 from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.loading.sample_pairs import SAMPLE_PAIRS
 from bge_rerank_integrations.engine.scorers import Scorer, bert_config, modernbert_config
@@ -77,6 +77,7 @@ def _make_int8(request: LoadRequest) -> EncoderScorer:
     scorer.score([sequence for of_pair in windows for sequence in of_pair])
     layers.quantize()
     return_freed_memory()
+    keep_batch_memory()
     return scorer
 
 
