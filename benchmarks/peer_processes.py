@@ -159,8 +159,8 @@ def run_rounds(
 ) -> None:
     """Let every peer score the pairs once a round; the first round warms up and gives scores.
 
-    A peer other than the engine that takes longer than ``_SLOW_S`` is timed in one round only: most of a run's time would
-    go into what nobody would choose.
+    A peer other than the engine that takes longer than ``_SLOW_S`` is timed in one round only: most
+    of a run's time would go into what nobody would choose.
 
     :param clock: "wall" or "cpu".
     :param patience_s: after that many seconds no further round begins.
