@@ -72,16 +72,16 @@ def half_titles(passage: CorpusPassage) -> str:
 LARGE = "corpus_large.jsonl"
 CASES = (
     Case("scifact-test", "scifact-test"),
-    Case("scifact-test, half titles", "scifact-test", form=half_titles, sample=150),
-    Case("qed-nq-dev small", "qed-nq-dev", form=text_only, sample=400),
-    Case("qed-nq-dev large", "qed-nq-dev", LARGE, text_only, sample=400),
-    Case("qed-nq-dev large, unseen", "qed-nq-dev", LARGE, text_only, sample=400, is_unseen=True),
+    Case("scifact-test, half titles", "scifact-test", form=half_titles, sample=100),
+    Case("qed-nq-dev small", "qed-nq-dev", form=text_only, sample=200),
+    Case("qed-nq-dev large", "qed-nq-dev", LARGE, text_only, sample=200),
+    Case("qed-nq-dev large, unseen", "qed-nq-dev", LARGE, text_only, sample=200, is_unseen=True),
     Case("vaswani", "vaswani", form=text_only),
 )
 
 # Requests of each kind, and questions of each set that is not trained on.
-REQUESTS, REQUEST_SEED = 150, 3
-UNSEEN_QUESTIONS = 200
+REQUESTS, REQUEST_SEED = 50, 3
+UNSEEN_QUESTIONS = 100
 
 
 def unseen(collection: Collection, trained: Container[str]) -> Collection:
