@@ -118,7 +118,7 @@ def test_a_model_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
         ("model", ""),
         ("device", "gpu"),
         ("device", []),
-        ("dtype", "int8"),
+        ("dtype", "int4"),
         ("max_length", 8),
         ("max_length", 512.0),
         ("query_max_length", 0),

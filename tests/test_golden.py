@@ -15,12 +15,12 @@ GOLDEN = Path(__file__).parent / "golden"
 EXACT = 1e-5
 
 # half precision against float32, by how much each tiny model amplifies rounding: a third more than
-# what was measured, the most of all its settings
+# what was measured, the most of all its settings, with native bfloat16 (AVX512-BF16) and without
 HALF = {
     "encoder": {"bfloat16": 0.021, "float16": 0.0045},
     "decoder": {"bfloat16": 0.135, "float16": 0.0102},
     "layerwise": {"bfloat16": 0.034, "float16": 0.0034},
-    "lightweight": {"bfloat16": 0.046, "float16": 0.0068},
+    "lightweight": {"bfloat16": 0.073, "float16": 0.0068},
 }
 
 
