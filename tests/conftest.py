@@ -60,6 +60,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         disable_socket(allow_unix_socket=True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def garbage() -> Iterator[None]:
+    """What a module leaves is collected at its end: its own marks say which warnings are errors."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def reference() -> dict[str, Any]:
     """Scores of FlagEmbedding 1.4.2 for the tiny checkpoints, and the pairs they belong to."""

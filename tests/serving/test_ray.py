@@ -90,6 +90,8 @@ def deploy(url: str, xlmr: str) -> Callable[..., str]:
 def replicas() -> list[Any]:
     """The processes of the replicas that this process's cluster runs."""
     children = psutil.Process().children(recursive=True)
+    # of one that has ended, and that nobody has waited for yet, there is no command line
+    children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
     return [child for child in children if "ServeReplica" in " ".join(child.cmdline())]
 
 
