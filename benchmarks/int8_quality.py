@@ -65,6 +65,11 @@ def main() -> None:
     figures = {
         "model": Path(arguments.model).name,
         "depth": arguments.depth,
+        "aims": {
+            "largest change of the measure": LARGEST_LOSS,
+            "least kendall_tau": LEAST_TAU,
+            f"share of probabilities off by more than {FAR_OFF}": LARGEST_SHARE_FAR_OFF,
+        },
         "collections": rows,
         "all aims are met": all(row["aims are met"] for row in rows.values()),
         "machine": describe_machine(),
