@@ -52,6 +52,8 @@ def make_server(
         host=host,
         port=port,
         http=bounded_protocol(settings),
+        # uvloop, where it is installed, reads up to 256 kB at once, whatever the protocol asks for
+        loop="asyncio",
         # an upgraded connection would escape the bounds; no path has one
         ws="none",
         # the process configures its log, and the application logs its requests
