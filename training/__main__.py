@@ -20,7 +20,7 @@ from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
 from bge_rerank_integrations.tuning.tune import choosing_samples
 from training.lists import ListSampler
 from training.negatives import mine
-from training.records import as_collection, load, with_pools
+from training.records import Data, as_collection, load
 from training.requests import KEYWORDS, SENTENCE, TOPIC, WINDOWS, made_up, sentence_windows
 
 # How many lists of each source. Sets close to real use count more, templated or easy ones less.
@@ -81,9 +81,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     training, reserved = load(arguments.pairs, arguments.collections)
-    data = with_pools([*training.questions, *made_up(training, 1), *sentence_windows(training)])
     # a request's passage lacks the sentence that is asked for: it is no passage of a pool
-    data.pools = training.pools
+    asked = [*training.questions, *made_up(training, 1), *sentence_windows(training)]
+    data = Data(asked, training.pools)
     lists = ListSampler(data, mine(data), seed=2).draw(MIX)
     print(f"{len(lists)} lists, {sum(len(one.documents) for one in lists)} pairs", flush=True)
 

@@ -36,8 +36,16 @@ from bge_rerank_integrations.evaluation import (
 from bge_rerank_integrations.evaluation.measures import PRIMARY
 from bge_rerank_integrations.ranking import Reranker
 from training.python_docs import python_docs
-from training.records import UNSEEN, Data, Passage, as_collection, from_pairs, load, with_pools
-from training.records import titled as titled_passage
+from training.records import (
+    UNSEEN,
+    Data,
+    Passage,
+    as_collection,
+    from_pairs,
+    load,
+    trained_on,
+    with_pools,
+)
 from training.requests import KEYWORDS, SUBJECTS, TOPIC, made_up
 from training.texts import normalized
 
@@ -198,12 +206,7 @@ def evaluations(
 ) -> dict[str, Callable[[], Figures]]:
     """Every case by its name, not yet measured."""
     training, reserved = load(pairs, collections)
-    trained = {
-        normalized(text)
-        for pool in training.pools.values()
-        for passage in pool
-        for text in (passage.text, titled_passage(passage))
-    }
+    trained = trained_on(training)
 
     def evaluate_case(case: Case) -> Figures:
         collection = read_beir(collections / case.folder, case.corpus_file, case.form)

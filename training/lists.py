@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from bge_rerank_integrations.tuning.lists import TrainingList
-from training.negatives import judged_or_mined
 from training.records import Data, Passage, Question
 from training.requests import KEYWORDS, SENTENCE, SUBJECTS, TOPIC
 from training.texts import normalized
@@ -62,7 +61,7 @@ class ListSampler:
         return TrainingList(question.query, tuple(texts), (1.0,) + (0.0,) * (len(texts) - 1))
 
     def _negatives(self, question: Question, mined: Sequence[Passage]) -> list[Passage]:
-        candidates = list(judged_or_mined(question, mined))
+        candidates = list(question.judged_negatives or mined)
         chosen: list[Passage] = []
         while candidates and len(chosen) < NEGATIVES:
             if question.pool and self._rng.random() < RANDOM_SHARE:

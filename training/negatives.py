@@ -6,7 +6,7 @@ import bm25s
 import numpy as np
 
 from bge_rerank_integrations.evaluation.runs import K1, B
-from training.records import Data, Passage, Question
+from training.records import Data, Passage
 from training.texts import normalized
 
 BM25_DEPTH = 60
@@ -71,8 +71,3 @@ def _search(texts: Sequence[str], queries: Sequence[str]) -> np.ndarray:
 def _near_equal(first: set[str], second: set[str]) -> bool:
     """Whether nearly all words of the shorter text are in the longer one."""
     return len(first & second) > 0.8 * max(1, min(len(first), len(second)))
-
-
-def judged_or_mined(question: Question, mined: Sequence[Passage]) -> Sequence[Passage]:
-    """Negatives to sample from: the judged ones where there are any."""
-    return question.judged_negatives or mined

@@ -18,23 +18,12 @@ from pathlib import Path
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import bm25, read_beir, text_only
 from training.evaluate import LARGE, Figures, sampled, write
-from training.records import Data, evaluation_queries, judged_passages, load
+from training.records import Data, evaluation_queries, judged_passages, load, trained_on
 from training.texts import Twins, normalized
 
 DEPTH = 50
 QUERIES = 100
 BANDS = ((0, 5), (5, 15), (15, DEPTH))
-
-
-def trained_on(data: Data) -> set[str]:
-    """Normalized texts of all passages that training lists can have."""
-    return {
-        normalized(passage.text)
-        for passage in [
-            *(passage for pool in data.pools.values() for passage in pool),
-            *(p for q in data.questions for p in (*q.positives, *q.judged_negatives)),
-        ]
-    }
 
 
 def counts(data: Data, reserved: Data, collections: Path) -> dict[str, Figures]:

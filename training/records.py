@@ -129,6 +129,17 @@ def with_pools(questions: list[Question]) -> Data:
     return Data(questions, {name: list(pool.values()) for name, pool in pools.items()})
 
 
+def trained_on(data: Data) -> set[str]:
+    """Normalized texts of all passages that training lists can have."""
+    return {
+        normalized(passage.text)
+        for passage in [
+            *(passage for pool in data.pools.values() for passage in pool),
+            *(p for q in data.questions for p in (*q.positives, *q.judged_negatives)),
+        ]
+    }
+
+
 def as_collection(
     name: str, data: Data, form: Callable[[Passage], str] | None = None
 ) -> Collection:
@@ -229,9 +240,6 @@ def _from_trecqa(path: Path) -> Iterator[Question]:
     collection = read_candidate_lists(path)
     texts = collection.documents
     for query, judged in collection.relevance.items():
-        kinds: list[Callable[[int], bool]] = [lambda grade: grade > 0, lambda grade: grade <= 0]
-        positives, negatives = (
-            tuple(Passage(texts[name]) for name, grade in judged.items() if is_kind(grade))
-            for is_kind in kinds
-        )
+        positives = tuple(Passage(texts[name]) for name, grade in judged.items() if grade > 0)
+        negatives = tuple(Passage(texts[name]) for name, grade in judged.items() if grade <= 0)
         yield Question(collection.queries[query], positives, "trecqa-train", "", negatives)
