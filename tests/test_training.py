@@ -15,6 +15,7 @@ import pytest
 import torch
 from checkpoints import SMALL, save_checkpoint
 from fake_reranker import FakeReranker
+from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel
 
 pytest.importorskip("Stemmer", reason="PyStemmer comes with the extra 'eval'")
@@ -22,6 +23,7 @@ pytest.importorskip("training", reason="the recipe is in the repository only")
 
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import Collection, Run
+from bge_rerank_integrations.tuning.lists import TrainingList
 from training.evaluate import evaluate_corpus, evaluate_lists, requests, score_figures, unseen
 from training.lists import NEGATIVES, ListSampler
 from training.negatives import mine
@@ -44,6 +46,7 @@ from training.requests import (
     made_up,
     sentence_windows,
 )
+from training.teacher import MIDDLE, SCALE, BiEncoder, mixed
 from training.texts import Twins, normalized
 
 FRUIT = ("apple", "pear", "plum", "fig", "lime", "kiwi", "date", "mango")
@@ -237,9 +240,10 @@ def test_the_recipe_gives_one_model_for_one_seed(
     from training import __main__ as recipe
 
     write_lines(collections / "pairs.jsonl", FRUITS_IN_COLORS)
-    settings = replace(recipe.SETTINGS, lists_per_step=4, learning_rate=1e-3)
     monkeypatch.setattr(recipe, "MIX", {"quac": 24})
-    monkeypatch.setattr(recipe, "SETTINGS", settings)
+    for stage in ("TAUGHT", "JUDGED"):
+        settings = replace(getattr(recipe, stage), lists_per_step=4, learning_rate=1e-3)
+        monkeypatch.setattr(recipe, stage, settings)
     logits = []
     for name in ("first", "second"):
         random.random(), torch.rand(3)  # a run depends on no generator but its own
@@ -257,6 +261,26 @@ def test_the_recipe_gives_one_model_for_one_seed(
     assert told_apart.any()
     slopes = (logits[0].diff() / plain.diff())[told_apart]
     assert slopes.tolist() == pytest.approx([slopes.mean().item()] * len(slopes), rel=0.1)
+
+
+def test_the_base_teaches_what_lies_near(base: Path) -> None:
+    pairs = [("a green fig", "a green fig"), ("tea", "milk"), ("tea", "some tea"), ("tea", "ice")]
+    logits = BiEncoder(base).score_pairs(iter(pairs))
+    assert logits[0] == pytest.approx(SCALE * (1 - MIDDLE), abs=0.1)
+    reference = SentenceTransformer(str(base), device="cpu", local_files_only=True)
+    sides = (
+        reference.encode([pair[side] for pair in pairs], normalize_embeddings=True)
+        for side in (0, 1)
+    )
+    cosines = torch.from_numpy(math.prod(sides).sum(1))
+    assert logits == pytest.approx((SCALE * (cosines - MIDDLE)).tolist(), abs=0.1)
+
+
+def test_labels_are_shared_between_people_and_the_teacher() -> None:
+    judged = TrainingList("tea", ("milk", "some tea"), (1.0, 0.0))
+    (one,) = mixed([judged], [replace(judged, labels=(0.0, math.log(3)))], share=0.4)
+    assert one.labels == pytest.approx((0.6 + 0.4 * 0.25, 0.4 * 0.75))
+    assert (one.query, one.documents) == (judged.query, judged.documents)
 
 
 ABSTRACTS = {"a": "Tea has tannin.", "b": "Milk has fat.", "c": "Salt is a mineral.", "d": "Ice."}

@@ -16,12 +16,14 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.context.calibration import Calibration
 from bge_rerank_integrations.evaluation import Collection, bm25, rerank
+from bge_rerank_integrations.tuning.lists import taught
 from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
 from bge_rerank_integrations.tuning.tune import choosing_samples
 from training.lists import ListSampler
 from training.negatives import mine
 from training.records import Data, as_collection, load
 from training.requests import KEYWORDS, SENTENCE, TOPIC, WINDOWS, made_up, sentence_windows
+from training.teacher import BiEncoder, mixed
 
 # How many lists of each source. Sets close to real use count more, templated or easy ones less.
 MIX = {
@@ -49,10 +51,15 @@ MIX = {
     SENTENCE: 400,
     WINDOWS: 400,
 }
-SETTINGS = TrainSettings(epochs=1.0, lists_per_step=12, learning_rate=6e-5, seed=13)
+SEED = 13
+# First the base's own judgment of a part of the lists, then people's of all of them.
+TAUGHT_LISTS = 5000
+TAUGHT = TrainSettings(epochs=1.0, lists_per_step=8, learning_rate=1e-4, seed=SEED)
+JUDGED = TrainSettings(epochs=1.0, lists_per_step=8, learning_rate=6e-5, seed=SEED)
+TEACHER_SHARE = 0.3
 
 # Questions of the reserved part that choose between checkpoints, and that calibrate.
-CHOOSING, CALIBRATING = 60, 400
+CHOOSING, CALIBRATING = 30, 400
 DEPTH = 50
 
 TOKENIZER_CONFIG = {
@@ -94,11 +101,17 @@ def main() -> None:
     collection = as_collection("reserved", reserved)
     found = bm25(collection.sample(CHOOSING), DEPTH)
     samples = choosing_samples(collection, found, CHOOSING)
-    plan = train(
-        model, lists, samples, arguments.work / "checkpoints", SETTINGS,
-        is_taught=False, show_progress=True,
-    )  # fmt: skip
-    print(f"{plan.steps} steps", flush=True)
+    logits = taught(lists, BiEncoder(arguments.base))
+    stages = (
+        ("taught", logits[:TAUGHT_LISTS], TAUGHT),
+        ("judged", mixed(lists, logits, TEACHER_SHARE), JUDGED),
+    )
+    for name, of_stage, settings in stages:
+        plan = train(
+            model, of_stage, samples, arguments.work / name, settings,
+            is_taught=name == "taught", show_progress=True,
+        )  # fmt: skip
+        print(f"{name}: {plan.steps} steps", flush=True)
     trained = arguments.work / "trained"
     model.save_pretrained(str(trained), create_model_card=False)
     scale, shift = calibrate(trained, collection)
@@ -108,7 +121,7 @@ def main() -> None:
 
 def new_head(base: Path, folder: Path) -> None:
     """Write the encoder with a fresh head of one logit."""
-    torch.manual_seed(SETTINGS.seed)
+    torch.manual_seed(SEED)
     BertForSequenceClassification.from_pretrained(base, num_labels=1).save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 

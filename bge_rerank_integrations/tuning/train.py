@@ -34,6 +34,8 @@ _WARMUP_SHARE = 0.1
 _CHECKPOINTS = 5
 # of the time that was asked for: the rest is for choosing between checkpoints
 _TRAINING_SHARE = 0.8
+# for timing steps, at least so many: a machine can be busy for a moment
+_TIMING_SHARE = 0.03
 _TIMED_STEPS = 3
 _METRIC = "choosing_ndcg@10"
 
@@ -245,8 +247,10 @@ def _plan(
     if settings.minutes is None:
         steps = settings.epochs * len(rows) / settings.lists_per_step
     else:
-        seconds = _seconds_of_step(loss, rows, settings.lists_per_step, dtype)
-        steps = 60 * settings.minutes * _TRAINING_SHARE / seconds
+        available = 60 * settings.minutes
+        batch = rows[:: max(1, len(rows) // settings.lists_per_step)][: settings.lists_per_step]
+        seconds = _seconds_of_step(loss, batch, dtype, _TIMING_SHARE * available)
+        steps = available * _TRAINING_SHARE / seconds
     plan = Plan(max(1, round(steps)), len(rows), settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(plan)), "utf-8")
@@ -254,16 +258,15 @@ def _plan(
 
 
 def _seconds_of_step(
-    loss: ListLoss, rows: Sequence[dict[str, Any]], lists_per_step: int, dtype: torch.dtype
+    loss: ListLoss, batch: Sequence[dict[str, Any]], dtype: torch.dtype, timing_s: float
 ) -> float:
     """How long a step takes here: some are computed, and none updates the weights."""
     loss.model.train()
-    batch = rows[:: max(1, len(rows) // lists_per_step)][:lists_per_step]
     inputs = [[row[name] for row in batch] for name in ("query", "documents")]
     labels = [torch.tensor(row["labels"]) for row in batch]
     device = loss.model.device.type
-    seconds = []
-    for _ in range(_TIMED_STEPS):
+    seconds: list[float] = []
+    while len(seconds) < _TIMED_STEPS or sum(seconds) < timing_s:
         started = time.perf_counter()
         with torch.autocast(device, dtype, enabled=dtype is not torch.float32):
             value = loss(inputs, labels)

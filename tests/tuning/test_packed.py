@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from checkpoints import SMALL, SMALL_MODERNBERT
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -18,6 +20,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from bge_rerank_integrations.tuning import packed
 from bge_rerank_integrations.tuning.packed import PACKED_MODEL_TYPES, train_packed
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -60,6 +63,23 @@ def test_losses_and_gradients_equal_padded_training(
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_on_a_cpu_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtypes = []
+
+    def attention(query: torch.Tensor, *rest: torch.Tensor, **options: Any) -> torch.Tensor:
+        result = scaled_dot_product_attention(query, *rest, **options)
+        dtypes.extend([query.dtype, result.dtype])
+        return result
+
+    monkeypatch.setattr(packed, "scaled_dot_product_attention", attention)
+    model = AutoModelForSequenceClassification.from_config(CONFIGS[0])
+    train_packed(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(input_ids=torch.ones(2, 5).long(), attention_mask=torch.ones(2, 5)).logits
+    assert set(dtypes) == {torch.float32}
+    assert logits.dtype is torch.bfloat16
 
 
 def test_every_packed_type_is_compared() -> None:
