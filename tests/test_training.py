@@ -241,7 +241,8 @@ def test_the_recipe_gives_one_model_for_one_seed(
 
     write_lines(collections / "pairs.jsonl", FRUITS_IN_COLORS)
     monkeypatch.setattr(recipe, "MIX", {"quac": 24})
-    for stage in ("TAUGHT", "JUDGED"):
+    monkeypatch.setattr(recipe, "LAST_MIX", {"quac": 12})
+    for stage in ("TAUGHT", "JUDGED", "LAST"):
         settings = replace(getattr(recipe, stage), lists_per_step=4, learning_rate=1e-3)
         monkeypatch.setattr(recipe, stage, settings)
     logits = []

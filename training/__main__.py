@@ -51,15 +51,32 @@ MIX = {
     SENTENCE: 400,
     WINDOWS: 400,
 }
+# The last lists: claims, topics and keywords against whole abstracts, with some of the rest.
+LAST_MIX = {
+    "scitldr-tldr": 800,
+    "pubmedqa": 500,
+    "scifact-train": 400,
+    "covid-qa": 150,
+    "qed-nq-train": 300,
+    "trecqa-train": 100,
+    "selqa-dev": 150,
+    "squad-train-sentence-nqg": 150,
+    "texfaq": 100,
+    "dolly-open-qa": 100,
+    TOPIC: 200,
+    KEYWORDS: 600,
+    SENTENCE: 300,
+}
 SEED = 13
 # First the base's own judgment of a part of the lists, then people's of all of them.
 TAUGHT_LISTS = 5000
 TAUGHT = TrainSettings(epochs=1.0, lists_per_step=8, learning_rate=1e-4, seed=SEED)
 JUDGED = TrainSettings(epochs=1.0, lists_per_step=8, learning_rate=6e-5, seed=SEED)
+LAST = TrainSettings(epochs=1.0, lists_per_step=8, learning_rate=3e-5, seed=SEED)
 TEACHER_SHARE = 0.3
 
 # Questions of the reserved part that choose between checkpoints, and that calibrate.
-CHOOSING, CALIBRATING = 30, 400
+CHOOSING, CALIBRATING = 30, 200
 DEPTH = 50
 
 TOKENIZER_CONFIG = {
@@ -91,20 +108,24 @@ def main() -> None:
     # a request's passage lacks the sentence that is asked for: it is no passage of a pool
     asked = [*training.questions, *made_up(training, 1), *sentence_windows(training)]
     data = Data(asked, training.pools)
-    lists = ListSampler(data, mine(data), seed=2).draw(MIX)
+    sampler = ListSampler(data, mine(data), seed=2)
+    lists, last = sampler.draw(MIX), sampler.draw(LAST_MIX)
     print(f"{len(lists)} lists, {sum(len(one.documents) for one in lists)} pairs", flush=True)
 
     arguments.work.mkdir(parents=True, exist_ok=True)
     start = arguments.work / "start"
     new_head(arguments.base, start)
     model = load_base(start, max_length=512)
-    collection = as_collection("reserved", reserved)
+    # among all passages wrong ones are as near as in a large corpus
+    pools = {name: training.pools.get(name, []) + pool for name, pool in reserved.pools.items()}
+    collection = as_collection("all passages", Data(reserved.questions, pools))
     found = bm25(collection.sample(CHOOSING), DEPTH)
     samples = choosing_samples(collection, found, CHOOSING)
     logits = taught(lists, BiEncoder(arguments.base))
     stages = (
         ("taught", logits[:TAUGHT_LISTS], TAUGHT),
         ("judged", mixed(lists, logits, TEACHER_SHARE), JUDGED),
+        ("last", last, LAST),
     )
     for name, of_stage, settings in stages:
         plan = train(
@@ -114,7 +135,7 @@ def main() -> None:
         print(f"{name}: {plan.steps} steps", flush=True)
     trained = arguments.work / "trained"
     model.save_pretrained(str(trained), create_model_card=False)
-    scale, shift = calibrate(trained, collection)
+    scale, shift = calibrate(trained, as_collection("reserved", reserved))
     print(f"calibration: scale {scale:.3f}, shift {shift:.3f}")
     export(trained, arguments.base / "tokenizer.json", arguments.out, scale, shift)
 

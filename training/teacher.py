@@ -36,7 +36,9 @@ class BiEncoder:
                 texts, batch_size=BATCH_SIZE, normalize_embeddings=True, convert_to_tensor=True
             ).float()
         row = {text: number for number, text in enumerate(texts)}
-        queries, passages = (embeddings[[row[text] for text in side]] for side in zip(*pairs, strict=True))
+        queries, passages = (
+            embeddings[[row[text] for text in side]] for side in zip(*pairs, strict=True)
+        )
         return (SCALE * ((queries * passages).sum(1) - MIDDLE)).tolist()
 
 
