@@ -134,7 +134,8 @@ def app(arguments: RayArguments) -> Any:
         max_documents=arguments.max_documents,
         timeout_s=arguments.timeout_s,
     )
-    deployment = serve.deployment(
+    # Ray's types take a class for a function here
+    deployment: Any = serve.deployment(
         serve.ingress()(RerankReplica),
         name="RerankReplica",
         max_ongoing_requests=arguments.max_ongoing_requests,
