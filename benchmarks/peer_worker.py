@@ -95,12 +95,19 @@ def _quantized_onnx(model: str, device: str, per_channel: bool) -> str:
     return str(file)
 
 
+def _openvino(folder: str, device: str) -> Score:
+    # OpenVINO asks the processor itself: where bfloat16 is hidden it would take a slow detour
+    is_hidden = "ONEDNN_MAX_CPU_ISA" in os.environ
+    kwargs = {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}} if is_hidden else {}
+    return _cross_encoder(folder, device, backend="openvino", model_kwargs=kwargs)
+
+
 def _openvino_int8(model: str, device: str) -> Score:
     """Weights and activations in 8 bits, the latter with scales from texts of another kind."""
     folder = Path(sys.argv[3]) / f"{Path(model).name}-openvino-int8"
     if not folder.exists():
         _quantize_openvino(model, device, folder)
-    return _cross_encoder(str(folder), device, backend="openvino")
+    return _openvino(str(folder), device)
 
 
 def _quantize_openvino(model: str, device: str, folder: Path) -> None:
@@ -255,7 +262,7 @@ CPU_PEERS: Peers = {
     ),
     "sentence-transformers openvino": (
         ("sentence-transformers", "optimum-intel", "openvino"),
-        lambda m, d: _cross_encoder(_exported(m, d, "openvino"), d, backend="openvino"),
+        lambda m, d: _openvino(_exported(m, d, "openvino"), d),
     ),
     "sentence-transformers onnx int8": (
         ("sentence-transformers", "optimum-onnx", "onnxruntime"),
