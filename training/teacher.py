@@ -14,8 +14,8 @@ from sentence_transformers import SentenceTransformer
 from bge_rerank_integrations.tuning.lists import TrainingList
 from bge_rerank_integrations.tuning.packed import train_packed
 
-# The base's own training multiplied cosines by 20 before the softmax; those of questions and
-# passages on the same subject lie around 0.4.
+# The base's own training multiplied cosines by 20 before the softmax. A cosine of 0.4 becomes a
+# logit of 0, a guess that later stages and the calibration move.
 SCALE, MIDDLE = 20.0, 0.4
 BATCH_SIZE = 64
 
