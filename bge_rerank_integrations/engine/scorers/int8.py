@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from torch.nn.functional import gelu, pad
+from torch.nn.functional import pad
 
 from bge_rerank_integrations.engine.scorers.linear import Linear, PlainLinear
 from bge_rerank_integrations.errors import ModelLoadError
@@ -83,15 +83,19 @@ class Int8Linear:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         product, scale, least = self._product(rows)
-        return torch.addcmul(self._bias, product, scale).addcmul_(least, self._sums)
+        # in place, here and below: the built-in model is 1.2 times as fast as with fresh results
+        torch.addcmul(self._bias, product, scale, out=product)
+        return product.addcmul_(least, self._sums)
 
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
-        return gelu(self(rows))
+        states = self(rows)
+        torch.ops.aten.gelu_(states)
+        return states
 
     def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         product, scale, least = self._product(rows)
-        sums = torch.addcmul(residual, product, scale).addcmul_(least, self._sums)
-        return sums.add_(self._bias)
+        torch.addcmul(residual, product, scale, out=product)
+        return product.addcmul_(least, self._sums).add_(self._bias)
 
     def multiply(self, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         return self(rows).mul_(factor)
