@@ -241,8 +241,7 @@ def test_the_recipe_gives_one_model_for_one_seed(
 
     write_lines(collections / "pairs.jsonl", FRUITS_IN_COLORS)
     monkeypatch.setattr(recipe, "MIX", {"quac": 24})
-    monkeypatch.setattr(recipe, "LAST_MIX", {"quac": 12})
-    for stage in ("TAUGHT", "JUDGED", "LAST"):
+    for stage in ("TAUGHT", "JUDGED"):
         settings = replace(getattr(recipe, stage), lists_per_step=4, learning_rate=1e-3)
         monkeypatch.setattr(recipe, stage, settings)
     logits = []

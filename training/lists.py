@@ -9,7 +9,7 @@ from training.records import Data, Passage, Question
 from training.requests import KEYWORDS, SENTENCE, SUBJECTS, TOPIC
 from training.texts import normalized
 
-NEGATIVES = 5
+NEGATIVES = 3
 RANDOM_SHARE = 0.1
 
 # Words of a passage at most. A third of the lists of long passages reach the model's 512 tokens.
