@@ -13,7 +13,7 @@ from typing import Any
 from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
-from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.measures import PRIMARY
 from bge_rerank_integrations.evaluation.report import Report, summarize
@@ -152,6 +152,10 @@ def tune(
         raise ConfigurationError(f"{folder} holds a model already: choose another folder")
     require(minutes is None or minutes > 0, "minutes", "None or a number above 0", minutes)
     require(epochs > 0, "epochs", "a number above 0", epochs)
+    # before a base is downloaded
+    for given in filter(None, (data, first_stage)):
+        if not Path(given).exists():
+            raise InputError(f"{given}: No such file or directory")
     # before any time is spent on the data
     source = open_checkpoint(EngineConfig(base)).folder
     model = load_base(source, max_length)

@@ -239,6 +239,15 @@ def test_wrong_settings_are_told_before_any_time_is_spent(
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.mark.parametrize("name", ["data", "first_stage"])
+def test_a_missing_file_is_told_before_the_base_is_loaded(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    given = {"data": data, "first_stage": None} | {name: tmp_path / "missing.jsonl"}
+    with pytest.raises(InputError, match=r"missing\.jsonl: No such file"):
+        tune(**given, out=tmp_path / "mine", base=str(tmp_path / "no-model"))
+
+
 def test_a_decoder_is_refused(data: Path, tmp_path: Path) -> None:
     config = Qwen2Config(
         vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
