@@ -4,7 +4,9 @@ A weight matrix is rounded once, with a scale for each output. Each row of activ
 it comes, over its own range: single tokens have values far beyond all others', and one scale for
 a whole batch would leave the others no precision. Single columns have such values too; they are
 divided by a factor, and the weights that meet them are multiplied by it (Xiao et al., SmoothQuant,
-arXiv 2211.10438). The factors come from a pass over sample texts when the model is loaded.
+arXiv 2211.10438). The factors come from a pass over sample texts when the model is loaded: from
+the root mean square of a column, where the paper takes its largest value. That shares the error
+evenly between weights and activations.
 
 The operators are oneDNN's product and FBGEMM's rowwise quantization, which are in torch's wheels;
 nothing is compiled.
@@ -26,9 +28,11 @@ _LARGEST_ROUNDED = 255
 # weights from -127 to 127; or, where the sum of two products saturates at 16 bits, as in the
 # instructions before VNNI, from -64 to 64: 2 * 255 * 64 is below 2 ** 15
 _WEIGHT_LEVELS = (127, 64)
-# exponent of the activations in a column's factor; the weights' is the rest to 1
-_SMOOTHING = 0.5
-_SMALLEST = 1e-5
+# a column whose mean square is a smaller share of all columns' counts as one of this share: sample
+# texts do not show all that it can hold
+_SMALLEST_SHARE = 0.01
+# for a layer whose weights, or whose inputs on the sample texts, are all 0
+_SMALLEST_SQUARE = 1e-12
 
 
 @cache
@@ -168,14 +172,14 @@ class _Layer:
 
 
 class _ObservedLinear(PlainLinear):
-    """A layer in float32 that keeps in mind the largest value of each of its inputs."""
+    """A layer in float32 that sums the squares of each of its inputs."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__(weight, bias)
-        self._largest = torch.zeros(weight.shape[1])
+        self._squares = torch.zeros(weight.shape[1])
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        self._largest = torch.maximum(self._largest, rows.abs().amax(0))
+        self._squares += rows.square().sum(0)
         return super().__call__(rows)
 
     def in_int8(self, levels: int) -> Int8Linear:
@@ -183,7 +187,10 @@ class _ObservedLinear(PlainLinear):
 
         :param levels: the largest rounded weight.
         """
-        activations = self._largest.clamp_min(_SMALLEST)
-        weights = self._weight.abs().amax(0).clamp_min(_SMALLEST)
-        factors = activations**_SMOOTHING / weights ** (1 - _SMOOTHING)
+        activations, weights = (
+            squares.clamp_min(_SMALLEST_SHARE * squares.mean()) + _SMALLEST_SQUARE
+            for squares in (self._squares, self._weight.square().sum(0))
+        )
+        # a factor common to all columns changes nothing: sums do for means
+        factors = (activations / weights) ** 0.25
         return Int8Linear(self._weight, self._bias, factors, levels)
