@@ -6,7 +6,9 @@ python -m training --pairs mix.jsonl --collections collections --base all-MiniLM
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +18,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.context.calibration import Calibration
 from bge_rerank_integrations.evaluation import Collection, bm25, rerank
-from bge_rerank_integrations.tuning.lists import taught
+from bge_rerank_integrations.tuning.lists import TrainingList, taught
 from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
 from bge_rerank_integrations.tuning.tune import choosing_samples
 from training.lists import ListSampler
@@ -89,38 +91,58 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     training, reserved = load(arguments.pairs, arguments.collections)
+    trained = train_stages(
+        draw_lists(training), choosing(training, reserved), arguments.base, arguments.work
+    )
+    scale, shift = calibrate(trained, as_collection("reserved", reserved))
+    print(f"calibration: scale {scale:.3f}, shift {shift:.3f}")
+    export(trained, arguments.base / "tokenizer.json", arguments.out, scale, shift)
+
+
+def draw_lists(training: Data) -> list[TrainingList]:
+    """Lists of all sources, as many of each as the mix says."""
     # a request's passage lacks the sentence that is asked for: it is no passage of a pool
     asked = [*training.questions, *made_up(training, 1), *sentence_windows(training)]
     data = Data(asked, training.pools)
-    sampler = ListSampler(data, mine(data), seed=2)
-    lists = sampler.draw(MIX)
+    lists = ListSampler(data, mine(data), seed=2).draw(MIX)
     print(f"{len(lists)} lists, {sum(len(one.documents) for one in lists)} pairs", flush=True)
+    return lists
 
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    start = arguments.work / "start"
-    new_head(arguments.base, start)
-    model = load_base(start, max_length=512)
+
+def choosing(training: Data, reserved: Data) -> list[dict[str, Any]]:
+    """Samples of reserved questions that choose between checkpoints."""
     # among all passages wrong ones are as near as in a large corpus
     pools = {name: training.pools.get(name, []) + pool for name, pool in reserved.pools.items()}
     collection = as_collection("all passages", Data(reserved.questions, pools))
     found = bm25(collection.sample(CHOOSING), DEPTH)
-    samples = choosing_samples(collection, found, CHOOSING)
-    logits = taught(lists, BiEncoder(arguments.base))
+    return choosing_samples(collection, found, CHOOSING)
+
+
+def train_stages(
+    lists: Sequence[TrainingList], samples: Sequence[dict[str, Any]], base: Path, work: Path
+) -> Path:
+    """Train one stage after the other; each goes on from the best checkpoint of the one before.
+
+    :param samples: what chooses between checkpoints.
+    :returns: folder of the trained model.
+    """
+    start = work / "start"
+    new_head(base, start)
+    model = load_base(start, max_length=512)
+    logits = taught(lists, BiEncoder(base))
     stages = (
         ("taught", logits[:TAUGHT_LISTS], TAUGHT),
         ("judged", mixed(lists, logits, TEACHER_SHARE), JUDGED),
     )
     for name, of_stage, settings in stages:
         plan = train(
-            model, of_stage, samples, arguments.work / name, settings,
+            model, of_stage, samples, work / name, settings,
             is_taught=name == "taught", show_progress=True,
         )  # fmt: skip
         print(f"{name}: {plan.steps} steps", flush=True)
-    trained = arguments.work / "trained"
+    trained = work / "trained"
     model.save_pretrained(str(trained), create_model_card=False)
-    scale, shift = calibrate(trained, as_collection("reserved", reserved))
-    print(f"calibration: scale {scale:.3f}, shift {shift:.3f}")
-    export(trained, arguments.base / "tokenizer.json", arguments.out, scale, shift)
+    return trained
 
 
 def new_head(base: Path, folder: Path) -> None:
