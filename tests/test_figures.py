@@ -54,7 +54,7 @@ _NUMBER = re.compile(
 
 
 # of a result: what it ran on, and single rounds
-_UNSHOWN = {"machine", "versions", "seconds", "p99_ms", "behind_p95_ms"}
+_UNSHOWN = {"machine", "versions", "seconds", "pairs per second", "p99_ms", "behind_p95_ms"}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ LIST = Path(__file__).with_name("judged_questions.json")
 WEIGHTS = Path(__file__).parents[1] / "bge_rerank_integrations" / "models" / "tiny"
 
 # measured in float32 on a CPU; a change of the weights changes them
-FIGURES = {"MRR": 0.6368, "mean logit of answers": -0.321, "mean logit of others": -1.848}
+FIGURES = {"MRR": 0.5757, "mean logit of answers": -2.082, "mean logit of others": -3.426}
 TOLERANCE = 0.005
 
 

@@ -177,6 +177,8 @@ def export(trained: Path, tokenizer_file: Path, folder: Path, scale: float, shif
     config = BertForSequenceClassification.config_class.from_pretrained(trained)
     config.id2label, config.label2id = {0: "relevance"}, {"relevance": 0}
     config.dtype = "float16"
+    # the trainer has turned it off
+    config.use_cache = True
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     weights_file = folder / "model.safetensors"

@@ -11,12 +11,12 @@ const EXAMPLE = {
   query: "why do leaves change color in autumn",
   passages: [
     "Maple syrup is made from the sap of trees that are tapped in early spring.",
-    "As days grow shorter, trees stop making chlorophyll, and the green of their leaves fades.",
+    "In autumn trees stop making chlorophyll, and the green of their leaves fades.",
     "The national flag of Canada has shown a red maple leaf since 1965.",
     "Paint that is exposed to sunlight changes its color over the years.",
     "The yellow pigments that show in autumn were in the leaf all summer, hidden by the green.",
     "Autumn begins in September in the northern half of the world and in March in the southern.",
-    "Red colors come from anthocyanins, which leaves make from trapped sugar in fall.",
+    "Red colors of autumn leaves come from anthocyanins, which are made from trapped sugar.",
     "Evergreen trees keep their needles for several years.",
   ],
 };
