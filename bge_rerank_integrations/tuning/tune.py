@@ -153,8 +153,8 @@ def tune(
     require(minutes is None or minutes > 0, "minutes", "None or a number above 0", minutes)
     require(epochs > 0, "epochs", "a number above 0", epochs)
     # before a base is downloaded
-    for given in filter(None, (data, first_stage)):
-        if not Path(given).exists():
+    for given in (data, first_stage):
+        if given is not None and not Path(given).exists():
             raise InputError(f"{given}: No such file or directory")
     # before any time is spent on the data
     source = open_checkpoint(EngineConfig(base)).folder
