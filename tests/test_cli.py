@@ -135,7 +135,11 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
     assert "ModuleNotFoundError: import of numpy" in run("--version", program=program).stderr
 
 
-def test_a_model_out_of_reach_is_one_line_that_names_the_built_in_one(tmp_path: Path) -> None:
+def test_a_model_out_of_reach_is_one_line_that_names_the_built_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the hub's client reads the variable once, when it is imported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "a.txt").write_text("one")
     command = ["rerank", "q", str(tmp_path / "a.txt"), "--model", "nobody/nothing"]
     result = CliRunner(env={"HF_HUB_OFFLINE": "1"}).invoke(app, command)
