@@ -18,14 +18,14 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.context.calibration import Calibration
 from bge_rerank_integrations.evaluation import Collection, bm25, rerank
-from bge_rerank_integrations.tuning.lists import TrainingList, taught
+from bge_rerank_integrations.tuning.lists import TrainingList, mixed, taught
 from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
 from bge_rerank_integrations.tuning.tune import choosing_samples
 from training.lists import ListSampler
 from training.negatives import mine
 from training.records import Data, as_collection, load
 from training.requests import KEYWORDS, SENTENCE, TOPIC, WINDOWS, made_up, sentence_windows
-from training.teacher import BiEncoder, mixed
+from training.teacher import BiEncoder
 
 # How many lists of each source. Sets close to real use count more, templated or easy ones less.
 MIX = {
@@ -57,8 +57,8 @@ SEED = 13
 # First the base's own judgment of a part of the lists, then people's of all of them. A trial at
 # higher rates was worse on text unlike the training's: README.md.
 TAUGHT_LISTS = 7500
-TAUGHT = TrainSettings(epochs=1.0, lists_per_step=12, learning_rate=1e-4, seed=SEED)
-JUDGED = TrainSettings(epochs=1.0, lists_per_step=12, learning_rate=6e-5, seed=SEED)
+TAUGHT = TrainSettings(1e-4, epochs=1.0, lists_per_step=12, seed=SEED)
+JUDGED = TrainSettings(6e-5, epochs=1.0, lists_per_step=12, seed=SEED)
 TEACHER_SHARE = 0.3
 
 # Questions of the reserved part that choose between checkpoints, and that calibrate.

@@ -4,14 +4,12 @@ all-MiniLM-L6-v2 has learned from a billion pairs what belongs together. A cross
 fresh head knows nothing of it, and the pairs of this recipe are too few to learn it again.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
 
-from bge_rerank_integrations.tuning.lists import TrainingList
 from bge_rerank_integrations.tuning.packed import train_packed
 
 # The base's own training multiplied cosines by 20 before the softmax. A cosine of 0.4 becomes a
@@ -40,21 +38,3 @@ class BiEncoder:
             embeddings[[row[text] for text in side]] for side in zip(*pairs, strict=True)
         )
         return (SCALE * ((queries * passages).sum(1) - MIDDLE)).tolist()
-
-
-def mixed(
-    judged: Sequence[TrainingList], logits: Sequence[TrainingList], share: float
-) -> list[TrainingList]:
-    """Judged lists whose labels give a share to what the teacher finds relevant.
-
-    A passage that nobody judged may answer, and the teacher then says so.
-    """
-    lists = []
-    for one, other in zip(judged, logits, strict=True):
-        found = torch.tensor(other.labels).softmax(0).tolist()
-        labels = [
-            (1 - share) * label + share * probability
-            for label, probability in zip(one.labels, found, strict=True)
-        ]
-        lists.append(replace(one, labels=tuple(labels)))
-    return lists

@@ -34,7 +34,9 @@ def tune(
         Path | None,
         typer.Option(help="Rankings of all questions, a run file in TREC's format; else BM25."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="About how long to train.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="About how long to train, up to three epochs.")
+    ] = None,
     epochs: Annotated[
         float, typer.Option(help="How often each pair comes, where --minutes is not given.")
     ] = 2.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -129,6 +130,27 @@ def taught(lists: Sequence[TrainingList], teacher: PairScorer) -> list[TrainingL
     pairs = ((one.query, document) for one in lists for document in one.documents)
     logits = iter(teacher.score_pairs(pairs))
     return [replace(one, labels=tuple(islice(logits, len(one.documents)))) for one in lists]
+
+
+def mixed(
+    judged: Sequence[TrainingList], logits: Sequence[TrainingList], share: float
+) -> list[TrainingList]:
+    """Judged lists whose labels give a share to what a model finds relevant.
+
+    A document that nobody judged may answer, and the model then says so.
+
+    :param logits: the same lists with the model's logits for labels.
+    """
+    lists = []
+    for one, other in zip(judged, logits, strict=True):
+        highest = max(other.labels)
+        weights = [math.exp(logit - highest) for logit in other.labels]
+        labels = [
+            (1 - share) * label + share * weight / sum(weights)
+            for label, weight in zip(one.labels, weights, strict=True)
+        ]
+        lists.append(replace(one, labels=tuple(labels)))
+    return lists
 
 
 def _negatives(

@@ -25,6 +25,7 @@ from bge_rerank_integrations.tuning.lists import (
     Split,
     TrainingList,
     judged_by,
+    mixed,
     split,
     taught,
     training_lists,
@@ -33,6 +34,8 @@ from bge_rerank_integrations.tuning.lists import (
 DEPTH = 50
 # checkpoints are compared by the first documents of a few questions, so that it takes little time
 _CHOOSING_QUESTIONS, _CHOOSING_DEPTH = 30, 20
+# of a label: what the base finds relevant, for some documents that nobody judged answer
+_BASE_SHARE = 0.4
 _CHECKPOINTS = "checkpoints"
 _EXTRA = ("sentence_transformers", "accelerate", "datasets", "bm25s", "Stemmer", "ir_measures")
 
@@ -133,7 +136,7 @@ def tune(
     :param base: the model to start from: an encoder with one output.
     :param teacher: a model whose logits are the labels; then documents need no judgments.
     :param first_stage: rankings of all questions as a TREC run file; None means BM25.
-    :param minutes: about how long to train; None means ``epochs``.
+    :param minutes: about how long to train, up to three epochs; None means ``epochs``.
     :param held_out: the share of questions that measure.
     :param max_length: tokens of a pair, at most.
     :raises InputError: naming what is wrong with the data.
@@ -144,7 +147,14 @@ def tune(
     if any(find_spec(name) is None for name in _EXTRA):
         raise MissingExtraError("tune")
     # imported here: it takes seconds, and wrong settings need none of it
-    from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
+    from bge_rerank_integrations.tuning.train import (
+        TrainSettings,
+        average,
+        learning_rate,
+        load_base,
+        train,
+        weights,
+    )
 
     folder = Path(out)
     checkpoints = folder / _CHECKPOINTS
@@ -166,21 +176,29 @@ def tune(
         held_out=held_out,
         seed=seed,
     )
+    if teacher is None:
+        with RerankEngine(base, max_length=max_length, normalize=False) as engine:
+            lists = mixed(lists, taught(lists, engine), _BASE_SHARE)
+    before, rate = weights(model), learning_rate(model)
+    choosing = choosing_samples(parts.choosing, found)
     plan = train(
         model,
         lists,
-        choosing_samples(parts.choosing, found),
+        choosing,
         checkpoints,
-        TrainSettings(minutes=minutes, epochs=epochs, seed=seed),
+        TrainSettings(rate, minutes=minutes, epochs=epochs, seed=seed),
         is_taught=teacher is not None,
         show_progress=show_progress,
     )
+    is_mean = average(model, before, choosing)
     model.save_pretrained(str(folder), create_model_card=False)
     report = _before_and_after(parts.held_out, found, base, folder, max_length)
     tuned = Tuned(folder, counts, report)
     settings = {
         "base": base, "teacher": teacher, "first stage": first_stage or "BM25",
-        "steps": plan.steps, "max_length": max_length, "seed": seed,
+        "steps": plan.steps, "learning rate": f"{rate:.1e}",
+        "weights": "mean of the base's and the best checkpoint's" if is_mean else "best checkpoint",
+        "max_length": max_length, "seed": seed,
     }  # fmt: skip
     (folder / "README.md").write_text(model_card(tuned, settings), "utf-8")
     shutil.rmtree(checkpoints)

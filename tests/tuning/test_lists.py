@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,7 +12,14 @@ from fake_reranker import FakeReranker
 
 from bge_rerank_integrations import InputError, RankedDocument, Ranking
 from bge_rerank_integrations.evaluation import Collection, Run
-from bge_rerank_integrations.tuning.lists import judged_by, split, taught, training_lists
+from bge_rerank_integrations.tuning.lists import (
+    TrainingList,
+    judged_by,
+    mixed,
+    split,
+    taught,
+    training_lists,
+)
 
 # no two share a run of five words
 DOCUMENTS = {f"d{n}": f"a{n} b{n} c{n} number {n} of many" for n in range(60)}
@@ -107,3 +115,12 @@ def test_a_teacher_judges_what_nobody_has_judged() -> None:
     assert judged.relevance == {"q1": {"d4": 0, "d5": 0, "d6": 1, "d9": 1}}
     with pytest.raises(InputError, match="finds no document relevant"):
         judged_by(Teacher(), unjudged, Run("first", {"q1": ["d4"]}))
+
+
+def test_a_model_has_its_share_in_mixed_labels() -> None:
+    judged = [TrainingList("q", ("a", "b", "c"), (1.0, 0.0, 0.0))]
+    # softmax gives 1/4, 1/2 and 1/4
+    logits = [replace(judged[0], labels=(1000.0, 1000.0 + math.log(2), 1000.0))]
+    (one,) = mixed(judged, logits, 0.4)
+    assert one.labels == pytest.approx((0.7, 0.2, 0.1))
+    assert (one.query, one.documents) == ("q", ("a", "b", "c"))

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -215,6 +216,44 @@ def test_the_loss_compares_within_lists() -> None:
 def test_the_loss_takes_a_teachers_logits() -> None:
     taught = loss_of([2.0, 0.0, 0.5], [1.0, -1.0], [0.5], is_taught=True)
     assert taught == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("of_mean", "share"), [(0.8, 0.5), (0.9, 0.5), (0.7, 1.0)])
+def test_the_mean_of_the_weights_stays_unless_it_ranks_worse(
+    base: str, monkeypatch: pytest.MonkeyPatch, of_mean: float, share: float
+) -> None:
+    model = training.load_base(Path(base), 512)
+    before = training.weights(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    ndcg = iter([0.8, of_mean])
+    monkeypatch.setattr(training._Chooser, "__call__", lambda *_: {"choosing_ndcg@10": next(ndcg)})
+    sample = {"query": "q", "positive": ["a"], "documents": ["a", "b"]}
+    assert training.average(model, before, [sample]) is (share == 0.5)
+    names = {name for name, _ in model.named_parameters()}
+    for name, value in model.state_dict().items():
+        moved = share if name in names else 0.0
+        torch.testing.assert_close(value, before[name] + moved)
+
+
+@pytest.mark.parametrize(("width", "rate"), [(16, 1e-4), (384, 1e-4), (1024, 3.75e-5)])
+def test_a_wide_encoder_has_a_lower_learning_rate(width: int, rate: float) -> None:
+    class Module:
+        auto_model = SimpleNamespace(config=BertConfig(hidden_size=width, num_attention_heads=8))
+
+    assert training.learning_rate([Module()]) == pytest.approx(rate)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.001, 24), (6.0, 8)])
+def test_minutes_are_at_most_three_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int
+) -> None:
+    monkeypatch.setattr(training, "_seconds_of_step", lambda *_: seconds)
+    settings = training.TrainSettings(1e-4, minutes=1)
+    rows: list[dict[str, Any]] = [{}] * 40
+    loss: Any = None
+    assert training._plan(tmp_path, loss, rows, settings).steps == steps
 
 
 @pytest.mark.parametrize(
