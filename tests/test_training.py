@@ -23,7 +23,6 @@ pytest.importorskip("training", reason="the recipe is in the repository only")
 
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import Collection, Run
-from bge_rerank_integrations.tuning.lists import TrainingList
 from training.evaluate import evaluate_corpus, evaluate_lists, requests, score_figures, unseen
 from training.lists import NEGATIVES, ListSampler
 from training.negatives import mine
@@ -46,8 +45,9 @@ from training.requests import (
     made_up,
     sentence_windows,
 )
-from training.teacher import MIDDLE, SCALE, BiEncoder, mixed
+from training.teacher import MIDDLE, SCALE, BiEncoder
 from training.texts import Twins, normalized
+from training.tuned import docstrings
 
 FRUIT = ("apple", "pear", "plum", "fig", "lime", "kiwi", "date", "mango")
 COLORS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown")
@@ -276,11 +276,11 @@ def test_the_base_teaches_what_lies_near(base: Path) -> None:
     assert logits == pytest.approx((SCALE * (cosines - MIDDLE)).tolist(), abs=0.1)
 
 
-def test_labels_are_shared_between_people_and_the_teacher() -> None:
-    judged = TrainingList("tea", ("milk", "some tea"), (1.0, 0.0))
-    (one,) = mixed([judged], [replace(judged, labels=(0.0, math.log(3)))], share=0.4)
-    assert one.labels == pytest.approx((0.6 + 0.4 * 0.25, 0.4 * 0.75))
-    assert (one.query, one.documents) == (judged.query, judged.documents)
+def test_docstrings_are_questions_with_the_text_that_follows() -> None:
+    answers = docstrings()
+    text = answers["Serialize ``obj`` to a JSON formatted ``str``."]
+    assert text.startswith("json.dumps\nIf ``skipkeys`` is true")
+    assert len(answers) == len(set(answers.values())) > 500
 
 
 ABSTRACTS = {"a": "Tea has tannin.", "b": "Milk has fat.", "c": "Salt is a mineral.", "d": "Ice."}

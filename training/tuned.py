@@ -50,10 +50,12 @@ def docstrings() -> dict[str, str]:
     What is inherited has the same docstring under many names: the first one counts.
     """
     answers: dict[str, str] = {}
-    for path, member in _members():
-        first, _, rest = (inspect.getdoc(member) or "").partition("\n\n")
-        if 4 <= len(first.split()) <= 25 and len(rest.split()) >= 12:
-            answers.setdefault(" ".join(first.split()), f"{path}\n{rest}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for path, member in _members():
+            first, _, rest = (inspect.getdoc(member) or "").partition("\n\n")
+            if 4 <= len(first.split()) <= 25 and len(rest.split()) >= 12:
+                answers.setdefault(" ".join(first.split()), f"{path}\n{rest}")
     return answers
 
 
@@ -63,9 +65,7 @@ def _members() -> Iterator[tuple[str, object]]:
         if name.startswith("_"):
             continue
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                module = importlib.import_module(name)
+            module = importlib.import_module(name)
         except ImportError:
             # of another system
             continue
