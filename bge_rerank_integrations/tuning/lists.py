@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+
+import torch
 
 from bge_rerank_integrations.context.duplicates import without_duplicates
 from bge_rerank_integrations.errors import InputError
@@ -143,11 +144,10 @@ def mixed(
     """
     lists = []
     for one, other in zip(judged, logits, strict=True):
-        highest = max(other.labels)
-        weights = [math.exp(logit - highest) for logit in other.labels]
+        found = torch.tensor(other.labels).softmax(0).tolist()
         labels = [
-            (1 - share) * label + share * weight / sum(weights)
-            for label, weight in zip(one.labels, weights, strict=True)
+            (1 - share) * label + share * probability
+            for label, probability in zip(one.labels, found, strict=True)
         ]
         lists.append(replace(one, labels=tuple(labels)))
     return lists

@@ -117,10 +117,8 @@ def test_a_teacher_judges_what_nobody_has_judged() -> None:
         judged_by(Teacher(), unjudged, Run("first", {"q1": ["d4"]}))
 
 
-def test_a_model_has_its_share_in_mixed_labels() -> None:
-    judged = [TrainingList("q", ("a", "b", "c"), (1.0, 0.0, 0.0))]
-    # softmax gives 1/4, 1/2 and 1/4
-    logits = [replace(judged[0], labels=(1000.0, 1000.0 + math.log(2), 1000.0))]
-    (one,) = mixed(judged, logits, 0.4)
-    assert one.labels == pytest.approx((0.7, 0.2, 0.1))
-    assert (one.query, one.documents) == ("q", ("a", "b", "c"))
+def test_labels_are_shared_between_people_and_a_model() -> None:
+    judged = TrainingList("tea", ("milk", "some tea"), (1.0, 0.0))
+    (one,) = mixed([judged], [replace(judged, labels=(0.0, math.log(3)))], share=0.4)
+    assert one.labels == pytest.approx((0.6 + 0.4 * 0.25, 0.4 * 0.75))
+    assert (one.query, one.documents) == (judged.query, judged.documents)

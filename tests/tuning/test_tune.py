@@ -242,7 +242,8 @@ def test_a_wide_encoder_has_a_lower_learning_rate(width: int, rate: float) -> No
     class Module:
         auto_model = SimpleNamespace(config=BertConfig(hidden_size=width, num_attention_heads=8))
 
-    assert training.learning_rate([Module()]) == pytest.approx(rate)  # type: ignore[arg-type]
+    model: Any = [Module()]
+    assert training.learning_rate(model) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(("seconds", "steps"), [(0.001, 24), (6.0, 8)])
