@@ -56,11 +56,12 @@ def tune(
     """
     # imported here: --help needs no torch
     from bge_rerank_integrations.tuning import tune as run
-    from bge_rerank_integrations.tuning.tune import prepare
+    from bge_rerank_integrations.tuning.tune import prepare, read
 
     if check:
+        collection = read(data, teacher=teacher, held_out=held_out)
         *_, counts = prepare(
-            data, teacher=teacher, first_stage=first_stage, held_out=held_out, seed=seed
+            collection, teacher=teacher, first_stage=first_stage, held_out=held_out, seed=seed
         )
         typer.echo(
             f"{counts.documents} documents; {counts.training} questions train with {counts.pairs} "

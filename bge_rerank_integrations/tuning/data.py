@@ -23,12 +23,27 @@ def read_data(path: Path, *, judged: bool = True) -> Collection:
     :raises InputError: naming the file, and the line or id where one is wrong.
     """
     if path.is_dir():
-        return read_beir(path) if judged or find_qrels(path) else read_unjudged(path)
+        return _read_folder(path, judged=judged)
     if path.suffix == ".jsonl":
         return _read_lines(path)
     if path.suffix == ".json":
         return _read_dataset(path)
     raise InputError(f"{path}: expected a folder in BEIR's layout, a .jsonl or a .json file")
+
+
+def _read_folder(path: Path, *, judged: bool) -> Collection:
+    """A folder in BEIR's layout, whose corpus must have every relevant document."""
+    collection = read_beir(path) if judged or find_qrels(path) else read_unjudged(path)
+    if not collection.documents:
+        raise InputError(f"{path}: there is no document in corpus.jsonl")
+    for query, grades in collection.relevance.items():
+        for document, grade in grades.items():
+            if grade > 0 and document not in collection.documents:
+                raise InputError(
+                    f"{path}: query {query!r}: relevant document {document!r} is not in "
+                    "corpus.jsonl"
+                )
+    return collection
 
 
 def _read_lines(path: Path) -> Collection:

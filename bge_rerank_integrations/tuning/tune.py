@@ -78,22 +78,26 @@ class Tuned:
         return after.means[PRIMARY] - before.means[PRIMARY]
 
 
+def read(data: Path, *, teacher: str | None = None, held_out: float = 0.2) -> Collection:
+    """Read what :func:`tune` works with, and look at its share, before a model is loaded."""
+    is_share = isinstance(held_out, float) and 0 < held_out <= 0.5
+    require(is_share, "held_out", "a share above 0 and up to 0.5", held_out)
+    return read_data(data, judged=teacher is None)
+
+
 def prepare(
-    data: Path,
+    collection: Collection,
     *,
     teacher: str | None = None,
     first_stage: Path | None = None,
     held_out: float = 0.2,
     seed: int = 0,
 ) -> tuple[Split, Run, list[TrainingList], Counts]:
-    """Read and count what :func:`tune` would work with, without training.
+    """Rank, draw and count what :func:`tune` would train on, without training.
 
     :returns: the questions of each part, the first stage's rankings of all of them, the training
         lists and the counts.
     """
-    is_share = isinstance(held_out, float) and 0 < held_out <= 0.5
-    require(is_share, "held_out", "a share above 0 and up to 0.5", held_out)
-    collection = read_data(data, judged=teacher is None)
     found = read_run(first_stage, collection, DEPTH) if first_stage else bm25(collection, DEPTH)
     with nullcontext() if teacher is None else RerankEngine(teacher) as engine:
         if engine is not None and not collection.relevance:
@@ -166,11 +170,12 @@ def tune(
     for given in (data, first_stage):
         if given is not None and not Path(given).exists():
             raise InputError(f"{given}: No such file or directory")
-    # before any time is spent on the data
+    collection = read(Path(data), teacher=teacher, held_out=held_out)
+    # before a first stage or a teacher takes time
     source = open_checkpoint(EngineConfig(base)).folder
     model = load_base(source, max_length)
     parts, found, lists, counts = prepare(
-        Path(data),
+        collection,
         teacher=teacher,
         first_stage=Path(first_stage) if first_stage else None,
         held_out=held_out,

@@ -59,6 +59,24 @@ def test_a_folder_without_judgments_is_read_for_a_teacher(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("corpus", "message"),
+    [
+        ([], "there is no document in corpus.jsonl"),
+        ([{"_id": "m", "text": "a"}], "query '1': relevant document 'n' is not in corpus.jsonl"),
+    ],
+)
+def test_a_folder_whose_corpus_lacks_documents_is_refused(
+    tmp_path: Path, corpus: list[Any], message: str
+) -> None:
+    write_lines(tmp_path / "queries.jsonl", [{"_id": "1", "text": "q1"}])
+    write_lines(tmp_path / "corpus.jsonl", corpus)
+    # a document that was judged not to answer may be missing
+    (tmp_path / "qrels.tsv").write_text("1\tz\t0\n1\tn\t1\n", "utf-8")
+    with pytest.raises(InputError, match=message):
+        read_data(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([{"query": "q", "pos": []}], r"mine\.jsonl:1: 'pos' must have at least one text"),

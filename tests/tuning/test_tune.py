@@ -262,7 +262,6 @@ def test_minutes_are_at_most_three_epochs(
     [
         ({"minutes": 0}, ConfigurationError, "minutes must be"),
         ({"epochs": 0}, ConfigurationError, "epochs must be"),
-        ({"held_out": 0.9}, ConfigurationError, "held_out must be a share"),
         ({"first_stage": "gone.run"}, InputError, "gone.run"),
     ],
 )
@@ -286,6 +285,18 @@ def test_a_missing_file_is_told_before_the_base_is_loaded(
     given = {"data": data, "first_stage": None} | {name: tmp_path / "missing.jsonl"}
     with pytest.raises(InputError, match=r"missing\.jsonl: No such file"):
         tune(**given, out=tmp_path / "mine", base=str(tmp_path / "no-model"))
+
+
+def test_wrong_data_and_shares_are_told_before_the_base_is_loaded(
+    data: Path, tmp_path: Path
+) -> None:
+    out, base = tmp_path / "mine", str(tmp_path / "no-model")
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"query": "q", "pos": []}\n', "utf-8")
+    with pytest.raises(InputError, match=r"lines\.jsonl:1: 'pos' must have at least one text"):
+        tune(lines, out, base=base)
+    with pytest.raises(ConfigurationError, match="held_out must be a share"):
+        tune(data, out, base=base, held_out=0.9)
 
 
 def test_a_decoder_is_refused(data: Path, tmp_path: Path) -> None:
