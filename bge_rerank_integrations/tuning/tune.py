@@ -10,10 +10,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
-from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
+from bge_rerank_integrations.engine.loading.devices import resolve_device, resolve_dtype
+from bge_rerank_integrations.engine.scorers.weights import WeightFiles
+from bge_rerank_integrations.errors import (
+    ConfigurationError,
+    InputError,
+    MissingExtraError,
+    ModelLoadError,
+)
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.measures import PRIMARY
 from bge_rerank_integrations.evaluation.report import Report, summarize
@@ -37,7 +46,9 @@ _CHOOSING_QUESTIONS, _CHOOSING_DEPTH = 30, 20
 # of a label: what the base finds relevant, for some documents that nobody judged answer
 _BASE_SHARE = 0.4
 _CHECKPOINTS = "checkpoints"
-_EXTRA = ("sentence_transformers", "accelerate", "datasets", "bm25s", "Stemmer", "ir_measures")
+_EXTRA = (
+    "sentence_transformers", "accelerate", "datasets", "psutil", "bm25s", "Stemmer", "ir_measures",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,8 @@ def prepare(
     :returns: the questions of each part, the first stage's rankings of all of them, the training
         lists and the counts.
     """
+    if teacher is not None:
+        _require_memory(teacher)
     found = read_run(first_stage, collection, DEPTH) if first_stage else bm25(collection, DEPTH)
     with nullcontext() if teacher is None else RerankEngine(teacher) as engine:
         if engine is not None and not collection.relevance:
@@ -114,6 +127,28 @@ def prepare(
         held_out=len(parts.held_out.queries),
     )
     return parts, found, lists, counts
+
+
+def _require_memory(teacher: str) -> None:
+    """Compare a teacher's weights with the memory that is free, before anything takes time.
+
+    A CPU without enough would end the process, and say nothing.
+
+    :raises ModelLoadError: if they do not fit.
+    """
+    # imported here: it comes with the extra
+    import psutil
+
+    device = resolve_device("auto")
+    dtype = resolve_dtype("auto", device)
+    needed = WeightFiles(open_checkpoint(EngineConfig(teacher)).folder).count() * dtype.itemsize
+    is_cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
+    if needed > free:
+        raise ModelLoadError(
+            f"{teacher} needs {needed / 1e9:.1f} GB for its weights, and {device.type} has "
+            f"{free / 1e9:.1f} GB free: take a smaller teacher"
+        )
 
 
 def tune(
@@ -145,7 +180,8 @@ def tune(
     :param max_length: tokens of a pair, at most.
     :raises InputError: naming what is wrong with the data.
     :raises ConfigurationError: for a base that cannot be tuned, or a setting that cannot work.
-    :raises ModelLoadError: if the base or the teacher cannot be loaded.
+    :raises ModelLoadError: if the base or the teacher cannot be loaded, or the teacher's weights do
+        not fit the free memory.
     :raises MissingExtraError: if the extra ``tune`` is not installed.
     """
     if any(find_spec(name) is None for name in _EXTRA):

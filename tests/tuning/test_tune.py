@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,16 @@ import pytest
 import torch
 from checkpoints import SMALL, save_random
 from processes import Process
+from safetensors.torch import load_file
 from transformers import BertConfig, Qwen2Config
 from typer.testing import CliRunner
 
-from bge_rerank_integrations import ConfigurationError, InputError, RerankEngine
+from bge_rerank_integrations import (
+    ConfigurationError,
+    InputError,
+    ModelLoadError,
+    RerankEngine,
+)
 
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
@@ -297,6 +304,31 @@ def test_wrong_data_and_shares_are_told_before_the_base_is_loaded(
         tune(lines, out, base=base)
     with pytest.raises(ConfigurationError, match="held_out must be a share"):
         tune(data, out, base=base, held_out=0.9)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_teacher_that_memory_cannot_hold_is_refused_before_anything_takes_time(
+    data: Path, base: str, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("BM25 has begun")
+
+    # the package gives the function the module's name
+    module = import_module("bge_rerank_integrations.tuning.tune")
+    monkeypatch.setattr(module, "resolve_device", lambda _: torch.device(device))
+    monkeypatch.setattr(module, "resolve_dtype", lambda *_: torch.float16)
+    monkeypatch.setattr(module, "bm25", fail)
+    tensors = load_file(Path(base) / "model.safetensors")
+    needed = sum(tensor.numel() for tensor in tensors.values()) * 2
+    for free, error, message in (
+        (needed - 1, ModelLoadError, f"{device} has 0.0 GB free"),
+        (needed, AssertionError, "BM25 has begun"),
+    ):
+        memory = SimpleNamespace(available=free if device == "cpu" else 0)
+        monkeypatch.setattr("psutil.virtual_memory", lambda memory=memory: memory)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**12))
+        with pytest.raises(error, match=message):
+            module.prepare(module.read(data, teacher=base), teacher=base)
 
 
 def test_a_decoder_is_refused(data: Path, tmp_path: Path) -> None:

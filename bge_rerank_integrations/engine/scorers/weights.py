@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,12 @@ class WeightFiles:
 
     def __contains__(self, name: str) -> bool:
         return name in self._file_of
+
+    def count(self) -> int:
+        """How many numbers all tensors have together."""
+        return sum(
+            math.prod(file.get_slice(name).get_shape()) for name, file in self._file_of.items()
+        )
 
     def check_sizes(self, config: Mapping[str, Any]) -> None:
         """Compare the sizes that ``config.json`` claims with the tensors, before any is allocated.
