@@ -135,11 +135,11 @@ def train_stages(
         ("judged", mixed(lists, logits, TEACHER_SHARE), JUDGED),
     )
     for name, of_stage, settings in stages:
-        plan = train(
+        steps = train(
             model, of_stage, samples, work / name, settings,
             is_taught=name == "taught", show_progress=True,
         )  # fmt: skip
-        print(f"{name}: {plan.steps} steps", flush=True)
+        print(f"{name}: {steps} steps", flush=True)
     trained = work / "trained"
     model.save_pretrained(str(trained), create_model_card=False)
     return trained

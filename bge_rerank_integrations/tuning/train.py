@@ -183,7 +183,7 @@ def train(
     *,
     is_taught: bool,
     show_progress: bool,
-) -> Plan:
+) -> int:
     """Train, and leave the best checkpoint's weights in the model.
 
     Goes on from the last checkpoint in the folder, if there is one. An interrupt (ctrl-C) ends
@@ -193,6 +193,7 @@ def train(
         nDCG@10 chooses between checkpoints.
     :param folder: of the checkpoints.
     :param is_taught: labels are a teacher's logits.
+    :returns: how many steps were made, also before an interrupt.
     """
     rows = [{"query": one.query, "documents": one.documents, "labels": one.labels} for one in lists]
     loss = ListLoss(model, is_taught=is_taught)
@@ -236,7 +237,8 @@ def train(
     except KeyboardInterrupt:
         if trainer.state.best_model_checkpoint:
             trainer._load_best_model()
-    return plan
+    steps: int = trainer.state.global_step
+    return steps
 
 
 def learning_rate(model: CrossEncoder) -> float:

@@ -222,7 +222,7 @@ def tune(
             lists = mixed(lists, taught(lists, engine), _BASE_SHARE)
     before, rate = weights(model), learning_rate(model)
     choosing = choosing_samples(parts.choosing, found)
-    plan = train(
+    steps = train(
         model,
         lists,
         choosing,
@@ -237,7 +237,7 @@ def tune(
     tuned = Tuned(folder, counts, report)
     settings = {
         "base": base, "teacher": teacher, "first stage": first_stage or "BM25",
-        "steps": plan.steps, "learning rate": f"{rate:.1e}",
+        "steps": steps, "learning rate": f"{rate:.1e}",
         "weights": "mean of the base's and the best checkpoint's" if is_mean else "best checkpoint",
         "max_length": max_length, "seed": seed,
     }  # fmt: skip

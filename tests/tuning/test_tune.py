@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -121,7 +122,7 @@ def test_held_out_questions_never_enter_training(
         seen["training"] = {one.query for one in lists}
         seen["choosing"] = {one["query"] for one in choosing}
         folder.mkdir(parents=True)
-        return training.Plan(0, 0, 0)
+        return 0
 
     monkeypatch.setattr(training, "train", record)
     report = tune(data, tmp_path / "mine", base=base, held_out=0.3).report
@@ -138,15 +139,19 @@ tune(sys.argv[1], sys.argv[2], base=sys.argv[3], epochs=float(sys.argv[4]), held
 """
 
 
+def wait_for_a_checkpoint(process: Process, folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not any(folder.glob("checkpoints/checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+
+
 def test_a_run_that_was_killed_goes_on(data: Path, base: str, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     process = Process(PROGRAM, str(data), str(folder), base, "12")
-    deadline = time.monotonic() + 120
     try:
-        while not any(folder.glob("checkpoints/checkpoint-*/trainer_state.json")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.05)
+        wait_for_a_checkpoint(process, folder)
         process.send_signal(signal.SIGKILL)
     finally:
         process.end()
@@ -170,6 +175,22 @@ def test_a_run_that_was_killed_goes_on(data: Path, base: str, tmp_path: Path) ->
         training.CrossEncoderTrainer = kept
     assert 0 < len(steps) < plan["steps"]
     assert (folder / "model.safetensors").is_file()
+
+
+def test_an_interrupt_keeps_the_best_so_far(data: Path, base: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    process = Process(PROGRAM, str(data), str(folder), base, "40")
+    try:
+        wait_for_a_checkpoint(process, folder)
+        plan = json.loads((folder / "checkpoints" / "plan.json").read_text())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, process.stderr.read()
+    finally:
+        process.end()
+    assert (folder / "model.safetensors").is_file()
+    assert not (folder / "checkpoints").exists()
+    (steps,) = re.findall(r"\| steps \| (\d+) \|", (folder / "README.md").read_text("utf-8"))
+    assert 0 < int(steps) < plan["steps"]
 
 
 def test_half_precision_trains_on_a_cpu(
