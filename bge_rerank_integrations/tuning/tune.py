@@ -90,7 +90,11 @@ class Tuned:
 
 
 def read(data: Path, *, teacher: str | None = None, held_out: float = 0.2) -> Collection:
-    """Read what :func:`tune` works with, and look at its share, before a model is loaded."""
+    """Read what :func:`tune` works with.
+
+    What is wrong with the data or the share of held-out questions is told here, before a model is
+    loaded.
+    """
     is_share = isinstance(held_out, float) and 0 < held_out <= 0.5
     require(is_share, "held_out", "a share above 0 and up to 0.5", held_out)
     return read_data(data, judged=teacher is None)
@@ -130,7 +134,7 @@ def prepare(
 
 
 def _require_memory(teacher: str) -> None:
-    """Compare a teacher's weights with the memory that is free, before anything takes time.
+    """Compare a teacher's weights with the memory that is free, before a first stage searches.
 
     A CPU without enough would end the process, and say nothing.
 

@@ -134,7 +134,8 @@ async def test_the_event_loop_runs_on_while_the_engine_works(
 
 async def test_the_event_loop_runs_on_while_calls_pile_up(make_engine: MakeEngine) -> None:
     """Thousands of calls that wait, end and leave cost no single one much."""
-    # the loop resumes some thousand callers of one batch in one turn, tens of microseconds each
+    # the loop resumes some thousand callers of one batch in one turn, tens of microseconds each,
+    # and shares the interpreter with the thread that answers them
     lags, allowed = [], 2 * await allowed_lag()
     for _ in range(3):
         engine = make_engine(FakeScorer(gate=(gate := Event())), max_batch_tokens=4_096)

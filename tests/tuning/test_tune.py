@@ -20,12 +20,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, Qwen2Config
 from typer.testing import CliRunner
 
-from bge_rerank_integrations import (
-    ConfigurationError,
-    InputError,
-    ModelLoadError,
-    RerankEngine,
-)
+from bge_rerank_integrations import ConfigurationError, InputError, ModelLoadError, RerankEngine
 
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")

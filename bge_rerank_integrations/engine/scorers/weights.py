@@ -45,9 +45,7 @@ class WeightFiles:
 
     def count(self) -> int:
         """How many numbers all tensors have together."""
-        return sum(
-            math.prod(file.get_slice(name).get_shape()) for name, file in self._file_of.items()
-        )
+        return sum(map(math.prod, self._shapes()))
 
     def check_sizes(self, config: Mapping[str, Any]) -> None:
         """Compare the sizes that ``config.json`` claims with the tensors, before any is allocated.
@@ -55,7 +53,7 @@ class WeightFiles:
         :raises ModelLoadError: for a size above every dimension of every tensor, or for more
             layers than there are tensors.
         """
-        shapes = [file.get_slice(name).get_shape() for name, file in sorted(self._file_of.items())]
+        shapes = self._shapes()
         largest = max((size for shape in shapes for size in shape), default=0)
         for name, value in config.items():
             if isinstance(value, Mapping):
@@ -67,6 +65,9 @@ class WeightFiles:
                         f"{self.folder.name}: config.json says {name} {value}, and the weights "
                         f"have {len(shapes)} tensors of at most {largest} rows or columns"
                     )
+
+    def _shapes(self) -> list[list[int]]:
+        return [file.get_slice(name).get_shape() for name, file in sorted(self._file_of.items())]
 
     def read(self, name: str, shape: Sequence[int | None]) -> torch.Tensor:
         """One tensor as it is stored; its memory is the mapped file.
