@@ -6,8 +6,9 @@ import gc
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+from paths import GOLDEN
 
 # before torch is imported, here and in the processes that tests start: the models are tiny, and
 # threads that wait for each other take most of the time, above all beside other processes
@@ -28,8 +29,6 @@ from transformers import (
 )
 
 from bge_rerank_integrations import RerankEngine
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_sessionstart() -> None:

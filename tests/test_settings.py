@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from paths import ROOT
 
 from bge_rerank_integrations import ConfigurationError, EngineConfig
 from bge_rerank_integrations.keywords import CallOverrides, ConfigKeywords
@@ -158,5 +159,5 @@ def test_a_text_that_is_no_value_is_refused(setting: str, text: str) -> None:
 
 @pytest.mark.parametrize("group", [EngineConfig, CallOptions])
 def test_the_documentation_shows_every_setting(group: Any) -> None:
-    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    page = ROOT / "docs" / "settings.md"
     assert markdown(group) in page.read_text(encoding="utf-8")

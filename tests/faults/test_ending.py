@@ -9,7 +9,6 @@ import textwrap
 import time
 import warnings
 import weakref
-from pathlib import Path
 from threading import Event
 
 import processes
@@ -25,10 +24,10 @@ from callers import (
     wait_until,
 )
 from fakes import CLOSE_TIMEOUT_S, LOAD, FakeScorer, MakeEngine, digest, fake_model
+from paths import TESTS
 
 from bge_rerank_integrations import EngineClosedError, RerankEngine
 
-TESTS = Path(__file__).parents[1]
 ANSWER = f"[{digest('q', 'a')}]"
 
 

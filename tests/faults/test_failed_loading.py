@@ -16,10 +16,9 @@ import torch
 from callers import PATIENCE_S, assert_works, error_of, in_thread
 from checkpoints import edit_json
 from fakes import DOWNLOAD, LOAD, fake_model
+from paths import GOLDEN
 
 from bge_rerank_integrations import EngineConfig, ModelLoadError, RerankEngine
-
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 TRAP = """
 from pathlib import Path

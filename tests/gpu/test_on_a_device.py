@@ -18,6 +18,7 @@ import torch
 from callers import PATIENCE_S, in_thread, until, wait_until
 from checkpoints import SMALL, SMALL_MODERNBERT, save_random
 from devices import CUDA, DEVICES, needs_cuda
+from paths import GOLDEN, ROOT
 from transformers import GemmaConfig, LlamaConfig, ModernBertConfig, Qwen3Config
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
@@ -25,7 +26,6 @@ from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scorers.attention import has_flash_kernel
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 QUERY = "what is a panda?"
 DOCUMENTS = [
     "a bear of China",
@@ -273,6 +273,6 @@ def lose(device: str) -> None:
 def test_a_lost_device_answers_all_callers(device: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"from gpu.test_on_a_device import lose; lose({device!r})"],
-        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, timeout=120, cwd=ROOT,
     )  # fmt: skip
     assert done.stdout.split() == ["EngineFailedError", "failed"], done.stderr[-2_000:]

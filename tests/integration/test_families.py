@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
+from paths import GOLDEN
 
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.context.highlight import SentenceWindows
 from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
 from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 QUERY = "What is the capital of France?"
 TEXTS = [
     "Paris is the capital of France.",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from paths import ROOT
 
 from serving.conftest import probability
 from serving.fake_engine import FakeEngine, logit_of
@@ -21,7 +21,7 @@ from serving.live import live_server
 # what these libraries warn of is not this project's
 pytestmark = [pytest.mark.enable_socket, pytest.mark.filterwarnings("ignore")]
 
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+PAGE = ROOT / "docs" / "clients.md"
 ROWS = re.findall(
     r"^\| ([^|]+) \| [^|]+ \| `http://localhost:8787([^`]*)` \|$",
     PAGE.read_text("utf-8"),

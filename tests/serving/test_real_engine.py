@@ -7,17 +7,16 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from paths import GOLDEN
 
 from bge_rerank_integrations import InputError, RerankEngine
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.conftest import Serve, probability, served
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 QUERY = "what is a panda?"
 DOCUMENTS = [f"document {number}: the panda eats bamboo {'often ' * number}" for number in range(9)]
 

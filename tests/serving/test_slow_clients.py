@@ -9,10 +9,10 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
+from paths import ROOT
 from processes import Process
 
 from bge_rerank_integrations.serving.settings import ServerSettings
@@ -210,7 +210,7 @@ def free_port() -> int:
 @contextmanager
 def server_process(engine: str) -> Iterator[tuple[str, Process]]:
     """A server in a process of its own, and its URL."""
-    root = Path(__file__).parents[2]
+    root = ROOT
     paths = os.pathsep.join([str(root), str(root / "tests")])
     port = free_port()
     program = PROGRAM.format(engine=engine)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from checkpoints import edit_json, write_json
+from paths import GOLDEN
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations import ModelLoadError, RerankEngine
 
-GOLDEN = Path(__file__).parent / "golden"
 HUGE = 1_000_000_000
 
 

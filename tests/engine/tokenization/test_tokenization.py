@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from paths import GOLDEN
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bge_rerank_integrations import ConfigurationError, InputError, UnsupportedModelError
@@ -348,7 +349,7 @@ def test_a_word_is_not_cut_before_tokenization(max_tokens: int) -> None:
 @settings(deadline=None)
 def test_remembered_texts_give_the_same_ids(texts: list[str], limits: list[int | None]) -> None:
     """Whatever length they were asked for before."""
-    tokenizer = Tokenizer.from_file(str(Path(__file__).parent / "golden/xlmr/tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(GOLDEN / "xlmr/tokenizer.json"))
     cached = CachedTokenizer(tokenizer, max_cached_tokens=170)
     fresh = CachedTokenizer(tokenizer, max_cached_tokens=0)
     for limit in [*limits, *limits]:

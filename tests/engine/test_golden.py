@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from devices import DEVICES
+from paths import GOLDEN
 
 from bge_rerank_integrations import RerankEngine
 
-GOLDEN = Path(__file__).parent / "golden"
 EXACT = 1e-5
 
 # half precision against float32, by how much each tiny model amplifies rounding: a third more than

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from fuzzing import CASES
+from paths import GOLDEN
 
 from bge_rerank_integrations import InputError, RerankEngine
 
-GOLDEN = Path(__file__).parent / "golden"
 FAMILIES = ("xlmr", "gemma", "minicpm", "light")
 MILLION = 1_000_000
 MAX_PAIR_S = 2.0

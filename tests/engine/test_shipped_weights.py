@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import JUDGED_QUESTIONS, ROOT
 from safetensors.torch import load_file, save_file
 
 from bge_rerank_integrations import RerankEngine
 
-LIST = Path(__file__).with_name("judged_questions.json")
-WEIGHTS = Path(__file__).parents[1] / "bge_rerank_integrations" / "models" / "tiny"
+LIST = JUDGED_QUESTIONS
+WEIGHTS = ROOT / "bge_rerank_integrations" / "models" / "tiny"
 
 # measured in float32 on a CPU; a change of the weights changes them
 FIGURES = {"MRR": 0.5757, "mean logit of answers": -2.082, "mean logit of others": -3.426}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import SMALL, edit_json, write_json
+from paths import GOLDEN
 from safetensors.torch import load_file, save_file
 from saved_models import SPECIAL, dense_head, save_base, save_classifier, save_decoder, save_modules
 from transformers import (
@@ -34,7 +35,6 @@ from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
 from bge_rerank_integrations.engine.loading.recipes import RECIPES, Recipe, read_recipe
 
-GOLDEN = Path(__file__).parent / "golden"
 DECODER = {**SMALL, **SPECIAL, "num_key_value_heads": 2}
 
 

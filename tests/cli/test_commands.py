@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from paths import GOLDEN
 from typer.testing import CliRunner
 
 from bge_rerank_integrations import __version__
@@ -18,7 +19,7 @@ from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.serving.settings import SERVED_DEFAULTS
 from bge_rerank_integrations.settings import SETTINGS, default_of, description_of
 
-XLMR = str(Path(__file__).parent / "golden" / "xlmr")
+XLMR = str(GOLDEN / "xlmr")
 MAIN = "from bge_rerank_integrations.cli import main; main()"
 
 

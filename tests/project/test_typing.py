@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from background import Background
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "typing_cases"
 #: each line of code after the imports is a mistake
 MISTAKES = {

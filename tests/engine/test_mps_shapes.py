@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from paths import GOLDEN
 
 from bge_rerank_integrations.engine.loading.encoders import make_body, make_head
 from bge_rerank_integrations.engine.scorers import attention, bert, linear
@@ -19,7 +19,6 @@ from bge_rerank_integrations.engine.scorers.linear import PlainLinear, n_padding
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
-GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
 CALLS = 1_000
 LONGEST = 60

@@ -13,6 +13,7 @@ import pytest
 import torch
 from fake_cuda import CUDA, fake_cuda, to_fake_cuda
 from fakes import load
+from paths import GOLDEN
 from safetensors.torch import load_file
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
@@ -30,7 +31,6 @@ from bge_rerank_integrations.engine.scorers.packing import Packing
 from bge_rerank_integrations.engine.scorers.weights import Weights
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
-GOLDEN = Path(__file__).parent / "golden"
 BATCH = [TokenSequence(np.arange(5, 5 + n, dtype=np.int32), 4, n - 2) for n in (12, 30, 7)]
 
 pytestmark = pytest.mark.skipif(

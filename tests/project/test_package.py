@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pickle
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 from background import Background
+from paths import ROOT
 
 import bge_rerank_integrations
 from bge_rerank_integrations import (
@@ -92,7 +92,7 @@ def test_the_public_names_change_only_on_purpose() -> None:
 
 def test_the_metadata_name_the_licenses_of_the_code_and_of_the_weights() -> None:
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no TOML reader")
-    root = Path(__file__).parents[1]
+    root = ROOT
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["license"] == "MIT AND Apache-2.0"
     tiny = "bge_rerank_integrations/models/tiny/LICENSE"

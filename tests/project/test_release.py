@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from paths import ROOT
 
 from bge_rerank_integrations import __version__
 
-ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ADDRESS = "https://github.com/bge-rerank-integrations/bge-rerank-integrations"
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from checkpoints import edit_json, save_byte_level_tokenizer
 from fakes import recorded_engine
+from paths import GOLDEN
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import (
@@ -32,7 +33,6 @@ from bge_rerank_integrations import (
 )
 from bge_rerank_integrations.engine.tokenization.templates import MXBAI_V2, QWEN3
 
-GOLDEN = Path(__file__).parent / "golden"
 PAIRS = [
     (query, passage)
     for query in ["what is a panda?", "who\n", "", "1, 2: ", "日本？"]

@@ -17,6 +17,7 @@ import httpx
 import kubernetes_validate
 import pytest
 import yaml
+from paths import ROOT
 from serving.conftest import served
 from serving.fake_engine import FakeEngine
 from serving.test_live import url_of
@@ -25,7 +26,6 @@ from bge_rerank_integrations.cli.serve import DEFAULT_PORT, serve
 from bge_rerank_integrations.environment import API_KEY_FILE_VARIABLE
 from bge_rerank_integrations.serving.settings import ServerSettings
 
-ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".md")

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
-
+from paths import ROOT
 from typer.testing import CliRunner
 
 from bge_rerank_integrations.catalog import CATALOG, HEADERS, languages_of, markdown
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
 
-PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+PAGE = ROOT / "docs" / "models.md"
 
 
 def test_the_documentation_shows_the_catalog() -> None:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import inspect
 import resource
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from devices import CUDA
+from paths import GOLDEN
 
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scorers import attention, flash_attention, local_attention
@@ -18,7 +18,6 @@ from bge_rerank_integrations.engine.scorers.local_attention import LocalAttentio
 from bge_rerank_integrations.engine.scorers.packing import Packing
 
 CPU = torch.device("cpu")
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def naive(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import edit_json
+from paths import GOLDEN, JUDGED_QUESTIONS, ROOT
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import gelu
 
@@ -27,8 +28,7 @@ from bge_rerank_integrations import (
 from bge_rerank_integrations.engine.loading import devices
 from bge_rerank_integrations.engine.scorers.int8 import Int8Layers, Int8Linear, weight_levels
 
-GOLDEN = Path(__file__).parent / "golden"
-QUESTIONS = Path(__file__).with_name("judged_questions.json")
+QUESTIONS = JUDGED_QUESTIONS
 SETTINGS: Any = {"dtype": "int8", "device": "cpu", "normalize": False}
 LEVELS = weight_levels() or 0
 
@@ -127,12 +127,13 @@ def test_columns_with_large_values_are_smoothed() -> None:
 @pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
 def test_weights_have_seven_bits_where_sums_of_products_saturate(instructions: str) -> None:
     code = (
-        "import torch, sys; sys.path.insert(0, 'tests'); import test_int8 as t; print(t.LEVELS);"
+        "import sys; sys.path.insert(0, 'tests'); from engine.scorers import test_int8 as t;"
+        "print(t.LEVELS);"
         "t.test_layers_are_near_the_formula(300, True); t.test_the_largest_values_do_not_saturate()"
     )
     older = {"ONEDNN_MAX_CPU_ISA": instructions, "ATEN_CPU_CAPABILITY": "avx2"}
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=Path(__file__).parents[1],
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT,
         env=os.environ | older, capture_output=True, text=True,
     )  # fmt: skip
     assert run.stdout.strip() == "64", run.stderr
