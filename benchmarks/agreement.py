@@ -16,7 +16,7 @@ import numpy.typing as npt
 from benchmarks.machine import describe_machine
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import bm25, read_beir
-from bge_rerank_integrations.settings import Dtype
+from bge_rerank_integrations.setting_types import Dtype
 
 Scores = npt.NDArray[np.float64]
 

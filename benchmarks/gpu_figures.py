@@ -26,7 +26,7 @@ from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scheduling.worker import plan_batches
 from bge_rerank_integrations.engine.scorers.packing import upload
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
-from bge_rerank_integrations.settings import Dtype
+from bge_rerank_integrations.setting_types import Dtype
 
 Figures = dict[str, Any]
 

@@ -24,7 +24,7 @@ from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.measures import means, measure
 from bge_rerank_integrations.evaluation.runs import Run, bm25
-from bge_rerank_integrations.settings import Dtype
+from bge_rerank_integrations.setting_types import Dtype
 
 # query id → its candidates' logits, in BM25's order
 Logits = Mapping[str, npt.NDArray[np.float64]]

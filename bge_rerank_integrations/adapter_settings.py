@@ -18,16 +18,14 @@ from pydantic import (
 from typing_extensions import Self
 
 from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.foreign_names import check_names
-from bge_rerank_integrations.keywords import PathOrName
 from bge_rerank_integrations.pair_reranker import as_reranker
 from bge_rerank_integrations.ranking import Reranker
+from bge_rerank_integrations.setting_names import reject_unknown_settings
+from bge_rerank_integrations.setting_types import Dtype, LongDocuments, PathOrName
 from bge_rerank_integrations.settings import (
     SETTINGS,
     CallOptions,
-    Dtype,
     EngineConfig,
-    LongDocuments,
     checked,
     default_of,
     description_of,
@@ -115,7 +113,7 @@ class EngineSettings(BaseModel):
     @classmethod
     def _check_names(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
-            check_names(given, cls.model_fields)
+            reject_unknown_settings(given, cls.model_fields)
         return given
 
     @field_validator(*SETTINGS, mode="before")

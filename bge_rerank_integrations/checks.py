@@ -19,7 +19,7 @@ _TRUTH = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
-class Kind:
+class SettingType:
     """Which values a setting takes.
 
     :param expected: the values, in words.
@@ -33,9 +33,9 @@ class Kind:
     read: Callable[[str], Any] = str
     convert: Callable[[Any], Any] = lambda value: value
 
-    def or_none(self) -> Kind:
+    def or_none(self) -> SettingType:
         """The same kind, and None."""
-        return Kind(
+        return SettingType(
             f"None or {self.expected}",
             lambda value: value is None or self.accepts(value),
             lambda text: None if text.lower() == "none" else self.read(text),
@@ -69,15 +69,15 @@ def require(holds: bool, name: str, expected: str, value: Any) -> None:
         raise ConfigurationError(f"{name} must be {expected}, got {value!r}")
 
 
-def at_least(minimum: int) -> Kind:
+def at_least(minimum: int) -> SettingType:
     """Ints from ``minimum`` on."""
-    return Kind(f"an int of at least {minimum}", lambda value: is_int(value, minimum), int)
+    return SettingType(f"an int of at least {minimum}", lambda value: is_int(value, minimum), int)
 
 
-def one_of(choices: Any) -> Kind:
+def one_of(choices: Any) -> SettingType:
     """The values of a ``Literal``."""
     allowed = get_args(choices)
-    return Kind("one of " + ", ".join(map(repr, allowed)), lambda value: value in allowed)
+    return SettingType("one of " + ", ".join(map(repr, allowed)), lambda value: value in allowed)
 
 
 def _path(value: Any) -> Any:
@@ -114,16 +114,22 @@ def _layers(value: Any) -> Any:
     return tuple(sorted(set(numbers))) if all(is_int(each, 1) for each in numbers) else value
 
 
-TEXT = Kind("a non-empty string", lambda value: isinstance(value, str) and bool(value.strip()))
-PATH = Kind("a non-empty string or a path", TEXT.accepts, convert=_path)
-BOOL = Kind("a bool", lambda value: isinstance(value, bool), lambda text: _TRUTH[text.lower()])
-TIMEOUT = Kind("a number of seconds", is_number, float)
-WAIT = Kind("a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, float)
-LAYERS = Kind(
+TEXT = SettingType(
+    "a non-empty string", lambda value: isinstance(value, str) and bool(value.strip())
+)
+PATH = SettingType("a non-empty string or a path", TEXT.accepts, convert=_path)
+BOOL = SettingType(
+    "a bool", lambda value: isinstance(value, bool), lambda text: _TRUTH[text.lower()]
+)
+TIMEOUT = SettingType("a number of seconds", is_number, float)
+WAIT = SettingType(
+    "a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, float
+)
+LAYERS = SettingType(
     "an int of at least 1, or several",
     lambda value: isinstance(value, tuple) and bool(value),
     lambda text: tuple(int(number) for number in text.split(",")),
     _layers,
 )
-RATIO = Kind("1, 2, 4 or 8", lambda value: is_int(value, 1) and value in (1, 2, 4, 8), int)
-DEVICES = Kind(_DEVICE_NAMES, _are_devices, _read_devices, _devices)
+RATIO = SettingType("1, 2, 4 or 8", lambda value: is_int(value, 1) and value in (1, 2, 4, 8), int)
+DEVICES = SettingType(_DEVICE_NAMES, _are_devices, _read_devices, _devices)

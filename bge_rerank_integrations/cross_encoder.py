@@ -24,8 +24,8 @@ from bge_rerank_integrations.checks import is_int, require
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.inputs import check_documents, check_query
-from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.ranking import Scores, check_selection, rank
+from bge_rerank_integrations.setting_types import CallOverrides
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bge_rerank_integrations.checks import (
     BOOL,
@@ -21,30 +21,28 @@ from bge_rerank_integrations.checks import (
     TEXT,
     TIMEOUT,
     WAIT,
-    Kind,
+    SettingType,
     at_least,
     one_of,
     require,
 )
 from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.foreign_names import check_names
+from bge_rerank_integrations.setting_names import reject_unknown_settings
+from bge_rerank_integrations.setting_types import Dtype, LongDocuments
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from bge_rerank_integrations.keywords import ConfigKeywords, PathOrName
+    from bge_rerank_integrations.setting_types import ConfigKeywords, PathOrName
 
 DEFAULT_MODEL = "BAAI/bge-reranker-v2-m3"
 BUILT_IN_MODEL = "tiny"
 # FlagEmbedding's
 DEFAULT_MAX_LENGTH = 512
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-LongDocuments = Literal["truncate", "truncate_left", "window", "refuse"]
 
-
-def _setting(default: Any, kind: Kind, description: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "description": description})
+def _setting(default: Any, setting_type: SettingType, description: str) -> Any:
+    return field(default=default, metadata={"type": setting_type, "description": description})
 
 
 @dataclass(frozen=True)
@@ -234,9 +232,9 @@ def checked(name: str, value: Any) -> Any:
 
     :raises ConfigurationError: naming the setting, what was expected and what came.
     """
-    kind: Kind = _DECLARATIONS[name].metadata["kind"]
-    value = kind.convert(value)
-    require(kind.accepts(value), name, kind.expected, value)
+    setting_type: SettingType = _DECLARATIONS[name].metadata["type"]
+    value = setting_type.convert(value)
+    require(setting_type.accepts(value), name, setting_type.expected, value)
     return value
 
 
@@ -247,11 +245,11 @@ def read_setting(name: str, text: str) -> Any:
 
     :raises ConfigurationError: naming the setting, what was expected and what came.
     """
-    kind: Kind = _DECLARATIONS[name].metadata["kind"]
+    setting_type: SettingType = _DECLARATIONS[name].metadata["type"]
     try:
-        value = kind.read(text)
+        value = setting_type.read(text)
     except (ValueError, KeyError):
-        raise ConfigurationError(f"{name} must be {kind.expected}, got {text!r}") from None
+        raise ConfigurationError(f"{name} must be {setting_type.expected}, got {text!r}") from None
     return checked(name, value)
 
 
@@ -265,7 +263,7 @@ def split_settings(
     """
     if isinstance(model, EngineConfig):
         return model, overridden(CallOptions(), settings)
-    check_names(settings, SETTINGS[1:])
+    reject_unknown_settings(settings, SETTINGS[1:])
     options = {name: settings[name] for name in OPTIONS if name in settings}
     loaded = {name: value for name, value in settings.items() if name not in options}
     return EngineConfig(model, **loaded), CallOptions(**options)
@@ -276,7 +274,7 @@ def overridden(options: CallOptions, overrides: Mapping[str, Any]) -> CallOption
 
     :raises ConfigurationError: for a value that cannot work, and for a name that is no option.
     """
-    check_names(overrides, OPTIONS)
+    reject_unknown_settings(overrides, OPTIONS)
     return replace(options, **overrides) if overrides else options
 
 

@@ -11,7 +11,7 @@ import pytest
 from paths import ROOT
 
 from bge_rerank_integrations import ConfigurationError, EngineConfig
-from bge_rerank_integrations.keywords import CallOverrides, ConfigKeywords
+from bge_rerank_integrations.setting_types import CallOverrides, ConfigKeywords
 from bge_rerank_integrations.settings import (
     SETTINGS,
     CallOptions,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bge_rerank_integrations.catalog import CATALOG
-from bge_rerank_integrations.environment import API_KEY_VARIABLE
+from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import (
     SETTINGS,
     default_of,

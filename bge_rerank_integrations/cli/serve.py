@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bge_rerank_integrations.cli.options import model_names, with_settings
-from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.settings import (
@@ -22,6 +21,7 @@ from bge_rerank_integrations.serving.settings import (
     ServerSettings,
 )
 from bge_rerank_integrations.serving.tracing_setup import start_tracing
+from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, description_of, split_settings
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, wait
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
-from bge_rerank_integrations.keywords import CallOverrides, EngineKeywords, PathOrName
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
+from bge_rerank_integrations.setting_types import CallOverrides, EngineKeywords, PathOrName
 from bge_rerank_integrations.settings import (
     DEFAULT_MODEL,
     CallOptions,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bge_rerank_integrations.environment import API_KEY_VARIABLE
+from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bge_rerank_integrations.environment import API_KEY_VARIABLE
 from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 
 
 def read_api_keys(key: str | None = None, file: Path | None = None) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from bge_rerank_integrations.context.highlight import SentenceWindows
 from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.serving.dialects.base import ScoreRequest, ScoreResult
 from bge_rerank_integrations.serving.models import find_model, served_models
 from bge_rerank_integrations.serving.settings import ServerSettings
+from bge_rerank_integrations.setting_types import CallOverrides
 
 if TYPE_CHECKING:
     from bge_rerank_integrations import RerankEngine

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.adapter_settings import EngineSettings
 from bge_rerank_integrations.errors import ModelLoadError
-from bge_rerank_integrations.keywords import EngineKeywords, PathOrName
 from bge_rerank_integrations.rerank_settings import RerankSettings
+from bge_rerank_integrations.setting_types import EngineKeywords, PathOrName
 from bge_rerank_integrations.settings import (
     SETTINGS,
     EngineConfig,

@@ -23,8 +23,8 @@ from serving.fake_engine import FakeEngine
 from serving.test_live import url_of
 
 from bge_rerank_integrations.cli.serve import DEFAULT_PORT, serve
-from bge_rerank_integrations.environment import API_KEY_FILE_VARIABLE
 from bge_rerank_integrations.serving.settings import ServerSettings
+from bge_rerank_integrations.setting_types import API_KEY_FILE_VARIABLE
 
 DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))

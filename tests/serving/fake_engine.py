@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scheduling.stats import Counters, EngineStats
-from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.ranking import Scores, TokenUsage
+from bge_rerank_integrations.setting_types import CallOverrides
 
 
 def logit_of(query: str, document: str) -> float:

@@ -20,9 +20,9 @@ from bge_rerank_integrations import (
     OverloadedError,
     ScoringError,
 )
-from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.ranking import Scores
 from bge_rerank_integrations.serving.settings import ServerSettings
+from bge_rerank_integrations.setting_types import CallOverrides
 from serving.conftest import Serve
 from serving.fake_engine import FakeEngine
 

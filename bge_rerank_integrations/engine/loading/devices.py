@@ -10,7 +10,7 @@ import torch
 
 from bge_rerank_integrations.engine.scorers.int8 import weight_levels
 from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.settings import Dtype
+from bge_rerank_integrations.setting_types import Dtype
 
 logger = logging.getLogger(__name__)
 

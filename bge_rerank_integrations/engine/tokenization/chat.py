@@ -30,7 +30,8 @@ from bge_rerank_integrations.errors import (
     ModelLoadError,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.settings import CallOptions, LongDocuments
+from bge_rerank_integrations.setting_types import LongDocuments
+from bge_rerank_integrations.settings import CallOptions
 
 if TYPE_CHECKING:
     from bge_rerank_integrations.engine.tokenization.fixed_parts import FixedParts

@@ -28,7 +28,8 @@ from bge_rerank_integrations.engine.tokenization.templates import (
 )
 from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
 from bge_rerank_integrations.errors import ConfigurationError, InputError
-from bge_rerank_integrations.settings import DEFAULT_MAX_LENGTH, CallOptions, LongDocuments
+from bge_rerank_integrations.setting_types import LongDocuments
+from bge_rerank_integrations.settings import DEFAULT_MAX_LENGTH, CallOptions
 
 logger = logging.getLogger(__name__)
 

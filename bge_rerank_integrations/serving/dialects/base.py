@@ -16,10 +16,9 @@ from pydantic import (
 )
 
 from bge_rerank_integrations.context.highlight import Span
-from bge_rerank_integrations.keywords import CallOverrides
 from bge_rerank_integrations.ranking import Ranking, Scores, rank
 from bge_rerank_integrations.serving.api_errors import STATUSES, ApiError, ErrorKind
-from bge_rerank_integrations.settings import LongDocuments
+from bge_rerank_integrations.setting_types import CallOverrides, LongDocuments
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ItemT = TypeVar("ItemT")

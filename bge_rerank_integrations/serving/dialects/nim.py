@@ -20,7 +20,7 @@ from bge_rerank_integrations.serving.dialects.base import (
 from bge_rerank_integrations.serving.dialects.common import Usage, usage_of
 from bge_rerank_integrations.serving.dialects.requests import ApiRequest, StrictModel
 from bge_rerank_integrations.serving.dialects.voyage import DetailError, detail_error
-from bge_rerank_integrations.settings import LongDocuments
+from bge_rerank_integrations.setting_types import LongDocuments
 
 
 class NimText(StrictModel):

@@ -19,7 +19,7 @@ from bge_rerank_integrations.serving.dialects.base import (
     Truncation,
 )
 from bge_rerank_integrations.serving.dialects.requests import ApiRequest
-from bge_rerank_integrations.settings import LongDocuments
+from bge_rerank_integrations.setting_types import LongDocuments
 
 
 class VoyageRequest(ApiRequest):

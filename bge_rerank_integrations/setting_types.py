@@ -1,12 +1,19 @@
-"""The types of settings as keyword arguments, in every form that they may be given in."""
+"""The types of settings, in every form that they may be given in, and the environment variables."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
-from bge_rerank_integrations.settings import Dtype, LongDocuments
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+LongDocuments = Literal["truncate", "truncate_left", "window", "refuse"]
+
+API_KEY_VARIABLE = "BGE_RERANK_API_KEY"
+"""The key that ``bge-rerank serve`` asks for and ``RemoteReranker`` sends to such a server."""
+
+API_KEY_FILE_VARIABLE = "BGE_RERANK_API_KEY_FILE"
+"""A file of keys that ``bge-rerank serve`` accepts, one a line."""
 
 #: what ``model`` and ``cache_folder`` take
 PathOrName: TypeAlias = str | os.PathLike[str]

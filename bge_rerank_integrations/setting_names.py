@@ -47,7 +47,7 @@ _INSTEAD = {
 }
 
 
-def check_names(given: Iterable[str], known: Collection[str]) -> None:
+def reject_unknown_settings(given: Iterable[str], known: Collection[str]) -> None:
     """Refuse a keyword argument that is no setting, with the setting that may be meant.
 
     :raises ConfigurationError: for the first name that is not known.
