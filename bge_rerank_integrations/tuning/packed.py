@@ -19,7 +19,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
-_NAME = "bge_rerank_packed"
+# decoders that are scored register attention of their own, which takes other arguments
+_NAME = "bge_rerank_packed_training"
 # on a CPU, oneDNN keeps a compiled matmul for every number of rows
 _ROW_MULTIPLE = 64
 

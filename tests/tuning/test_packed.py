@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import SMALL, SMALL_MODERNBERT
+from paths import GOLDEN
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     AutoModelForSequenceClassification,
@@ -20,6 +21,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.tuning import packed
 from bge_rerank_integrations.tuning.packed import PACKED_MODEL_TYPES, train_packed
 
@@ -97,3 +99,17 @@ def test_a_model_is_saved_as_it_was(tmp_path: Path) -> None:
         for name in ("before", "after")
     )
     assert before == after
+
+
+def test_training_leaves_a_decoder_that_scores_as_it_is() -> None:
+    """A teacher reads while its student is trained: each has packed attention of its own."""
+    with RerankEngine(str(GOLDEN / "gemma"), device="cpu", dtype="float32") as teacher:
+        before = teacher.rerank("a question", ["a text", "another one"])
+        model = AutoModelForSequenceClassification.from_config(CONFIGS[0])
+        train_packed(model)
+        assert teacher.rerank("a question", ["a text", "a new one"])
+        ids = torch.tensor([[1, 5, 7, 2]])
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        assert teacher.rerank("a question", ["a text", "another one"]) == before
+    with RerankEngine(str(GOLDEN / "gemma"), device="cpu", dtype="float32"):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
