@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from bge_rerank_integrations import ConfigurationError, RerankError, __version__
 from bge_rerank_integrations.cli.bench import bench
 from bge_rerank_integrations.cli.calibrate import calibrate
-from bge_rerank_integrations.cli.demo.command import demo
+from bge_rerank_integrations.cli.demo import demo
 from bge_rerank_integrations.cli.eval import evaluate
 from bge_rerank_integrations.cli.models import models
 from bge_rerank_integrations.cli.rerank import rerank

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bge_rerank_integrations.cli.eval import CORPUS, read_collection, require_eval_extra
-from bge_rerank_integrations.cli.model_settings import model_settings
+from bge_rerank_integrations.cli.options import model_settings
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.evaluation.calibrating import calibrate as fit
 from bge_rerank_integrations.evaluation.calibrating import logits_of

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from bge_rerank_integrations.cli.model_settings import model_settings
-from bge_rerank_integrations.cli.mteb import evaluate_mteb
-from bge_rerank_integrations.cli.tables import show_table
+from bge_rerank_integrations.cli.options import model_settings
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
-from bge_rerank_integrations.evaluation.beir import read_beir, text_only, titled
-from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.plot import save_plot
+from bge_rerank_integrations.evaluation.reading import (
+    read_beir,
+    read_candidate_lists,
+    text_only,
+    titled,
+)
 from bge_rerank_integrations.evaluation.report import Report, summarize
-from bge_rerank_integrations.evaluation.runs import DEPTH, Run, bm25, rerank
-from bge_rerank_integrations.evaluation.trec import read_run
+from bge_rerank_integrations.evaluation.runs import DEPTH, Run, bm25, read_run, rerank
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 BM25 = "bm25"
@@ -31,14 +35,13 @@ _EXTRA = ("bm25s", "Stemmer", "ir_measures", "scipy", "matplotlib")
 
 def evaluate(
     source: Annotated[
-        Path | None,
+        Path,
         typer.Argument(
             metavar="FOLDER",
             help="A folder in BEIR's layout (corpus.jsonl, queries.jsonl, and qrels/test.tsv or "
             "qrels.tsv), or a .jsonl file with 'query', 'candidates' and 'labels' on each line.",
-            show_default=False,
         ),
-    ] = None,
+    ],
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,13 +62,6 @@ def evaluate(
             min=1,
             help="Cutoff of recall: how many documents your application keeps. Repeatable.",
             show_default="10",
-        ),
-    ] = None,
-    mteb: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="In place of the folder, a retrieval or reranking task of mteb (extra mteb). "
-            "Repeatable; takes --model, --depth and --json.",
         ),
     ] = None,
     corpus: Annotated[str, typer.Option(help="Name of the corpus file.")] = CORPUS,
@@ -89,25 +85,10 @@ def evaluate(
 ) -> None:
     """Measure rerankers: nDCG@10, MRR@10, recall and MAP before and after, wins and losses, time.
 
-    With --mteb, each task's main score before and after. A pipe gets the tables one after the
-    other, with tabs between the columns.
+    A pipe gets the tables one after the other, with tabs between the columns.
     """
     require_eval_extra()
     chosen = {name: model_settings(name) for name in model or [BUILT_IN_MODEL]}
-    if mteb and source is None:
-        folder_only = {
-            "--first-stage": first_stage != BM25,
-            "--top-n": bool(top_n),
-            "--corpus": corpus != CORPUS,
-            "--without-titles": without_titles,
-            "--max-queries": max_queries is not None,
-            "--plot": plot is not None,
-        }
-        _refuse(name for name, given in folder_only.items() if given)
-        evaluate_mteb(mteb, chosen, depth, as_json=as_json)
-        return
-    if mteb or source is None:
-        raise ConfigurationError("eval takes either a FOLDER or --mteb TASK")
     show_progress = sys.stderr.isatty()
     collection = read_collection(source, corpus, without_titles=without_titles)
     if max_queries is not None:
@@ -128,11 +109,6 @@ def evaluate(
     # last: if the plot cannot be written, the report is already out
     if plot is not None:
         save_plot(report, plot)
-
-
-def _refuse(names: Iterable[str]) -> None:
-    if given := ", ".join(names):
-        raise ConfigurationError(f"--mteb takes --model, --depth and --json, got {given}")
 
 
 def require_eval_extra() -> None:
@@ -165,3 +141,28 @@ def _show(report: Report) -> None:
     title = f"{report.collection}: {report.queries} queries, {report.documents} documents"
     show_table(title, report.rows())
     show_table("Query by query", report.comparison_rows())
+
+
+def show_table(title: str, rows: Iterator[Sequence[str]]) -> None:
+    """Print a table with a title to a terminal; rows with tabs and an empty line to a pipe.
+
+    :param rows: the headers, then the others.
+    """
+    console = Console()
+    if console.is_terminal:
+        console.print(_table(title, rows))
+    else:
+        for row in rows:
+            typer.echo("\t".join(row))
+        typer.echo()
+
+
+def _table(title: str, rows: Iterator[Sequence[str]]) -> Table:
+    first, *others = next(rows)
+    table = Table(first, title=title, title_justify="left", title_style="bold cyan", box=None)
+    for header in others:
+        table.add_column(header, justify="right", overflow="fold")
+    for row in rows:
+        # Text: rich would read brackets in a folder's name as markup
+        table.add_row(*map(Text, row))
+    return table

@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from bge_rerank_integrations.catalog import CATALOG
+from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import (
     SETTINGS,
     default_of,
     description_of,
     read_setting,
+    split_settings,
 )
 
 _VARIABLE_PREFIX = "BGE_RERANK_"
@@ -70,6 +72,28 @@ def with_settings(
         return run
 
     return decorate
+
+
+def model_settings(text: str) -> tuple[str, dict[str, Any]]:
+    """Read a model's name and the settings after it.
+
+    :param text: ``model,name=value,…``; a setting that takes several values may come repeatedly.
+    :raises ConfigurationError: for a name that is not a setting, or a value that cannot work.
+    """
+    model, *given = text.split(",")
+    values: dict[str, list[str]] = {}
+    for setting in given:
+        name, equals, value = setting.partition("=")
+        if not equals or name not in SETTINGS or name == "model":
+            raise ConfigurationError(
+                f"settings after a model must be name=value with one of {', '.join(SETTINGS[1:])}; "
+                f"got {setting!r}"
+            )
+        values.setdefault(name, []).append(value)
+    settings = {name: read_setting(name, ",".join(several)) for name, several in values.items()}
+    # a mistake is told now, and not when the models before it have run
+    split_settings(model, settings)
+    return model, settings
 
 
 def variable_of(name: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +14,63 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bge_rerank_integrations.cli.inputs import FilePassage, read_passages
 from bge_rerank_integrations.cli.options import Model, with_settings
 from bge_rerank_integrations.context.highlight import Highlighter, Span
 from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.jsonl import Place, json_objects, read_lines, string
 from bge_rerank_integrations.ranking import Ranking, Reranker
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 if TYPE_CHECKING:
     from bge_rerank_integrations import RerankEngine
+
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePassage:
+    """One passage and where it came from.
+
+    :param place: its file and line; the file ``-`` is standard input.
+    :param id: the JSON object's ``id`` or ``_id``, of any type.
+    :param title: the JSON object's ``title``.
+    """
+
+    text: str
+    place: Place
+    id: object = None
+    title: str = ""
+
+    @property
+    def content(self) -> str:
+        """What the model reads: title and text, as the BEIR benchmarks join them."""
+        return f"{self.title} {self.text}".strip()
+
+
+def read_passages(names: Iterable[str], *, jsonl: bool) -> list[FilePassage]:
+    """Read passages from files; blank lines are skipped.
+
+    :param names: files, or ``-`` for standard input; ``.jsonl`` files are JSON Lines.
+    :param jsonl: read every file as JSON Lines, whatever its name.
+    :raises InputError: naming the file, and the line where one is wrong.
+    """
+    return [passage for name in names for passage in _read_file(name, jsonl=jsonl)]
+
+
+def _read_file(name: str, *, jsonl: bool) -> Iterator[FilePassage]:
+    stream = typer.get_binary_stream("stdin") if name == STANDARD_INPUT else None
+    if not (jsonl or name.endswith(".jsonl")):
+        for place, text in read_lines(name, stream):
+            yield FilePassage(text, place)
+        return
+    for place, given in json_objects(name, stream):
+        yield FilePassage(
+            string(given, "text", place),
+            place,
+            given.get("id", given.get("_id")),
+            string(given, "title", place, default=""),
+        )
 
 
 @with_settings(but=("normalize",))
@@ -64,7 +112,7 @@ def rerank(
     bulk: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of QUERY and FILE: score every row of this .jsonl or .parquet file, "
+            help="Instead of QUERY and FILE: score every row of this .jsonl file, "
             "which has a query and a document each.",
             show_default=False,
         ),
@@ -74,8 +122,8 @@ def rerank(
         typer.Option(
             "--output",
             "-o",
-            help="Where the rows of --bulk go with their scores: a .jsonl file, or a folder for "
-            "Parquet. What is there already is not scored again.",
+            help="The .jsonl file for the rows of --bulk with their scores. Rows that it has "
+            "already are not scored again.",
             show_default=False,
         ),
     ] = None,

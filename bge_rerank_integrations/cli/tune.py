@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bge_rerank_integrations.cli.tables import show_table
+from bge_rerank_integrations.cli.eval import show_table
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 

@@ -14,15 +14,18 @@
 Functions raise ``MissingExtraError`` without the extra ``eval``.
 """
 
-from bge_rerank_integrations.evaluation.beir import CorpusPassage, read_beir, text_only, titled
-from bge_rerank_integrations.evaluation.candidate_lists import read_candidate_lists
 from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.comparison import Comparison, compare
-from bge_rerank_integrations.evaluation.measures import means, measure
+from bge_rerank_integrations.evaluation.measures import Comparison, compare, means, measure
 from bge_rerank_integrations.evaluation.plot import draw, save_plot
+from bge_rerank_integrations.evaluation.reading import (
+    CorpusPassage,
+    read_beir,
+    read_candidate_lists,
+    text_only,
+    titled,
+)
 from bge_rerank_integrations.evaluation.report import Report, System, summarize
-from bge_rerank_integrations.evaluation.runs import Run, bm25, rerank
-from bge_rerank_integrations.evaluation.trec import read_run
+from bge_rerank_integrations.evaluation.runs import Run, bm25, read_run, rerank
 
 __all__ = [
     "Collection",

@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.comparison import Comparison, compare
-from bge_rerank_integrations.evaluation.measures import PRIMARY, Values, means, measure
+from bge_rerank_integrations.evaluation.measures import (
+    PRIMARY,
+    Comparison,
+    Values,
+    compare,
+    means,
+    measure,
+)
 from bge_rerank_integrations.evaluation.runs import Run
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tqdm import tqdm
 
-from bge_rerank_integrations.errors import ConfigurationError, InputError
+from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
 from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.first_stage import BM25Index
+from bge_rerank_integrations.evaluation.first_stage import BM25Index
+from bge_rerank_integrations.jsonl import read_lines
 from bge_rerank_integrations.ranking import Reranker
 
 DEPTH = 100
@@ -98,6 +101,51 @@ def rerank(
         pairs += len(candidates)
         tokens += ranking.total_tokens
     return Run(name, order, seconds, pairs, tokens, scores)
+
+
+def read_run(path: Path, collection: Collection, depth: int = DEPTH) -> Run:
+    """Read a first stage's run file in TREC's format: query, Q0, document, rank, score and tag.
+
+    As in trec_eval the score decides, not the rank; equal scores keep the order of the file.
+    Queries that are not in the collection are skipped.
+
+    :param depth: maximum number of documents per query.
+    :raises ConfigurationError: for a depth below 1.
+    :raises InputError: naming the file, and the line where one is wrong.
+    :raises MissingExtraError: if ir-measures is not installed.
+    """
+    check_depth(depth)
+    try:
+        from ir_measures import read_trec_run
+    except ImportError as error:
+        raise MissingExtraError("eval") from error
+    scores: dict[str, dict[str, float]] = {query: {} for query in collection.queries}
+    for place, text in read_lines(path):
+        try:
+            # line by line: the library's errors do not name the line
+            (line,) = read_trec_run(f"{text}\n")  # type: ignore[no-untyped-call]
+            if math.isnan(line.score):
+                raise ValueError
+        except ValueError:
+            expected = "query, Q0, document, rank, score (a number) and tag"
+            raise InputError(f"{place}: expected {expected}, got {text!r}") from None
+        if line.query_id not in scores:
+            continue
+        if line.doc_id not in collection.documents:
+            raise InputError(f"{place}: document {line.doc_id!r} is not in the corpus")
+        found = scores[line.query_id]
+        if line.doc_id in found:
+            raise InputError(
+                f"{place}: document {line.doc_id!r} was there before for {line.query_id!r}"
+            )
+        found[line.doc_id] = line.score
+    if not any(scores.values()):
+        raise InputError(f"{path}: no line answers one of the collection's queries")
+    order = {
+        query: sorted(found, key=found.__getitem__, reverse=True)[:depth]
+        for query, found in scores.items()
+    }
+    return Run(path.name, order)
 
 
 def check_depth(depth: int) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.evaluation.beir import find_qrels, read_beir, read_unjudged
 from bge_rerank_integrations.evaluation.collection import Collection
+from bge_rerank_integrations.evaluation.reading import find_qrels, read_beir, read_unjudged
 from bge_rerank_integrations.jsonl import Place, json_objects, string
 
 

@@ -26,8 +26,7 @@ from bge_rerank_integrations.errors import (
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.measures import PRIMARY
 from bge_rerank_integrations.evaluation.report import Report, summarize
-from bge_rerank_integrations.evaluation.runs import Run, bm25, rerank
-from bge_rerank_integrations.evaluation.trec import read_run
+from bge_rerank_integrations.evaluation.runs import Run, bm25, read_run, rerank
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
 from bge_rerank_integrations.tuning.data import read_data
 from bge_rerank_integrations.tuning.lists import (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bge_rerank_integrations.cli.inputs import FilePassage, read_passages
+from bge_rerank_integrations.cli.rerank import FilePassage, read_passages
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.jsonl import Place
 

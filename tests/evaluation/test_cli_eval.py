@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 import bge_rerank_integrations
 from bge_rerank_integrations import ConfigurationError
 from bge_rerank_integrations.cli.app import app
-from bge_rerank_integrations.cli.model_settings import model_settings
+from bge_rerank_integrations.cli.options import model_settings
 from evaluation.conftest import CORPUS, write_json_lines
 
 
@@ -187,23 +187,3 @@ def test_settings_in_one_argument() -> None:
         model_settings("a,max_length=64,query_max_length=64")
     with pytest.raises(ConfigurationError, match="model must be a non-empty string"):
         model_settings("")
-
-
-def test_a_folder_or_tasks_of_mteb_are_measured(evaluate, folder: Path) -> None:
-    for arguments in ((), (folder, "--mteb", "SciFact")):
-        result = evaluate(*arguments)
-        assert result.exit_code == 2
-        assert "either a FOLDER or --mteb TASK" in result.stderr
-    result = evaluate("--mteb", "SciFact", "--plot", "a.png", "-k", 3, "--depth", 5)
-    assert result.exit_code == 2
-    assert "takes --model, --depth and --json, got --top-n, --plot" in result.stderr
-
-
-def test_without_mteb_its_extra_is_named(
-    evaluate, engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "mteb", None)
-    result = evaluate("--mteb", "SciFact")
-    assert result.exit_code == 1
-    assert 'pip install "bge-rerank-integrations[mteb]"' in result.stderr
-    assert engines == []

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_rerank_integrations.errors import MissingExtraError
-from bge_rerank_integrations.first_stage import BM25Index
+from bge_rerank_integrations.evaluation.first_stage import BM25Index
 
 PASSAGES = [
     "Bananas are yellow.",

@@ -159,14 +159,17 @@ def test_a_run_file_is_ordered_by_score_and_cut(folder: Path) -> None:
     assert run.seconds == {}
 
 
+WANTED = "expected query, Q0, document, rank, score (a number)"
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("q1 Q0 paris 1 0.5", "expected query, Q0, document, rank, score and tag, got 5 fields"),
+        ("q1 Q0 paris 1 0.5", f"{WANTED} and tag, got 'q1 Q0 paris 1 0.5'"),
         ("q1 Q0 nowhere 1 0.5 x", "document 'nowhere' is not in the corpus"),
         ("q1 Q0 bonn 1 0.5 x", "document 'bonn' was there before for 'q1'"),
-        ("q1 Q0 paris 1 high x", "score must be a number, got 'high'"),
-        ("q1 Q0 paris 1 nan x", "score must be a number, got 'nan'"),
+        ("q1 Q0 paris 1 high x", f"{WANTED} and tag, got 'q1 Q0 paris 1 high x'"),
+        ("q1 Q0 paris 1 nan x", f"{WANTED} and tag, got 'q1 Q0 paris 1 nan x'"),
     ],
 )
 def test_wrong_lines_of_a_run_are_named(folder: Path, line: str, expected: str) -> None:

@@ -1,22 +1,25 @@
-"""Files and datasets that are scored in bulk, killed and taken up again."""
+"""Rows that are scored in bulk, killed and resumed."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 from processes import Process, run
 
-from bge_rerank_integrations import ConfigurationError, EngineConfig, InputError, RerankEngine
-from bge_rerank_integrations.bulk import RerankBatch, score_file, scoring
+from bge_rerank_integrations import (
+    ConfigurationError,
+    EngineConfig,
+    InputError,
+    RerankEngine,
+    bulk,
+)
+from bge_rerank_integrations.bulk import RerankBatch, score_file
 
 ROWS = [{"id": n, "query": f"q{n % 7}", "document": f"döcument {n}"} for n in range(100)]
 
@@ -41,29 +44,23 @@ class Scorer:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(bulk, "CHUNK_ROWS", 8)
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    if path.is_dir():
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-        return rows
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-@pytest.fixture(params=["jsonl", "parquet"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
     """A file of rows, and where they go."""
-    source = tmp_path / f"in.{request.param}"
+    source = tmp_path / "in.jsonl"
     write(source, ROWS)
-    return source, tmp_path / ("out.jsonl" if request.param == "jsonl" else "out")
+    return source, tmp_path / "out.jsonl"
 
 
 def test_rows_come_out_with_their_scores(files: tuple[Path, Path]) -> None:
@@ -93,31 +90,6 @@ def test_a_line_that_a_kill_cut_is_written_again(tmp_path: Path) -> None:
         assert target.read_bytes() == whole
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_part_that_a_kill_cut_is_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
-) -> None:
-    """The third part reaches the disk up to a share of its bytes, and the process ends."""
-    source, target = tmp_path / "in.parquet", tmp_path / "out"
-    write(source, ROWS)
-    write_table, written = pyarrow.parquet.write_table, []
-
-    def write_and_die(table: Any, path: Any, *arguments: Any, **settings: Any) -> None:
-        write_table(table, path, *arguments, **settings)
-        written.append(path)
-        if len(written) == 3:
-            os.truncate(path, int(share * os.path.getsize(path)))
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pyarrow.parquet, "write_table", write_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            score_file(Scorer(), source, target)
-    assert len(written) == 3
-    assert score_file(Scorer(), source, target) == 84
-    assert [row["score"] for row in read(target)] == list(map(float, range(100)))
-
-
 def test_a_target_with_other_rows_is_left_alone(files: tuple[Path, Path]) -> None:
     score_file(Scorer(), *files)
     before = read(files[1])
@@ -127,20 +99,12 @@ def test_a_target_with_other_rows_is_left_alone(files: tuple[Path, Path]) -> Non
     assert read(files[1]) == before
 
 
-def test_types_of_other_columns_stay(tmp_path: Path) -> None:
-    table = pyarrow.table(
-        {
-            "query": ["q"],
-            "document": ["d 1"],
-            "small": pyarrow.array([3], pyarrow.int8()),
-            "when": pyarrow.array([5], pyarrow.timestamp("ms", "UTC")),
-        }
-    )
-    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
-    score_file(Scorer(), tmp_path / "in.parquet", tmp_path / "out", score="relevance")
-    scored = pyarrow.parquet.read_table(tmp_path / "out")
-    assert scored.select(table.column_names).schema.types == table.schema.types
-    assert scored.column("relevance").to_pylist() == [1.0]
+def test_a_target_that_is_no_result_is_left_alone(files: tuple[Path, Path]) -> None:
+    for text, error in (("[1]\n", InputError), ('{"a": 1}\n{"b"', ConfigurationError)):
+        files[1].write_text(text)
+        with pytest.raises(error, match=r"out\.jsonl"):
+            score_file(Scorer(), *files)
+        assert files[1].read_text() == text
 
 
 @pytest.mark.parametrize(
@@ -179,8 +143,11 @@ def test_a_row_without_texts_is_named_after_a_resume(
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"\.jsonl or \.parquet"):
-        score_file(Scorer(), tmp_path / "in.csv", tmp_path / "out")
+    for names in (("in.parquet", "out.jsonl"), ("in.jsonl", "out.csv")):
+        source, target = (tmp_path / name for name in names)
+        with pytest.raises(ConfigurationError, match=r"expected a \.jsonl file, got .*RerankBatch"):
+            score_file(Scorer(), source, target)
+        assert not target.exists()
 
 
 def test_batches_of_a_dataset_are_scored(xlmr: str, engine: RerankEngine) -> None:

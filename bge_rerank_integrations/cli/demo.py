@@ -1,0 +1,247 @@
+"""``bge-rerank demo``: one question, asked of Python's reference through each framework."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bge_rerank_integrations.cli.options import Model
+from bge_rerank_integrations.cli.passages import ReferencePassage, python_reference
+from bge_rerank_integrations.errors import InputError, MissingExtraError
+from bge_rerank_integrations.evaluation.first_stage import BM25Index, Hit
+from bge_rerank_integrations.ranking import RankedDocument
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+
+DEFAULT_QUESTION = "Can a list be used as a dictionary key?"
+_LONG, _SHORT = 180, 64  # characters of an excerpt
+_TITLE = "bold cyan"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that the first stage found.
+
+    :param number: index of the passage in the reference.
+    :param score: its BM25 score.
+    """
+
+    number: int
+    score: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRun:
+    """Results of one question in one framework.
+
+    :param framework: the framework's name.
+    :param component: the class that reranked.
+    :param kept: indices and scores of the passages that the reranker kept, best first.
+    :param seconds: of the framework's reranking component.
+    :param engine_config: settings of the engine behind the component.
+    """
+
+    framework: str
+    component: str
+    kept: tuple[RankedDocument, ...]
+    seconds: float
+    engine_config: EngineConfig
+
+
+def demo(
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="Anything about the Python language.")
+    ] = DEFAULT_QUESTION,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Passages that BM25 retrieves for the reranker.")
+    ] = 50,
+    top_n: Annotated[int, typer.Option(min=1, help="Passages that the reranker keeps.")] = 5,
+    model: Model = BUILT_IN_MODEL,
+) -> None:
+    """Search Python's own reference: BM25 finds candidates, the reranker puts the best first."""
+    console = Console(highlight=False)
+    with console.status("searching, loading the model and reranking"):
+        # imported here: torch takes seconds, and --help does not need it
+        from bge_rerank_integrations import RerankEngine
+
+        passages = python_reference()
+        index, index_s = _timed(lambda: BM25Index([passage.content for passage in passages]))
+        hits, search_s = _timed(lambda: index.search(question, candidates))
+        if not hits:
+            raise InputError("no passage of Python's reference shares a word with this question")
+        found = [Candidate(hit.index, hit.score, passages[hit.index].content) for hit in hits]
+        engine, load_s = _timed(lambda: RerankEngine.shared(model))
+        # warm-up: the first pass compiles kernels, which is not part of a framework's time
+        _, first_pass_s = _timed(lambda: engine.rerank(question, [question]))
+        runs, missing = ask_frameworks(question, found, model, top_n)
+    console.print(question, style="bold", markup=False)
+    console.print(_before(hits, runs[0], passages, top_n))
+    for run in runs:
+        console.print(_after(hits, run, passages, brief=run is not runs[0]))
+    steps = [
+        ("load", f"{engine.model} on {engine.device}, {engine.dtype}", load_s),
+        ("first pass", "1 pair", first_pass_s),
+        ("BM25 index", f"{len(passages)} passages", index_s),
+        ("BM25 search", f"{len(hits)} candidates", search_s),
+        *(
+            (
+                run.framework,
+                f"{len(hits)} pairs, {len(hits) / run.seconds:.0f} pairs/s",
+                run.seconds,
+            )
+            for run in runs
+        ),
+    ]
+    console.print(_times(steps))
+    for error in missing:
+        console.print(f"Not shown: {error}", style="yellow", markup=False, soft_wrap=True)
+    if len(runs) > 1:
+        one_engine = all(RerankEngine.shared(run.engine_config) == engine for run in runs)
+        console.print(agreement(runs, one_engine=one_engine))
+    console.print(conclusion(hits, runs[0], top_n), soft_wrap=True)
+
+
+def ask_llama_index(question: str, found: Sequence[Candidate], model: str, top_n: int) -> DemoRun:
+    """What a ``RetrieverQueryEngine`` does between its retriever and its LLM."""
+    from bge_rerank_integrations.llama_index import BGERerank  # isort: skip  # may be missing
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    reranker = BGERerank(model=model, top_n=top_n)
+    nodes = [
+        NodeWithScore(node=TextNode(id_=str(one.number), text=one.text), score=one.score)
+        for one in found
+    ]
+    kept, seconds = _timed(lambda: reranker.postprocess_nodes(nodes, query_str=question))
+    ranked = tuple(RankedDocument(int(node.node_id), node.get_score()) for node in kept)
+    component = "BGERerank(BaseNodePostprocessor)"
+    return DemoRun("LlamaIndex", component, ranked, seconds, reranker.engine_config)
+
+
+def ask_langchain(question: str, found: Sequence[Candidate], model: str, top_n: int) -> DemoRun:
+    """What a ``ContextualCompressionRetriever`` does behind its retriever."""
+    from bge_rerank_integrations.langchain import BGERerank  # isort: skip  # may be missing
+    from langchain_core.documents import Document
+
+    reranker = BGERerank(model=model, top_n=top_n)
+    documents = [Document(id=str(one.number), page_content=one.text) for one in found]
+    kept, seconds = _timed(lambda: reranker.compress_documents(documents, question))
+    ranked = tuple(
+        RankedDocument(int(str(document.id)), document.metadata["relevance_score"])
+        for document in kept
+    )
+    component = "BGERerank(BaseDocumentCompressor)"
+    return DemoRun("LangChain", component, ranked, seconds, reranker.engine_config)
+
+
+def ask_frameworks(
+    question: str, found: Sequence[Candidate], model: str, top_n: int
+) -> tuple[list[DemoRun], list[MissingExtraError]]:
+    """Rerank through each installed framework.
+
+    :returns: the runs, and an error for each framework that is missing.
+    :raises MissingExtraError: if none is installed.
+    """
+    runs: list[DemoRun] = []
+    missing: list[MissingExtraError] = []
+    for ask in (ask_llama_index, ask_langchain):
+        try:
+            runs.append(ask(question, found, model, top_n))
+        except MissingExtraError as error:
+            missing.append(error)
+    if not runs:
+        raise MissingExtraError("all")
+    return runs, missing
+
+
+def agreement(runs: Sequence[DemoRun], *, one_engine: bool) -> Text:
+    """Say whether the frameworks agree and share one engine."""
+    one_ranking = len({tuple(kept.index for kept in run.kept) for run in runs}) == 1
+    names = " and ".join(run.framework for run in runs)
+    ranking = "the same ranking" if one_ranking else "different rankings"
+    engine = "one shared engine" if one_engine else "separate engines"
+    style = "green" if one_ranking and one_engine else "yellow"
+    return Text(f"{names}: {ranking}, from {engine}.", style=style)
+
+
+def conclusion(hits: Sequence[Hit], run: DemoRun, top_n: int) -> Text:
+    """Say what reranking changed for the reader of the best passages."""
+    before = _ranks(hits)[run.kept[0].index]
+    if before > top_n:
+        return Text(
+            f"The best passage was number {before} for BM25: an LLM that reads {top_n} passages "
+            "would have missed it without the reranker.",
+            style="green",
+        )
+    if before > 1:
+        return Text(f"The best passage was number {before} for BM25.", style="green")
+    return Text("BM25 and the reranker agree on the best passage.")
+
+
+def _ranks(hits: Sequence[Hit]) -> dict[int, int]:
+    """The first stage's rank of each passage, from 1."""
+    return {hit.index: rank for rank, hit in enumerate(hits, start=1)}
+
+
+def _before(
+    hits: Sequence[Hit], run: DemoRun, passages: Sequence[ReferencePassage], top_n: int
+) -> Table:
+    """The first stage's best passages, and their ranks after reranking."""
+    ranks = {kept.index: rank for rank, kept in enumerate(run.kept, start=1)}
+    table = _table("BM25 alone", "BM25 rank", "rank after", "passage")
+    for rank, hit in enumerate(hits[:top_n], start=1):
+        after = str(ranks.get(hit.index, f">{top_n}"))
+        table.add_row(str(rank), after, _excerpt(passages[hit.index], _SHORT))
+    return table
+
+
+def _after(
+    hits: Sequence[Hit], run: DemoRun, passages: Sequence[ReferencePassage], *, brief: bool
+) -> Table:
+    """The reranked passages, and their ranks in the first stage.
+
+    :param brief: shorten the excerpts.
+    """
+    ranks = _ranks(hits)
+    table = _table(f"{run.framework}: {run.component}", "rank", "BM25 rank", "score", "passage")
+    for rank, kept in enumerate(run.kept, start=1):
+        excerpt = _excerpt(passages[kept.index], _SHORT if brief else _LONG)
+        table.add_row(str(rank), str(ranks[kept.index]), f"{kept.score:.4f}", excerpt)
+    return table
+
+
+def _times(steps: Sequence[tuple[str, str, float]]) -> Table:
+    """Name, description and seconds of each step."""
+    table = Table("step", "what", title="Time", title_justify="left", title_style=_TITLE, box=None)
+    table.add_column("time", justify="right")
+    for name, what, seconds in steps:
+        table.add_row(name, Text(what), f"{seconds * 1000:,.1f} ms")
+    return table
+
+
+def _table(title: str, *headers: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style=_TITLE)
+    for header in headers:
+        table.add_column(header, justify="left" if header == "passage" else "right")
+    return table
+
+
+def _excerpt(passage: ReferencePassage, characters: int) -> Text:
+    """The topic, and below it the start of the text."""
+    # Text: rich would read brackets in a passage as markup
+    start = shorten(passage.text, characters, placeholder=" …")
+    return Text.assemble((passage.topic, "bold"), "\n", start)
+
+
+def _timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    start = time.perf_counter()
+    return call(), time.perf_counter() - start

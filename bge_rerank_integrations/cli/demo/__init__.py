@@ -1,1 +1,0 @@
-"""``bge-rerank demo``: two-stage retrieval over text that every Python has."""
