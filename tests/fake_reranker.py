@@ -45,6 +45,8 @@ class FakeReranker(Highlighting):
         self.calls: list[Call] = []
         self.pair_calls: list[tuple[tuple[str, ...], ...]] = []
         self.scored: list[tuple[str, ...]] = []
+        # how many of these came through ascore()
+        self.ascored = 0
 
     def rerank(
         self,
@@ -71,6 +73,7 @@ class FakeReranker(Highlighting):
 
     async def ascore(self, query: str, documents: Iterable[str]) -> Scores:
         await asyncio.sleep(0)
+        self.ascored += 1
         return self.score(query, documents)
 
     def score_pairs(self, pairs: Iterable[Sequence[str]]) -> Scores:

@@ -265,27 +265,50 @@ def test_the_command_writes_a_file_that_the_engine_takes(judged: Path, tmp_path:
     assert score == sigmoid(fitted["scale"] * logit + fitted["shift"])
 
 
-def test_errors_are_those_of_queries_that_the_fit_has_not_seen() -> None:
-    logits, relevant = drawn(0.7, -2.0, 2_000)
-    queries = [str(number) for number in range(100)]
-    names = {query: [f"{query}/{place}" for place in range(20)] for query in queries}
-    every = [name for query in queries for name in names[query]]
-    grades = dict(zip(every, map(int, relevant), strict=True))
+def judged_pairs(
+    logits: dict[str, list[float]], relevant: dict[str, list[bool]]
+) -> tuple[Collection, Run]:
+    """Queries whose candidates have these judgments."""
+    names = {query: [f"{query}/{n}" for n in range(len(logits[query]))] for query in logits}
     collection = Collection(
         "drawn",
-        dict.fromkeys(queries, "text"),
-        dict.fromkeys(every, "text"),
-        {query: {name: grades[name] for name in names[query]} for query in queries},
+        dict.fromkeys(logits, "text"),
+        {name: "text" for query in names for name in names[query]},
+        {query: dict(zip(names[query], map(int, relevant[query]), strict=True)) for query in names},
     )
-    given = dict(zip(every, logits, strict=True))
-    answers = {query: [given[name] for name in names[query]] for query in queries}
+    return collection, Run("all", names)
 
-    fitted = calibrate("m", collection, Run("all", names), answers)
+
+def test_errors_are_those_of_queries_that_the_fit_has_not_seen() -> None:
+    logits, relevant = drawn(0.7, -2.0, 2_000)
+    starts = {str(number): 20 * number for number in range(100)}
+    of_queries = {query: logits[start : start + 20] for query, start in starts.items()}
+    judged = {query: relevant[start : start + 20] for query, start in starts.items()}
+
+    fitted = calibrate("m", *judged_pairs(of_queries, judged), of_queries)
 
     assert fitted.calibration == Calibration.fit("m", logits, relevant)
     assert (fitted.queries, fitted.pairs, fitted.held_out) == (100, 2_000, 25)
     assert fitted.before > 0.15
     assert fitted.after < 0.06
+
+
+def test_queries_held_out_are_not_in_the_fit_that_is_measured_on_them() -> None:
+    """All relevant but one query's: without that query the fit cannot know of its low logits."""
+    afters = []
+    for odd in range(4):
+        logits = {str(number): [-3.0, -1.0, 1.0, 3.0] * 25 for number in range(4)}
+        relevant = {query: [False, False, True, True] * 25 for query in logits}
+        relevant[str(odd)] = [True, True, True, True] * 25
+
+        fitted = calibrate("m", *judged_pairs(logits, relevant), logits)
+
+        assert fitted.held_out == 1
+        afters.append(fitted.after)
+    # one of the four is held out, and half of its pairs are certain and wrong
+    *_, third, largest = sorted(afters)
+    assert largest > 0.45
+    assert third < 0.3
 
 
 def test_too_few_queries_are_refused(judged: Path, tmp_path: Path) -> None:

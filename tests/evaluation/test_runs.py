@@ -78,6 +78,13 @@ def test_bm25_orders_as_the_published_baselines_do() -> None:
     assert bm25(collection).order["q"] == sorted(shapes, key=score, reverse=True)
 
 
+def test_bm25_finds_other_forms_of_a_word() -> None:
+    documents = {"bread": "bread and butter", "ship": "the ship sails", "sea": "sailing the seas"}
+    queries = {"q": "ships"}
+    collection = Collection("ships", queries, documents, {"q": {"ship": 1}})
+    assert bm25(collection, depth=1).order["q"] == ["ship"]
+
+
 def test_candidate_lists_are_ordered_and_kept_whole(lists: Path) -> None:
     run = bm25(read_candidate_lists(lists), depth=1)
     assert run.order["1"][0] == "1/0"

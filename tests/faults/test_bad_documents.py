@@ -120,6 +120,16 @@ def test_a_bad_document_after_repeated_ones_has_its_own_index(make_poisoned: Mak
     assert caught.value.index == 5
 
 
+def test_a_bad_document_late_in_a_long_call_has_its_own_index(make_poisoned: MakeEngine) -> None:
+    """A long call is tokenized in parts."""
+    engine = make_poisoned(max_batch_tokens=10_000)
+    documents = [f"{number}" for number in range(600)]
+    documents[300] = "poison"
+    with pytest.raises((InputError, ScoringError), match="document 300 ") as caught:
+        engine.score("q", documents)
+    assert caught.value.index == 300
+
+
 async def test_a_bad_pair_late_in_a_stream_has_its_own_index(make_poisoned: MakeEngine) -> None:
     """A stream is scored in chunks, here of 2 pairs; the caller counts all of them."""
     engine = make_poisoned(max_queued_pairs=4)

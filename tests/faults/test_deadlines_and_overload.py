@@ -176,6 +176,31 @@ def test_a_stream_that_has_begun_is_not_refused_later(make_engine: MakeEngine) -
     assert_works(engine)
 
 
+def test_a_stream_that_has_begun_does_not_wait_until_its_estimate_fits(
+    make_engine: MakeEngine,
+) -> None:
+    """Its second chunk cannot be answered within ``max_wait_s``: the first one is before it."""
+
+    def slow(batch: Sequence[TokenSequence]) -> Logits:
+        time.sleep(0.002)
+        return digests(batch)
+
+    scorer = FakeScorer(slow, gate=(gate := Event()))
+    engine = make_engine(scorer, max_queued_pairs=400)
+    gate.set()
+    # the engine learns its speed: 64 tokens in 2 ms or more
+    engine.score("q", [f"{number:03}" for number in range(100)])
+    gate.clear()
+    pairs = [("q", f"{number:03}") for number in range(400)]
+    stream = in_thread(engine.score_pairs, pairs, max_wait_s=0.01)
+    wait_until(lambda: engine.stats().queued_pairs >= 200)
+    refused = in_thread(engine.score, "q", ["other"] * 9 + ["new"], max_wait_s=0.001)
+    assert isinstance(error_of(refused), OverloadedError)
+    wait_until(lambda: engine.stats().queued_pairs == 400)
+    gate.set()
+    assert stream.result(PATIENCE_S) == expected("q", [document for _, document in pairs])
+
+
 def test_a_stream_has_one_deadline_and_not_one_a_chunk(make_engine: MakeEngine) -> None:
     def slow(batch: Sequence[TokenSequence]) -> Logits:
         time.sleep(0.02)

@@ -237,6 +237,14 @@ async def test_the_async_path_is_native(reranker: FakeReranker, documents: list[
     ]
 
 
+async def test_the_async_path_prunes_natively(
+    reranker: FakeReranker, documents: list[Document]
+) -> None:
+    await BGERerank(reranker=reranker, prune=0.1).acompress_documents(documents, QUERY)
+
+    assert len(reranker.scored) == reranker.ascored == 1
+
+
 async def test_parallel_calls_share_one_compressor(
     reranker: FakeReranker, documents: list[Document]
 ) -> None:
@@ -367,6 +375,12 @@ async def test_raw_results_are_those_of_coheres_compressor(
     assert [found["index"] for found in await rerank(compressor, mixed, QUERY, top_n=2)] == [2, 1]
     assert len(await rerank(compressor, mixed, QUERY, top_n=None)) == 4
     assert await rerank(compressor, [], QUERY) == []
+    # scores of 0.88, 0.73, 0.27 and 0.12
+    compressor.score_threshold = 0.5
+    assert [found["index"] for found in await rerank(compressor, mixed, QUERY, top_n=None)] == [
+        2,
+        1,
+    ]
 
 
 async def test_documents_without_text_keep_their_places(

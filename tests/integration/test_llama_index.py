@@ -207,6 +207,14 @@ async def test_the_async_path_is_native(reranker: FakeReranker, nodes: list[Node
     ]
 
 
+async def test_the_async_path_prunes_natively(
+    reranker: FakeReranker, nodes: list[NodeWithScore]
+) -> None:
+    await BGERerank(reranker=reranker, prune=0.1).apostprocess_nodes(nodes, query_str=QUERY)
+
+    assert len(reranker.scored) == reranker.ascored == 1
+
+
 # --- pruning -----------------------------------------------------------------------------------
 
 LONG = "How do ships float? Bread and butter.\n\nWater holds ships that float. Nothing else."

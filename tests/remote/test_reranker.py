@@ -576,6 +576,21 @@ async def test_an_answer_that_grows_too_large_is_refused_while_it_comes(encoding
     assert peak < 20_000_000
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_one_chunk_is_not_unpacked_beyond_the_limit(encoding: str) -> None:
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding]
+    packed = pack(b" " * 60_000_000)
+    tracemalloc.start()
+    too_large = pytest.raises(RemoteError, match=r"answer is larger than \d+ bytes")
+    with too_large:
+        remote(streaming(Chunks([packed]), encoding)).rerank("q", ["a"])
+    with too_large:
+        await remote(streaming(Chunks([packed]), encoding)).arerank("q", ["a"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
 async def test_a_packed_answer_is_read(encoding: str) -> None:
     pack = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[encoding]

@@ -44,10 +44,17 @@ def test_each_question_is_for_one_thing() -> None:
 
 
 def test_equal_questions_stay_together() -> None:
-    texts = {query: f"Question  {int(query[1:]) // 2}" for query in COLLECTION.queries}
+    """Case and spaces make no other question."""
+    forms = ["Question  {}", " question {}", "QUESTION\n{} ", "question {}"]
+    texts = {
+        query: forms[int(query[1:]) % 4].format(int(query[1:]) // 4) for query in COLLECTION.queries
+    }
     parts = split(replace(COLLECTION, queries=texts), 0.3, seed=0)
-    in_parts = [set(part.queries.values()) for part in (parts.training, parts.held_out)]
-    assert not in_parts[0] & in_parts[1]
+    numbers = [
+        {text.split()[1] for text in part.queries.values()}
+        for part in (parts.training, parts.choosing, parts.held_out)
+    ]
+    assert sum(map(len, numbers)) == len(set.union(*numbers)) == 10
 
 
 def test_too_few_questions_are_refused() -> None:
@@ -89,10 +96,17 @@ def test_a_question_whose_answer_is_not_in_the_corpus_is_left_out() -> None:
 
 
 class Teacher(FakeReranker):
-    """Scores a document with the number in it, less five."""
+    """Scores a document with the number in it, less five.
+
+    :param divisor: of these scores.
+    """
+
+    def __init__(self, divisor: float = 1.0) -> None:
+        super().__init__()
+        self._divisor = divisor
 
     def score_pairs(self, pairs: Iterable[Sequence[str]]) -> list[float]:
-        return [float(text.split()[4]) - 5 for _, text in pairs]
+        return [(float(text.split()[4]) - 5) / self._divisor for _, text in pairs]
 
     def rerank(self, query: str, documents: object, *_: object) -> Ranking:
         assert isinstance(documents, (list, tuple))
@@ -113,6 +127,10 @@ def test_a_teacher_judges_what_nobody_has_judged() -> None:
     found = Run("first", {"q1": ["d4", "d5", "d6", "d9"]})
     judged = judged_by(Teacher(), unjudged, found)
     assert judged.relevance == {"q1": {"d4": 0, "d5": 0, "d6": 1, "d9": 1}}
+    # of probabilities, one half is enough and 0.49 is not
+    found = Run("first", {"q1": ["d54", "d55", "d59"]})
+    judged = judged_by(Teacher(divisor=100), unjudged, found)
+    assert judged.relevance == {"q1": {"d54": 0, "d55": 1, "d59": 1}}
     with pytest.raises(InputError, match="finds no document relevant"):
         judged_by(Teacher(), unjudged, Run("first", {"q1": ["d4"]}))
 

@@ -187,6 +187,21 @@ def test_an_instruction_changes_the_scores() -> None:
         assert plain.score("q", ["a"]) != asked.score("q", ["a"])
 
 
+@pytest.mark.parametrize("written_as", [str, lambda text: {"content": text}])
+def test_a_first_token_that_pads_too_is_left_out(tmp_path: Path, written_as: Any) -> None:
+    """As FlagEmbedding does: ``bos_token_id != pad_token_id``."""
+    folder = Path(shutil.copytree(GOLDEN / "gemma", tmp_path / "model"))
+    begins = []
+    for pad in ("<pad>", "<bos>"):
+        edit_json(folder / "tokenizer_config.json", pad_token=written_as(pad))
+        engine, scorer = recorded_engine(str(folder), device="cpu", recipe="bge-reranker-v2-gemma")
+        with engine:
+            engine.score("who?", ["the panda"])
+        begins.append(scorer.sequences[0].ids.tolist())
+    assert begins[0] == [2, *begins[1]]
+    assert 2 not in begins[1]
+
+
 def test_windows_of_a_decoder_begin_like_a_passage() -> None:
     engine, scorer = recorded_engine(
         str(GOLDEN / "gemma"), device="cpu", max_length=64, long_documents="window"

@@ -241,6 +241,9 @@ def test_a_model_that_only_its_own_code_can_run_is_refused(bert: str, tmp_path: 
         (1, {"type": "sentence_transformers.models.LayerNorm"}, "LayerNorm where Pooling must"),
         (2, {"type": "sentence_transformers.models.Pooling"}, "Pooling behind Pooling"),
         (0, {"type": "sentence_transformers.models.Dense"}, "Dense in '' as its first module"),
+        (0, {"path": "0_Transformer"}, "Transformer in '0_Transformer' as its first module"),
+        (2, {"type": "evil.models.Dense"}, r"a module 'evil\.models\.Dense'; known are"),
+        (0, {"type": "evil.models.Transformer"}, r"a module 'evil\.models\.Transformer'"),
     ],
 )
 def test_modules_that_are_not_run_are_named(
@@ -264,6 +267,18 @@ def test_a_module_in_another_folder_is_refused(copy: Path, path: Any) -> None:
         ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling by 'max'"),
         ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "pooling by"),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "the task 'fill-mask'"),
+        *(
+            (
+                "sentence_bert_config.json",
+                {"modality_config": {"text": {"method": method, "method_output_name": output}}},
+                rf"text read by \('{method}', ",
+            )
+            for method, output in [
+                ("encode", "last_hidden_state"),
+                ("forward", "pooler_output"),
+                ("forward", ["last_hidden_state", "pooler_output"]),
+            ]
+        ),
         (
             "sentence_bert_config.json",
             {"modality_config": {"image": {}}},
@@ -428,11 +443,29 @@ def test_a_tied_model_reads_its_answers_from_the_embeddings(decoder: Path) -> No
         assert engine.score("q", ["d"]) == tied
 
 
-def test_positions_that_change_with_a_batch_are_refused(decoder: Path) -> None:
-    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-    edit_json(decoder / "config.json", rope_parameters=rope)
-    with pytest.raises(UnsupportedModelError, match="rotary embeddings of type 'dynamic'"):
+@pytest.mark.parametrize("setting", ["rope_parameters", "rope_scaling"])
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_change_with_a_batch_are_refused(
+    decoder: Path, setting: str, kind: str
+) -> None:
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    rope = {"rope_type": kind, "factor": 2.0, "rope_theta": 1e4, **factors}
+    edit_json(decoder / "config.json", rope_parameters=None)
+    edit_json(decoder / "config.json", **{setting: rope})
+    with pytest.raises(UnsupportedModelError, match=f"rotary embeddings of type '{kind}'"):
         RerankEngine(str(decoder), device="cpu")
+
+
+def test_a_pooling_that_leaves_the_prompt_out_is_refused_with_a_prompt(copy: Path) -> None:
+    edit_json(copy / "1_Pooling" / "config.json", include_prompt=False)
+    RerankEngine(str(copy), device="cpu").close()
+    edit_json(
+        copy / "config_sentence_transformers.json",
+        default_prompt_name="ask",
+        prompts={"ask": "find: "},
+    )
+    with pytest.raises(UnsupportedModelError, match="pooling without the prompt"):
+        RerankEngine(str(copy), device="cpu")
 
 
 def test_a_prompt_must_leave_room_for_a_query(copy: Path) -> None:

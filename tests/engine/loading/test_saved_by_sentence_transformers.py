@@ -293,6 +293,21 @@ def test_the_length_that_was_saved_is_the_default(encoder: str, tmp_path: Path) 
         assert engine.max_length == 30
 
 
+def test_a_tokenizer_without_a_limit_leaves_the_length_that_pairs_have_by_default(
+    tmp_path: Path,
+) -> None:
+    config = BertConfig(**{**SMALL, "max_position_embeddings": 600})
+    folder = Path(save_modules(config, tmp_path / "model", dense_head("mean")))
+    edit_json(folder / "tokenizer_config.json", model_max_length=10**30)
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=None)
+    with RerankEngine(str(folder), device="cpu") as engine:
+        assert engine.max_length == 512
+    # a length is a length, also where a tokenizer has it
+    edit_json(folder / "tokenizer_config.json", model_max_length=550)
+    with RerankEngine(str(folder), device="cpu") as engine:
+        assert engine.max_length == 550
+
+
 def test_older_names_of_modules_and_settings_are_read(encoder: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "model"))
     names = json.loads((folder / "modules.json").read_text("utf-8"))
