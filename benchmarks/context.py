@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from benchmarks.labelled_sections import READERS, Range, Section
 from benchmarks.machine import describe_machine
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.context.highlight import SentenceWindows, Span
 from bge_rerank_integrations.context.pruning import prune, staying
 from bge_rerank_integrations.evaluation import bm25, read_beir
+from bge_rerank_integrations.highlighting import SentenceWindows, Span
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
 SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7)

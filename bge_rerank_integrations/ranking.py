@@ -61,6 +61,7 @@ class Scores(list[float]):
         hide different logits, so rankings are made from these.
     :param usage: tokens that the model read for this call, and what it did not read.
     :param model: the model that scored them.
+    :param are_probabilities: whether they are from 0 to 1 by the scale that was asked for.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class Scores(list[float]):
         logits: Sequence[float] = (),
         usage: TokenUsage = TokenUsage(),
         model: str = "",
+        are_probabilities: bool = False,
     ) -> None:
         super().__init__(scores)
         self.logits = logits
         self.usage = usage
         self.model = model
+        self.are_probabilities = are_probabilities
 
     @property
     def total_tokens(self) -> int:
@@ -97,9 +100,12 @@ class Scores(list[float]):
         for index, logit in enumerate(logits):
             if not math.isfinite(logit):
                 raise NonFiniteScoreError(index, float(logit))
+        # a function is a calibration
+        are_probabilities = normalize and activation not in ("Identity", "Tanh")
         if isinstance(activation, str):
             activation = SCORE_ACTIVATIONS[activation]
-        return cls(map(activation if normalize else float, logits), logits, usage, model)
+        scores = map(activation if normalize else float, logits)
+        return cls(scores, logits, usage, model, are_probabilities)
 
 
 @dataclass(frozen=True, slots=True)

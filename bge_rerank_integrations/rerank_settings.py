@@ -12,9 +12,9 @@ from bge_rerank_integrations.adapter_settings import EngineSettings
 from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.context import pruning
 from bge_rerank_integrations.context.duplicates import DEFAULT_SHARE, checked_share
-from bge_rerank_integrations.context.highlight import Highlighter, Span
 from bge_rerank_integrations.context.selection import Candidates, Kept, Selection
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from bge_rerank_integrations.highlighting import Highlighter, Span
 from bge_rerank_integrations.ranking import (
     ProgressScorer,
     Ranking,

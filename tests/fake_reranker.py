@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import bge_rerank_integrations
-from bge_rerank_integrations.context.highlight import Highlighting
+from bge_rerank_integrations.highlighting import Highlighting
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, rank
 from bge_rerank_integrations.settings import CallOptions, EngineConfig, split_settings
 

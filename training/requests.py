@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 
-from bge_rerank_integrations.context.sentences import sentences
+from bge_rerank_integrations.highlighting import sentences
 from training.records import Data, Passage, Question
 from training.texts import normalized
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bge_rerank_integrations.cli.options import Model, with_settings
-from bge_rerank_integrations.context.highlight import Highlighter, Span
 from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.highlighting import Highlighter, Span
 from bge_rerank_integrations.jsonl import Place, json_objects, read_lines, string
 from bge_rerank_integrations.ranking import Ranking, Reranker
 from bge_rerank_integrations.settings import BUILT_IN_MODEL

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from bge_rerank_integrations.checks import require
-from bge_rerank_integrations.context.highlight import Span
+from bge_rerank_integrations.highlighting import Span
 
 
 def prune(

@@ -8,7 +8,6 @@ from typing import Any
 
 from typing_extensions import Self, Unpack
 
-from bge_rerank_integrations.context.highlight import Highlighting
 from bge_rerank_integrations.engine import registry
 from bge_rerank_integrations.engine.loading.model import LoadedModel
 from bge_rerank_integrations.engine.pair_stream import PairStream
@@ -16,6 +15,7 @@ from bge_rerank_integrations.engine.registry import RunningModel
 from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, wait
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.highlighting import Highlighting
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
 from bge_rerank_integrations.setting_types import CallOverrides, EngineKeywords, PathOrName

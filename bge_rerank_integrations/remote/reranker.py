@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("remote") from error
     raise
 
-from bge_rerank_integrations.context.highlight import Highlighting
+from bge_rerank_integrations.highlighting import Highlighting
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
 from bge_rerank_integrations.remote.dialects import DIALECTS

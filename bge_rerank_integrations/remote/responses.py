@@ -87,6 +87,7 @@ def read_scores(
         usage=TokenUsage.joined(usages),
         model=model,
     )
+    scores.are_probabilities = normalize
     return scores, order
 
 

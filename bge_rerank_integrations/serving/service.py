@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bge_rerank_integrations.context.highlight import SentenceWindows
 from bge_rerank_integrations.errors import InputError
+from bge_rerank_integrations.highlighting import SentenceWindows
 from bge_rerank_integrations.serving.dialects.base import ScoreRequest, ScoreResult
 from bge_rerank_integrations.serving.models import find_model, served_models
 from bge_rerank_integrations.serving.settings import ServerSettings

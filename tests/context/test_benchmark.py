@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.context import _at
 from benchmarks.labelled_sections import READERS, Section
-from bge_rerank_integrations.context.highlight import Span
+from bge_rerank_integrations.highlighting import Span
 
 SENTENCES = ["It was built in 1871.", "It is red.", "Ships see it."]
 TEXT = " ".join(SENTENCES)

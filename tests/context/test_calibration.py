@@ -21,11 +21,11 @@ from typer.testing import CliRunner
 from bge_rerank_integrations import ConfigurationError, RerankEngine, langchain, llama_index
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.context.calibration import Calibration, expected_calibration_error
-from bge_rerank_integrations.context.highlight import SentenceWindows
 from bge_rerank_integrations.context.pruning import prune
 from bge_rerank_integrations.evaluation.calibrating import calibrate
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.runs import Run
+from bge_rerank_integrations.highlighting import SentenceWindows
 from bge_rerank_integrations.ranking import sigmoid
 
 finite = st.floats(-50, 50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,8 +20,10 @@ from bge_rerank_integrations import (
     RemoteReranker,
     RerankEngine,
     ScoringError,
+    highlighting,
 )
-from bge_rerank_integrations.context.highlight import Span
+from bge_rerank_integrations.highlighting import SentenceWindows, Span
+from bge_rerank_integrations.ranking import Scores, sigmoid
 
 Highlight = Callable[..., Awaitable[list[list[Span]]]]
 
@@ -75,6 +78,53 @@ async def test_scores_are_on_the_scale_that_the_call_asks_for(
     # of scores from 0 to 1 the mean is geometric
     means = [math.sqrt(one * other) for one, other in pairwise(scores)]
     assert [span.score for span in spans] == pytest.approx(means)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "activation"), [(True, "Sigmoid"), (True, "Identity"), (False, "Sigmoid")]
+)
+def test_other_documents_do_not_change_a_sentences_score(normalize: bool, activation: str) -> None:
+    """Logits are 0.9 and 0.1 in one document; the other one's are in 0 to 1, or outside."""
+
+    def first_spans(*others: float) -> list[Span]:
+        scores = Scores.from_logits([0.9, 0.1, *others], normalize, activation)
+        return SentenceWindows(["It sank.", "Why?"]).spans(scores)[0]
+
+    spans = first_spans(0.4, 0.6)
+    assert spans == first_spans(1.2, -3.0)
+    if normalize and activation == "Sigmoid":
+        assert spans[0].score == pytest.approx(math.sqrt(sigmoid(0.9) * sigmoid(0.1)))
+    else:
+        assert spans[0].score == pytest.approx(0.5)
+
+
+async def test_a_service_may_leave_the_scale(highlight: Highlight) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        scores = [-0.1, 0.3, 0.5, 0.9, 0.4]
+        results = [{"index": i, "relevance_score": score} for i, score in enumerate(scores)]
+        return httpx.Response(200, json={"results": results})
+
+    service = RemoteReranker("http://service", "jina", transport=httpx.MockTransport(handler))
+
+    first, second = await highlight(service, "why", ["One. Two.", "Three."])
+
+    assert [span.score for span in first] == [pytest.approx(0.1), pytest.approx(math.sqrt(0.15))]
+    assert [span.score for span in second] == [pytest.approx(0.6)]
+
+
+async def test_texts_are_split_beside_the_event_loop(
+    engine: RerankEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, segment = set(), highlighting.sentencex.segment
+
+    def noted(*arguments: str) -> list[str]:
+        threads.add(threading.get_ident())
+        return segment(*arguments)
+
+    monkeypatch.setattr(highlighting.sentencex, "segment", noted)
+    await engine.ahighlight("why", DOCUMENTS)
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_no_documents_have_no_sentences(engine: RerankEngine) -> None:

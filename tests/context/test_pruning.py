@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_rerank_integrations import ConfigurationError
-from bge_rerank_integrations.context.highlight import Span
 from bge_rerank_integrations.context.pruning import prune
-from bge_rerank_integrations.context.sentences import sentences
+from bge_rerank_integrations.highlighting import Span, sentences
 
 
 def spans(parts: list[str], scores: list[float]) -> list[Span]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bge_rerank_integrations.context.sentences import sentences
+from bge_rerank_integrations.highlighting import sentences
 
 CODE = "```python\nimport os\n\n# Do this. Do that.\nx = os.path\n```\n\n"
 TABLE = "| model | score |\n| --- | --- |\n| a. b. | Is it? Yes. |\n\n"

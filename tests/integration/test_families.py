@@ -12,7 +12,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from paths import GOLDEN
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.context.highlight import SentenceWindows
+from bge_rerank_integrations.highlighting import SentenceWindows
 from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
 from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
 

@@ -11,7 +11,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore
 from bge_rerank_integrations import EngineConfig, Ranking, RemoteReranker, RerankEngine, Scores
 from bge_rerank_integrations import langchain as lc
 from bge_rerank_integrations import llama_index as li
-from bge_rerank_integrations.context.highlight import Span
+from bge_rerank_integrations.highlighting import Span
 
 MODEL = "BAAI/bge-reranker-v2-m3"
 

@@ -15,7 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from bge_rerank_integrations.context.highlight import Span
+from bge_rerank_integrations.highlighting import Span
 from bge_rerank_integrations.ranking import Ranking, Scores, rank
 from bge_rerank_integrations.serving.api_errors import STATUSES, ApiError, ErrorKind
 from bge_rerank_integrations.setting_types import CallOverrides, LongDocuments

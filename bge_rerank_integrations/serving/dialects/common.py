@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from bge_rerank_integrations.context.highlight import Span
+from bge_rerank_integrations.highlighting import Span
 from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.dialects.base import (
