@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,6 +68,7 @@ def sleeping_engine(
     :param tokens: of every pair.
     """
     model = LoadedModel(
+        folder=Path(),
         tokenizer=FixedTokenizer(tokens),  # type: ignore[arg-type]
         scorers=scorers,
         layers=(1,),

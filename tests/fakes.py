@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -150,6 +151,7 @@ def fake_model(
 ) -> LoadedModel:
     """What loading gives, with fakes in the places of tokenizer and scorers."""
     return LoadedModel(
+        folder=Path(),
         tokenizer=FakeTokenizer(tokenize),  # type: ignore[arg-type]
         scorers=scorers or (FakeScorer(),),
         layers=(1,),

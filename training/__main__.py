@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.context.calibration import Calibration
 from bge_rerank_integrations.evaluation import Collection, bm25, rerank
+from bge_rerank_integrations.evaluation.calibrating import fit
 from bge_rerank_integrations.tuning.lists import TrainingList, mixed, taught
 from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
 from bge_rerank_integrations.tuning.tune import choosing_samples
@@ -162,8 +162,7 @@ def calibrate(folder: Path, collection: Collection) -> tuple[float, float]:
     for query, documents in run.order.items():
         logits += run.scores[query]
         relevant += [collection.relevance[query].get(name, 0) > 0 for name in documents]
-    fitted = Calibration.fit("trained", logits, relevant)
-    return fitted.scale, fitted.shift
+    return fit(logits, relevant)
 
 
 def export(trained: Path, tokenizer_file: Path, folder: Path, scale: float, shift: float) -> None:

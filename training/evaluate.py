@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.context.calibration import expected_calibration_error
 from bge_rerank_integrations.evaluation import (
     Collection,
     CorpusPassage,
@@ -33,6 +32,7 @@ from bge_rerank_integrations.evaluation import (
     text_only,
     titled,
 )
+from bge_rerank_integrations.evaluation.calibrating import expected_calibration_error
 from bge_rerank_integrations.evaluation.measures import PRIMARY
 from bge_rerank_integrations.ranking import Reranker
 from training.python_docs import python_docs

@@ -65,7 +65,7 @@ def calibrate(
 
     with RerankEngine(base, **settings) as engine:
         logits = logits_of(engine, collection, candidates, show_progress=show_progress)
-    fitted = fit(base, collection, candidates, logits)
+        fitted = fit(base, collection, candidates, logits, engine.weights_digest)
     fitted.calibration.save(output, fitted.about())
     typer.echo(
         f"{output}: scale {fitted.calibration.scale:.3f}, shift {fitted.calibration.shift:.3f}, "

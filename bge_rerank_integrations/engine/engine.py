@@ -103,6 +103,11 @@ class RerankEngine(Highlighting):
         return self._running.dtype
 
     @property
+    def weights_digest(self) -> str:
+        """Which weights these are, whatever the model's name: what a calibration is fitted to."""
+        return self._running.weights_digest
+
+    @property
     def max_length(self) -> int:
         """Tokens of a pair, at most: the option, within the model's own limit."""
         return self._running.tokenizer.max_length(self.options)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import weakref
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from threading import Lock
 
-from bge_rerank_integrations.context.calibration import Calibration
+from bge_rerank_integrations.calibration import Calibration, weights_digest
 from bge_rerank_integrations.engine.loading.devices import release_memory
 from bge_rerank_integrations.engine.loading.model import LoadedModel, load
 from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats, State
-from bge_rerank_integrations.errors import ConfigurationError, ModelLoadError, RerankError
+from bge_rerank_integrations.errors import ModelLoadError, RerankError
 from bge_rerank_integrations.settings import CallOptions, EngineConfig
 
 
@@ -32,6 +32,7 @@ class RunningModel:
         self.layers = model.layers
         self.is_layerwise = model.is_layerwise
         self.activation = model.activation
+        self._folder = model.folder
         self.scheduler = Scheduler(
             model.tokenizer,
             model.scorers,
@@ -59,13 +60,13 @@ class RunningModel:
         if options.calibration is None:
             return self.activation
         calibration = Calibration.read(options.calibration)
-        # by the last part: a checkpoint may be loaded from the hub here and from a folder there
-        if Path(calibration.model).name != Path(self.config.model).name:
-            raise ConfigurationError(
-                f"calibration {options.calibration} was fitted on {calibration.model}, and the "
-                f"model is {self.config.model}"
-            )
+        calibration.check_model(options.calibration, self.config.model, self.weights_digest)
         return calibration
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Which weights these are, whatever the model's name."""
+        return weights_digest(self._folder)
 
     def stats(self) -> EngineStats:
         """Queue, work done and state, now."""

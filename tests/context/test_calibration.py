@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import GOLDEN
 from evaluation.conftest import write_json_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from bge_rerank_integrations import ConfigurationError, RerankEngine, langchain, llama_index
+from bge_rerank_integrations.calibration import Calibration, weights_digest
 from bge_rerank_integrations.cli.app import app
-from bge_rerank_integrations.context.calibration import Calibration, expected_calibration_error
 from bge_rerank_integrations.context.pruning import prune
-from bge_rerank_integrations.evaluation.calibrating import calibrate
+from bge_rerank_integrations.evaluation.calibrating import (
+    calibrate,
+    expected_calibration_error,
+    fit,
+)
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.runs import Run
 from bge_rerank_integrations.highlighting import SentenceWindows
@@ -44,7 +51,7 @@ def drawn(scale: float, shift: float, pairs: int) -> tuple[list[float], list[boo
 def test_scale_and_shift_are_found_again() -> None:
     logits, relevant = drawn(0.7, -2.0, 4_000)
 
-    fitted = Calibration.fit("m", logits, relevant)
+    fitted = Calibration("m", *fit(logits, relevant))
 
     assert (fitted.scale, fitted.shift) == (
         pytest.approx(0.7, abs=0.06),
@@ -60,7 +67,7 @@ def test_the_fit_is_the_maximum_of_the_likelihood() -> None:
     """With Platt's targets, the mean probability is the mean target, and errors are orthogonal."""
     logits, relevant = [3.0, 1.0, 0.5, -2.0, -4.0], [True, False, True, False, False]
 
-    fitted = Calibration.fit("m", logits, relevant)
+    fitted = Calibration("m", *fit(logits, relevant))
 
     errors = [
         fitted(logit) - (3 / 4 if is_relevant else 1 / 5)
@@ -72,7 +79,7 @@ def test_the_fit_is_the_maximum_of_the_likelihood() -> None:
 
 def test_pairs_that_a_threshold_separates_get_no_certainty() -> None:
     for scale in (1, 1e4):
-        fitted = Calibration.fit("m", [scale, 2 * scale, 3 * scale], [False, False, True])
+        fitted = Calibration("m", *fit([scale, 2 * scale, 3 * scale], [False, False, True]))
         assert 0.1 < fitted(scale) < 0.5 < fitted(3 * scale) < 0.9
 
 
@@ -80,7 +87,7 @@ def test_pairs_that_a_threshold_separates_get_no_certainty() -> None:
 def test_a_fit_keeps_the_order_or_is_refused(pairs: list[tuple[float, bool]]) -> None:
     logits, relevant = [logit for logit, _ in pairs], [is_relevant for _, is_relevant in pairs]
     try:
-        fitted = Calibration.fit("m", logits, relevant)
+        fitted = Calibration("m", *fit(logits, relevant))
     except ConfigurationError:
         return
     probabilities = [fitted(logit) for logit in sorted(logits)]
@@ -100,7 +107,7 @@ def test_pairs_that_fit_nothing_are_refused(
     logits: list[float], relevant: list[bool], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        Calibration.fit("m", logits, relevant)
+        fit(logits, relevant)
 
 
 def test_the_expected_calibration_error_is_its_definition() -> None:
@@ -135,6 +142,7 @@ def test_a_file_is_read_back(tmp_path: Path) -> None:
         '{"model": "m", "scale": 0, "shift": 0}',
         '{"model": "m", "scale": NaN, "shift": 0}',
         '{"scale": 1, "shift": 0}',
+        '{"model": "m", "scale": 1, "shift": 0, "weights": 7}',
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, text: str) -> None:
@@ -150,13 +158,15 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, text: str) -> 
 
 
 def saved(path: Path, model: str, scale: float = 2.0, shift: float = 1.0) -> str:
-    Calibration(model, scale, shift).save(path, {})
+    """A calibration of a golden model, which may have any name."""
+    weights = weights_digest(GOLDEN / model)
+    Calibration(f"elsewhere/{model}", scale, shift, weights).save(path, {})
     return str(path)
 
 
 async def test_an_engine_reports_probabilities(xlmr: str, tmp_path: Path) -> None:
     documents = ["one", "another", "a third"]
-    path = saved(tmp_path / "c.json", "elsewhere/xlmr", scale=0.5)
+    path = saved(tmp_path / "c.json", "xlmr", scale=0.5)
     with RerankEngine(xlmr, device="cpu", dtype="float32", calibration=path) as engine:
         scores = engine.score("query", documents)
         logits = engine.score("query", documents, normalize=False)
@@ -210,12 +220,87 @@ async def test_sentences_are_scored_and_cut_on_the_calibrated_scale(
     assert kept.score == document.metadata["relevance_score"]
 
 
+def test_a_refitted_file_is_read_again(xlmr: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    engine = RerankEngine.shared(xlmr, device="cpu", calibration=saved(path, "xlmr", scale=2.0))
+    [logit] = engine.score("query", ["one"], normalize=False)
+    assert engine.score("query", ["one"]) == [sigmoid(2 * logit + 1)]
+    # of the same length, and within the same second
+    saved(path, "xlmr", scale=3.0)
+    assert engine.score("query", ["one"]) == [sigmoid(3 * logit + 1)]
+    path.unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        engine.score("query", ["one"])
+
+
+@pytest.fixture
+def fine_tuned(tmp_path: Path) -> Path:
+    """A folder of the same name as the base, with equal shapes and other values."""
+    folder = tmp_path / "b" / "xlmr"
+    shutil.copytree(GOLDEN / "xlmr", folder)
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: tensor * 1.01 for name, tensor in weights.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 def test_another_models_calibration_is_refused_when_the_engine_is_made(
-    xlmr: str, tmp_path: Path
+    xlmr: str, fine_tuned: Path, tmp_path: Path
 ) -> None:
-    path = saved(tmp_path / "c.json", "other")
-    with pytest.raises(ConfigurationError, match=r"fitted on other, and the model is .*xlmr"):
-        RerankEngine.shared(xlmr, calibration=path)
+    path = saved(tmp_path / "c.json", "xlmr")
+    RerankEngine.shared(xlmr, calibration=path)
+    message = r"fitted on other weights \(elsewhere/xlmr\).*calibrate --model"
+    with pytest.raises(ConfigurationError, match=message):
+        RerankEngine.shared(fine_tuned, calibration=path)
+    with pytest.raises(ConfigurationError, match=message):
+        RerankEngine.shared("tiny", calibration=path)
+
+
+def test_a_copy_has_the_same_weights_however_it_is_sharded(tmp_path: Path) -> None:
+    folder, half = tmp_path / "copy", {}
+    folder.mkdir()
+    weights = load_file(GOLDEN / "xlmr" / "model.safetensors")
+    for name in list(weights)[::2]:
+        half[name] = weights.pop(name)
+    save_file(weights, folder / "model-00001-of-00002.safetensors")
+    save_file(half, folder / "model-00002-of-00002.safetensors")
+    assert weights_digest(folder) == weights_digest(GOLDEN / "xlmr")
+
+
+@pytest.mark.parametrize("changed", ["name", "shape", "type", "value"])
+def test_any_change_of_a_tensor_makes_other_weights(changed: str, tmp_path: Path) -> None:
+    def digest(**tensors: torch.Tensor) -> str:
+        save_file(tensors, tmp_path / "model.safetensors")
+        return weights_digest(tmp_path)
+
+    head = torch.arange(6.0).view(2, 3)
+    others = {
+        "name": {"body": head},
+        "shape": {"head": head.view(3, 2)},
+        "type": {"head": head.view(torch.int32)},
+        "value": {"head": head + torch.eye(2, 3)},
+    }
+    assert digest(head=head) == digest(head=head)
+    assert digest(**others[changed]) != digest(head=head)
+
+
+def test_weights_that_cannot_be_read_are_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0no json ")
+    with pytest.raises(ConfigurationError, match="the weights cannot be read"):
+        weights_digest(tmp_path)
+
+
+def test_a_file_without_weights_is_taken_for_the_model_that_it_names(
+    xlmr: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"model": xlmr, "scale": 2.0, "shift": 1.0}))
+    RerankEngine.shared(xlmr, calibration=str(path)).score("query", ["one"])
+    [message] = [record.getMessage() for record in caplog.records if "calibration" in record.name]
+    assert f"taken for those of {xlmr}" in message
+    path.write_text(json.dumps({"model": "/runs/b/xlmr", "scale": 2.0, "shift": 1.0}))
+    with pytest.raises(ConfigurationError, match="fitted on other weights"):
+        RerankEngine.shared(xlmr, calibration=str(path))
 
 
 def test_a_calibration_is_of_the_last_layer(tmp_path: Path) -> None:
@@ -255,6 +340,7 @@ def test_the_command_writes_a_file_that_the_engine_takes(judged: Path, tmp_path:
     assert result.exit_code == 0, result.output
     fitted = json.loads(output.read_text("utf-8"))
     assert fitted["model"] == "tiny"
+    assert fitted["weights"] == RerankEngine.shared("tiny").weights_digest
     assert (fitted["queries"], fitted["pairs"], fitted["relevant"]) == (4, 12, 4)
     errors = fitted["expected_calibration_error"]
     assert f"{errors['before']:.3f} before, {errors['after']:.3f} after" in result.stdout
@@ -287,7 +373,7 @@ def test_errors_are_those_of_queries_that_the_fit_has_not_seen() -> None:
 
     fitted = calibrate("m", *judged_pairs(of_queries, judged), of_queries)
 
-    assert fitted.calibration == Calibration.fit("m", logits, relevant)
+    assert fitted.calibration == Calibration("m", *fit(logits, relevant))
     assert (fitted.queries, fitted.pairs, fitted.held_out) == (100, 2_000, 25)
     assert fitted.before > 0.15
     assert fitted.after < 0.06

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -32,6 +33,7 @@ from bge_rerank_integrations.settings import EngineConfig
 class LoadedModel:
     """What an engine runs.
 
+    :param folder: of the model's files.
     :param tokenizer: texts of pairs → sequences.
     :param scorers: one a device.
     :param layers: numbers of layers that logits are computed after, ascending; one output each.
@@ -42,6 +44,7 @@ class LoadedModel:
     :param max_batch_tokens: tokens in one forward pass.
     """
 
+    folder: Path
     tokenizer: PairTokenizer
     scorers: tuple[Scorer, ...]
     layers: tuple[int, ...]
@@ -87,6 +90,7 @@ def load(config: EngineConfig) -> LoadedModel:
         for device, dtype in zip(devices, dtypes, strict=True)
     )
     return LoadedModel(
+        folder=checkpoint.folder,
         tokenizer=PairTokenizer(
             tokenizer,
             template,
