@@ -232,7 +232,7 @@ def _blocks(lines: list[str]) -> Iterator[tuple[int, int, bool]]:
                 last += 1
             yield first, last, False
         elif line.strip():
-            while last < len(lines) and _goes_on(lines[last]) and last not in fence_ends:
+            while last < len(lines) and _continues(lines[last]) and last not in fence_ends:
                 last += 1
             yield from _paragraph(lines, first, last)
         first = last
@@ -253,8 +253,8 @@ def _fence_ends(lines: list[str]) -> dict[int, int]:
     return ends
 
 
-def _goes_on(line: str) -> bool:
-    """Whether a paragraph goes on with this line."""
+def _continues(line: str) -> bool:
+    """Whether a paragraph continues on this line."""
     return bool(line.strip()) and not (_HEADING.match(line) or _TABLE_ROW.match(line))
 
 

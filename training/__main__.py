@@ -18,9 +18,13 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import Collection, bm25, rerank
 from bge_rerank_integrations.evaluation.calibrating import fit
-from bge_rerank_integrations.tuning.lists import TrainingList, mixed, taught
+from bge_rerank_integrations.tuning.data import (
+    TrainingList,
+    blend_labels,
+    validation_samples,
+    with_teacher_logits,
+)
 from bge_rerank_integrations.tuning.train import TrainSettings, load_base, train
-from bge_rerank_integrations.tuning.tune import choosing_samples
 from training.lists import ListSampler
 from training.negatives import mine
 from training.records import Data, as_collection, load
@@ -115,7 +119,7 @@ def choosing(training: Data, reserved: Data) -> list[dict[str, Any]]:
     pools = {name: training.pools.get(name, []) + pool for name, pool in reserved.pools.items()}
     collection = as_collection("all passages", Data(reserved.questions, pools))
     found = bm25(collection.sample(CHOOSING), DEPTH)
-    return choosing_samples(collection, found, CHOOSING)
+    return validation_samples(collection, found, CHOOSING)
 
 
 def train_stages(
@@ -129,15 +133,15 @@ def train_stages(
     start = work / "start"
     new_head(base, start)
     model = load_base(start, max_length=512)
-    logits = taught(lists, BiEncoder(base))
+    logits = with_teacher_logits(lists, BiEncoder(base))
     stages = (
         ("taught", logits[:TAUGHT_LISTS], TAUGHT),
-        ("judged", mixed(lists, logits, TEACHER_SHARE), JUDGED),
+        ("judged", blend_labels(lists, logits, TEACHER_SHARE), JUDGED),
     )
     for name, of_stage, settings in stages:
         steps = train(
             model, of_stage, samples, work / name, settings,
-            is_taught=name == "taught", show_progress=True,
+            has_teacher_logits=name == "taught", show_progress=True,
         )  # fmt: skip
         print(f"{name}: {steps} steps", flush=True)
     trained = work / "trained"

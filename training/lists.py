@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from bge_rerank_integrations.tuning.lists import TrainingList
+from bge_rerank_integrations.tuning.data import TrainingList
 from training.records import Data, Passage, Question
 from training.requests import KEYWORDS, SENTENCE, SUBJECTS, TOPIC
 from training.texts import normalized

@@ -17,8 +17,8 @@ _EXTRA = ("typer", "rich")
 def main() -> None:
     """Run ``bge-rerank`` with the arguments of this process.
 
-    Exits with 0; with 1 for an error, named in one line on standard error; with 2 for arguments
-    that cannot work.
+    Exits with 0; with 1 for an error, named in one line on standard error; with 2 for invalid
+    arguments.
     """
     _keep_libraries_quiet()
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
@@ -39,12 +39,12 @@ def main() -> None:
 
 
 def _kept_traceback(error: Exception) -> str:
-    """Put the traceback of an error that nobody foresaw into a file, and say so."""
+    """Save the traceback of an unexpected error, and say where."""
     with tempfile.NamedTemporaryFile(
         "w", prefix="bge-rerank-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
         traceback.print_exception(error, file=file)
-    return f"This was not foreseen; please report it with the traceback in {file.name}"
+    return f"This is a bug; please report it with the traceback in {file.name}"
 
 
 def _keep_libraries_quiet() -> None:

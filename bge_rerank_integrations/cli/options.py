@@ -78,7 +78,7 @@ def model_settings(text: str) -> tuple[str, dict[str, Any]]:
     """Read a model's name and the settings after it.
 
     :param text: ``model,name=value,…``; a setting that takes several values may come repeatedly.
-    :raises ConfigurationError: for a name that is not a setting, or a value that cannot work.
+    :raises ConfigurationError: for a name that is not a setting, or an invalid value.
     """
     model, *given = text.split(",")
     values: dict[str, list[str]] = {}
@@ -91,7 +91,7 @@ def model_settings(text: str) -> tuple[str, dict[str, Any]]:
             )
         values.setdefault(name, []).append(value)
     settings = {name: read_setting(name, ",".join(several)) for name, several in values.items()}
-    # a mistake is told now, and not when the models before it have run
+    # an error is raised now, not after the models before it have run
     split_settings(model, settings)
     return model, settings
 

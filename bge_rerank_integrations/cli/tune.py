@@ -51,8 +51,8 @@ def tune(
 ) -> None:
     """Tune a reranker on your own documents, and measure it before and after.
 
-    Questions that measure are held out of training. A run that was killed goes on with the same
-    command; ctrl-C keeps the best so far. Exits with 1 if the tuned model is no better.
+    Questions that measure are held out of training. The same command resumes a killed run; ctrl-C
+    keeps the best so far. Exits with 1 if the tuned model is no better.
     """
     # imported here: --help needs no torch
     from bge_rerank_integrations.tuning import tune as run
@@ -65,7 +65,7 @@ def tune(
         )
         typer.echo(
             f"{counts.documents} documents; {counts.training} questions train with {counts.pairs} "
-            f"pairs, {counts.choosing} choose between checkpoints, {counts.held_out} measure"
+            f"pairs, {counts.validation} choose between checkpoints, {counts.held_out} measure"
         )
         return
     if out is None:

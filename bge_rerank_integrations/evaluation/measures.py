@@ -50,7 +50,7 @@ def measure(
     nDCG is trec_eval's, with the grades as gains. A query without results gets 0.
 
     :param order: query id → document ids, best first; any documents of one query.
-    :param top_n: numbers of documents at which recall is measured.
+    :param top_n: cutoffs of recall, in documents.
     :raises ConfigurationError: for a ``top_n`` below 1.
     :raises MissingExtraError: if ir-measures is not installed.
     """
@@ -98,7 +98,7 @@ def compare(
 def _measures(top_n: Sequence[int]) -> dict[Any, str]:
     """Measure of ir-measures → its name in reports."""
     if any(count < 1 for count in top_n):
-        raise ConfigurationError(f"top_n must be numbers of at least 1, got {list(top_n)}")
+        raise ConfigurationError(f"top_n must be ints of at least 1, got {list(top_n)}")
     try:
         from ir_measures import AP, RR, R, nDCG
     except ImportError as error:

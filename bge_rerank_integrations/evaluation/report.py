@@ -96,7 +96,7 @@ def summarize(collection: Collection, runs: Sequence[Run], top_n: Sequence[int] 
     """Measure the runs, and compare each pair of them.
 
     :param runs: the first stage, then the rerankers.
-    :param top_n: numbers of documents at which recall is measured.
+    :param top_n: cutoffs of recall, in documents.
     :raises ConfigurationError: for a ``top_n`` below 1.
     :raises MissingExtraError: if ir-measures or SciPy is not installed.
     """

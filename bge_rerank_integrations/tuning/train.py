@@ -1,21 +1,18 @@
-"""The loop: sentence-transformers' trainer around a model that computes without padding."""
+"""Training: sentence-transformers' trainer around a model that computes without padding."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from sentence_transformers import CrossEncoder
-from sentence_transformers.cross_encoder import (
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
-)
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 from sentence_transformers.util import batch_to_device
 from torch.nn import functional
@@ -25,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from bge_rerank_integrations.engine.loading.devices import resolve_device, resolve_dtype
 from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.tuning.lists import TrainingList
+from bge_rerank_integrations.tuning.data import TrainingList
 from bge_rerank_integrations.tuning.packed import PACKED_MODEL_TYPES, train_packed
 
 TUNED_MODEL_TYPES = PACKED_MODEL_TYPES | {"deberta-v2", "distilbert", "electra"}
@@ -34,28 +31,12 @@ _WARMUP_SHARE = 0.1
 _CHECKPOINTS = 5
 # of the time that was asked for: the rest is for choosing between checkpoints
 _TRAINING_SHARE = 0.8
-# for timing steps, at least so many: a machine can be busy for a moment
+# for timing steps, and at least so many steps: a machine can be busy for a moment
 _TIMING_SHARE = 0.03
 _TIMED_STEPS = 3
-_METRIC = "choosing_ndcg@10"
-# the built-in model's, measured (training/README.md); a wider encoder has less, in proportion
-_LEARNING_RATE, _WIDTH = 1e-4, 384
-# more often than that, few questions are learned by heart
+_METRIC = "validation_ndcg@10"
+# with few questions more epochs overfit
 _MOST_EPOCHS = 3.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long training goes on; a run that was killed goes on with the same.
-
-    :param steps: updates of the weights, each from the settings' ``lists_per_step``.
-    :param lists: questions of an epoch, each with its documents.
-    :param seed: of the order in which they come.
-    """
-
-    steps: int
-    lists: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -84,14 +65,14 @@ class ListLoss(torch.nn.Module):
     squared error. sentence-transformers' ``ListNetLoss`` takes the softmax of the labels for the
     target, which gives one relevant document among seven a third.
 
-    :param is_taught: labels are a teacher's logits.
+    :param has_teacher_logits: labels are a teacher's logits.
     """
 
-    def __init__(self, model: CrossEncoder, *, is_taught: bool) -> None:
+    def __init__(self, model: CrossEncoder, *, has_teacher_logits: bool) -> None:
         super().__init__()
         # the trainer puts the model that it has prepared here
         self.model = model
-        self._is_taught = is_taught
+        self._has_teacher_logits = has_teacher_logits
 
     def forward(self, inputs: list[Any], labels: list[torch.Tensor], **_: Any) -> torch.Tensor:
         """Score the lists of a step and compare.
@@ -108,7 +89,7 @@ class ListLoss(torch.nn.Module):
         features = batch_to_device(self.model.preprocess(pairs), device)
         logits = self.model(features)["scores"].view(-1).float()
         targets = torch.cat(labels).to(device).float()
-        if self._is_taught:
+        if self._has_teacher_logits:
             return functional.mse_loss(logits, targets)
         sizes = [len(of_list) for of_list in labels]
         rows = pad_sequence(list(logits.split(sizes)), batch_first=True, padding_value=-1e4)
@@ -118,12 +99,16 @@ class ListLoss(torch.nn.Module):
         return listwise + _POINTWISE_WEIGHT * pointwise
 
 
-class _Chooser(CrossEncoderRerankingEvaluator):
+class _Validation(CrossEncoderRerankingEvaluator):
     """nDCG@10 of some questions, computed in the precision that trains."""
 
     def __init__(self, samples: Sequence[dict[str, Any]]) -> None:
         super().__init__(
-            list(samples), at_k=10, always_rerank_positives=False, name="choosing", write_csv=False
+            list(samples),
+            at_k=10,
+            always_rerank_positives=False,
+            name="validation",
+            write_csv=False,
         )
 
     def __call__(
@@ -177,34 +162,34 @@ def load_base(folder: Path, max_length: int) -> CrossEncoder:
 def train(
     model: CrossEncoder,
     lists: Sequence[TrainingList],
-    choosing: Sequence[dict[str, Any]],
+    validation: Sequence[dict[str, Any]],
     folder: Path,
     settings: TrainSettings,
     *,
-    is_taught: bool,
+    has_teacher_logits: bool,
     show_progress: bool,
 ) -> int:
     """Train, and leave the best checkpoint's weights in the model.
 
-    Goes on from the last checkpoint in the folder, if there is one. An interrupt (ctrl-C) ends
+    Resumes from the last checkpoint in the folder, if there is one. An interrupt (ctrl-C) ends
     training; the best checkpoint so far counts.
 
-    :param choosing: samples of sentence-transformers' ``CrossEncoderRerankingEvaluator``, whose
+    :param validation: samples of sentence-transformers' ``CrossEncoderRerankingEvaluator``, whose
         nDCG@10 chooses between checkpoints.
     :param folder: of the checkpoints.
-    :param is_taught: labels are a teacher's logits.
+    :param has_teacher_logits: labels are a teacher's logits.
     :returns: how many steps were made, also before an interrupt.
     """
     rows = [{"query": one.query, "documents": one.documents, "labels": one.labels} for one in lists]
-    loss = ListLoss(model, is_taught=is_taught)
+    loss = ListLoss(model, has_teacher_logits=has_teacher_logits)
     dtype = resolve_dtype("auto", model.device)
-    plan = _plan(folder, loss, rows, settings)
-    every = max(1, plan.steps // _CHECKPOINTS)
+    max_steps = _planned_steps(folder, loss, rows, settings)
+    every = max(1, max_steps // _CHECKPOINTS)
     trainer = CrossEncoderTrainer(
         model=model,
         args=CrossEncoderTrainingArguments(
             output_dir=str(folder),
-            max_steps=plan.steps,
+            max_steps=max_steps,
             per_device_train_batch_size=settings.lists_per_step,
             learning_rate=settings.learning_rate,
             warmup_steps=_WARMUP_SHARE,
@@ -226,7 +211,7 @@ def train(
             seed=settings.seed,
         ),
         train_dataset=Dataset.from_list(rows),
-        evaluator=_Chooser(choosing),
+        evaluator=_Validation(validation),
         loss=loss,
         callbacks=[] if settings.minutes is None else [_Deadline(settings.minutes)],
     )
@@ -241,39 +226,32 @@ def train(
     return steps
 
 
-def learning_rate(model: CrossEncoder) -> float:
-    """A rate that suits an encoder's width: 1e-4 up to 384 values a token, less for wider ones."""
-    encoder: Any = model[0].auto_model
-    width: int = encoder.config.hidden_size
-    return _LEARNING_RATE * min(1.0, _WIDTH / width)
-
-
 def weights(model: CrossEncoder) -> dict[str, torch.Tensor]:
     """A copy of the model's weights, in main memory."""
     return {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
 
 
 def average(
-    model: CrossEncoder, base: Mapping[str, torch.Tensor], choosing: Sequence[dict[str, Any]]
+    model: CrossEncoder, base: Mapping[str, torch.Tensor], validation: Sequence[dict[str, Any]]
 ) -> bool:
-    """Give the model the mean of its weights and the base's, unless that ranks ``choosing`` worse.
+    """Give the model the mean of its weights and the base's, unless its nDCG@10 is lower.
 
     The mean keeps more of what the base knew beyond the training questions. From Wortsman et al.,
     "Robust fine-tuning of zero-shot models", 2022, https://arxiv.org/abs/2109.01903.
 
     :param base: weights before training.
-    :param choosing: like those of :func:`train`.
+    :param validation: like those of :func:`train`.
     :returns: whether the model has the mean now.
     """
-    chooser = _Chooser(choosing)
-    trained, ndcg = weights(model), chooser(model)[_METRIC]
+    validate = _Validation(validation)
+    trained, ndcg = weights(model), validate(model)[_METRIC]
     model.load_state_dict(
         {
             name: value.lerp(base[name], 0.5) if value.is_floating_point() else value
             for name, value in trained.items()
         }
     )
-    is_mean = chooser(model)[_METRIC] >= ndcg
+    is_mean = validate(model)[_METRIC] >= ndcg
     if not is_mean:
         model.load_state_dict(trained)
     return is_mean
@@ -291,22 +269,19 @@ class _Deadline(TrainerCallback):
             control.should_training_stop = True
 
 
-def _plan(
-    folder: Path,
-    loss: ListLoss,
-    rows: Sequence[dict[str, Any]],
-    settings: TrainSettings,
-) -> Plan:
-    """The plan of the folder, or a new one, which is kept there."""
+def _planned_steps(
+    folder: Path, loss: ListLoss, rows: Sequence[dict[str, Any]], settings: TrainSettings
+) -> int:
+    """Updates of the weights, as planned in the folder; a run that was killed resumes that plan."""
     file = folder / "plan.json"
     if file.is_file():
-        plan = Plan(**json.loads(file.read_text("utf-8")))
-        if (plan.lists, plan.seed) != (len(rows), settings.seed):
+        plan = json.loads(file.read_text("utf-8"))
+        if (plan["lists"], plan["seed"]) != (len(rows), settings.seed):
             raise ConfigurationError(
-                f"{folder} holds checkpoints of other data or another seed: remove it, or go on "
-                "with the same"
+                f"{folder} holds checkpoints of other data or another seed: remove it, or give the "
+                "same data and seed"
             )
-        return plan
+        return int(plan["steps"])
     if settings.minutes is None:
         steps = settings.epochs * len(rows) / settings.lists_per_step
     else:
@@ -315,10 +290,10 @@ def _plan(
         seconds = _seconds_of_step(loss, batch, _TIMING_SHARE * available)
         most = _MOST_EPOCHS * len(rows) / settings.lists_per_step
         steps = min(most, available * _TRAINING_SHARE / seconds)
-    plan = Plan(max(1, round(steps)), len(rows), settings.seed)
+    plan = {"steps": max(1, round(steps)), "lists": len(rows), "seed": settings.seed}
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(plan)), "utf-8")
-    return plan
+    file.write_text(json.dumps(plan), "utf-8")
+    return int(plan["steps"])
 
 
 def _seconds_of_step(loss: ListLoss, batch: Sequence[dict[str, Any]], timing_s: float) -> float:

@@ -6,7 +6,6 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +27,23 @@ from bge_rerank_integrations.evaluation.measures import PRIMARY
 from bge_rerank_integrations.evaluation.report import Report, summarize
 from bge_rerank_integrations.evaluation.runs import Run, bm25, read_run, rerank
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
-from bge_rerank_integrations.tuning.data import read_data
-from bge_rerank_integrations.tuning.lists import (
+from bge_rerank_integrations.tuning.data import (
     Split,
     TrainingList,
+    blend_labels,
     judged_by,
-    mixed,
+    read_data,
     split,
-    taught,
     training_lists,
+    validation_samples,
+    with_teacher_logits,
 )
 
 DEPTH = 50
-# checkpoints are compared by the first documents of a few questions, so that it takes little time
-_CHOOSING_QUESTIONS, _CHOOSING_DEPTH = 30, 20
 # of a label: what the base finds relevant, for some documents that nobody judged answer
 _BASE_SHARE = 0.4
+# the built-in model's, measured (training/README.md); a wider encoder has less, in proportion
+_LEARNING_RATE, _WIDTH = 1e-4, 384
 _CHECKPOINTS = "checkpoints"
 _EXTRA = (
     "sentence_transformers", "accelerate", "datasets", "psutil", "bm25s", "Stemmer", "ir_measures",
@@ -57,14 +57,14 @@ class Counts:
     :param documents: of the corpus.
     :param training: questions that make training lists.
     :param pairs: (question, document) pairs of those lists.
-    :param choosing: questions that choose between checkpoints.
+    :param validation: questions that choose between checkpoints.
     :param held_out: questions that measure before and after.
     """
 
     documents: int
     training: int
     pairs: int
-    choosing: int
+    validation: int
     held_out: int
 
 
@@ -91,8 +91,7 @@ class Tuned:
 def read(data: Path, *, teacher: str | None = None, held_out: float = 0.2) -> Collection:
     """Read what :func:`tune` works with.
 
-    What is wrong with the data or the share of held-out questions is told here, before a model is
-    loaded.
+    Invalid data and an invalid share of held-out questions raise here, before a model is loaded.
     """
     is_share = isinstance(held_out, float) and 0 < held_out <= 0.5
     require(is_share, "held_out", "a share above 0 and up to 0.5", held_out)
@@ -121,12 +120,12 @@ def prepare(
         parts = split(collection, held_out, seed)
         lists = training_lists(parts.training, found, seed)
         if engine is not None:
-            lists = taught(lists, engine.with_options(normalize=False))
+            lists = with_teacher_logits(lists, engine.with_options(normalize=False))
     counts = Counts(
         documents=len(collection.documents),
         training=len(lists),
         pairs=sum(len(one.documents) for one in lists),
-        choosing=len(parts.choosing.queries),
+        validation=len(parts.validation.queries),
         held_out=len(parts.held_out.queries),
     )
     return parts, found, lists, counts
@@ -171,7 +170,7 @@ def tune(
     """Tune a reranker on a user's own questions and documents, and measure what that changes.
 
     Questions that measure are held out: they never enter training, nor choose between checkpoints.
-    A run that was killed goes on where its last checkpoint was, if it is called alike.
+    The same call resumes a killed run from the last checkpoint.
 
     :param data: see :func:`~bge_rerank_integrations.tuning.data.read_data`.
     :param out: folder of the tuned model, for both integrations and for sentence-transformers.
@@ -182,7 +181,7 @@ def tune(
     :param held_out: the share of questions that measure.
     :param max_length: tokens of a pair, at most.
     :raises InputError: naming what is wrong with the data.
-    :raises ConfigurationError: for a base that cannot be tuned, or a setting that cannot work.
+    :raises ConfigurationError: for a base that cannot be tuned, or an invalid setting.
     :raises ModelLoadError: if the base or the teacher cannot be loaded, or the teacher's weights do
         not fit the free memory.
     :raises MissingExtraError: if the extra ``tune`` is not installed.
@@ -193,7 +192,6 @@ def tune(
     from bge_rerank_integrations.tuning.train import (
         TrainSettings,
         average,
-        learning_rate,
         load_base,
         train,
         weights,
@@ -222,19 +220,19 @@ def tune(
     )
     if teacher is None:
         with RerankEngine(base, max_length=max_length, normalize=False) as engine:
-            lists = mixed(lists, taught(lists, engine), _BASE_SHARE)
+            lists = blend_labels(lists, with_teacher_logits(lists, engine), _BASE_SHARE)
     before, rate = weights(model), learning_rate(model)
-    choosing = choosing_samples(parts.choosing, found)
+    validation = validation_samples(parts.validation, found)
     steps = train(
         model,
         lists,
-        choosing,
+        validation,
         checkpoints,
         TrainSettings(rate, minutes=minutes, epochs=epochs, seed=seed),
-        is_taught=teacher is not None,
+        has_teacher_logits=teacher is not None,
         show_progress=show_progress,
     )
-    is_mean = average(model, before, choosing)
+    is_mean = average(model, before, validation)
     model.save_pretrained(str(folder), create_model_card=False)
     report = _before_and_after(parts.held_out, found, base, folder, max_length)
     tuned = Tuned(folder, counts, report)
@@ -249,28 +247,11 @@ def tune(
     return tuned
 
 
-def choosing_samples(
-    collection: Collection, first_stage: Run, questions: int = _CHOOSING_QUESTIONS
-) -> list[dict[str, Any]]:
-    """Some of the questions as sentence-transformers' evaluator reads them."""
-    collection, texts = collection.sample(questions), collection.documents
-    samples = []
-    for name, query in collection.queries.items():
-        grades = collection.relevance[name]
-        positives = [one for one, grade in grades.items() if grade > 0 and one in texts]
-        # positives that the first stage did not find come last: every list has something to rank
-        documents = dict.fromkeys([*first_stage.order[name][:_CHOOSING_DEPTH], *positives])
-        if len(documents) == 1:
-            # a document alone has no rank
-            documents |= dict.fromkeys(islice(texts, 2))
-        samples.append(
-            {
-                "query": query,
-                "positive": [texts[one] for one in positives],
-                "documents": [texts[one] for one in documents],
-            }
-        )
-    return [sample for sample in samples if sample["positive"]]
+def learning_rate(model: Any) -> float:
+    """A rate that suits an encoder's width: 1e-4 up to 384 values a token, less for wider ones."""
+    encoder: Any = model[0].auto_model
+    width: int = encoder.config.hidden_size
+    return _LEARNING_RATE * min(1.0, _WIDTH / width)
 
 
 def _before_and_after(
@@ -291,7 +272,7 @@ def model_card(tuned: Tuned, settings: dict[str, Any]) -> str:
         f"# {tuned.folder.name}", "",
         f"Tuned with bge-rerank-integrations from `{settings['base']}` on {counts.training} "
         f"questions about {counts.documents} documents ({counts.pairs} pairs). "
-        f"{counts.choosing} other questions chose between checkpoints, and {counts.held_out} "
+        f"{counts.validation} other questions chose between checkpoints, and {counts.held_out} "
         "measured:", "",
         *_table(report.rows()), "",
         *_table(report.comparison_rows()), "",

@@ -86,7 +86,7 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
 
 
-def test_an_error_that_nobody_foresaw_is_told_and_its_traceback_kept(
+def test_an_unexpected_error_is_reported_and_its_traceback_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(prog_name: str) -> None:

@@ -12,13 +12,13 @@ from fake_reranker import FakeReranker
 
 from bge_rerank_integrations import InputError, RankedDocument, Ranking
 from bge_rerank_integrations.evaluation import Collection, Run
-from bge_rerank_integrations.tuning.lists import (
+from bge_rerank_integrations.tuning.data import (
     TrainingList,
+    blend_labels,
     judged_by,
-    mixed,
     split,
-    taught,
     training_lists,
+    with_teacher_logits,
 )
 
 # no two share a run of five words
@@ -35,10 +35,12 @@ RUN = Run("first", {query: list(DOCUMENTS)[:50] for query in COLLECTION.queries}
 def test_each_question_is_for_one_thing() -> None:
     parts = split(COLLECTION, 0.2, seed=0)
     counted = Counter(
-        query for part in (parts.training, parts.choosing, parts.held_out) for query in part.queries
+        query
+        for part in (parts.training, parts.validation, parts.held_out)
+        for query in part.queries
     )
     assert counted == dict.fromkeys(COLLECTION.queries, 1)
-    assert (len(parts.held_out.queries), len(parts.choosing.queries)) == (8, 4)
+    assert (len(parts.held_out.queries), len(parts.validation.queries)) == (8, 4)
     assert split(COLLECTION, 0.2, seed=0) == parts
     assert split(COLLECTION, 0.2, seed=1) != parts
 
@@ -52,7 +54,7 @@ def test_equal_questions_stay_together() -> None:
     parts = split(replace(COLLECTION, queries=texts), 0.3, seed=0)
     numbers = [
         {text.split()[1] for text in part.queries.values()}
-        for part in (parts.training, parts.choosing, parts.held_out)
+        for part in (parts.training, parts.validation, parts.held_out)
     ]
     assert sum(map(len, numbers)) == len(set.union(*numbers)) == 10
 
@@ -117,7 +119,7 @@ class Teacher(FakeReranker):
 
 def test_a_teachers_logits_are_the_labels() -> None:
     lists = training_lists(COLLECTION.only({"q7"}), RUN, seed=0)
-    (one,) = taught(lists, Teacher())
+    (one,) = with_teacher_logits(lists, Teacher())
     assert one.documents == lists[0].documents
     assert one.labels == tuple(float(text.split()[4]) - 5 for text in one.documents)
 
@@ -137,6 +139,6 @@ def test_a_teacher_judges_what_nobody_has_judged() -> None:
 
 def test_labels_are_shared_between_people_and_a_model() -> None:
     judged = TrainingList("tea", ("milk", "some tea"), (1.0, 0.0))
-    (one,) = mixed([judged], [replace(judged, labels=(0.0, math.log(3)))], share=0.4)
+    (one,) = blend_labels([judged], [replace(judged, labels=(0.0, math.log(3)))], share=0.4)
     assert one.labels == pytest.approx((0.6 + 0.4 * 0.25, 0.4 * 0.75))
     assert (one.query, one.documents) == (judged.query, judged.documents)

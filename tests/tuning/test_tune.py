@@ -33,7 +33,8 @@ from bge_rerank_integrations.langchain import BGERerank as LangChainRerank
 from bge_rerank_integrations.llama_index import BGERerank as LlamaIndexRerank
 from bge_rerank_integrations.tuning import train as training
 from bge_rerank_integrations.tuning import tune
-from bge_rerank_integrations.tuning.tune import choosing_samples
+from bge_rerank_integrations.tuning.data import validation_samples
+from bge_rerank_integrations.tuning.tune import learning_rate
 
 # transformers and accelerate warn of each other
 pytestmark = pytest.mark.filterwarnings("default")
@@ -96,8 +97,8 @@ def test_the_weights_have_changed_and_the_checkpoints_are_gone(tuned: Any, base:
 
 def test_the_report_and_the_card_tell_what_was_measured(tuned: Any, base: str) -> None:
     counts, report = tuned.counts, tuned.report
-    assert counts.training + counts.choosing + counts.held_out == len(ROWS)
-    assert (counts.held_out, counts.choosing, counts.pairs) == (12, 6, 22 * 7)
+    assert counts.training + counts.validation + counts.held_out == len(ROWS)
+    assert (counts.held_out, counts.validation, counts.pairs) == (12, 6, 22 * 7)
     assert [system.name for system in report.systems] == ["BM25", base, "tuned"]
     assert report.queries == 12
     card = (tuned.folder / "README.md").read_text("utf-8")
@@ -112,19 +113,19 @@ def test_held_out_questions_never_enter_training(
     seen: dict[str, set[str]] = {}
 
     def record(
-        model: Any, lists: Any, choosing: Any, folder: Path, settings: Any, **given: Any
+        model: Any, lists: Any, validation: Any, folder: Path, settings: Any, **given: Any
     ) -> Any:
         seen["training"] = {one.query for one in lists}
-        seen["choosing"] = {one["query"] for one in choosing}
+        seen["validation"] = {one["query"] for one in validation}
         folder.mkdir(parents=True)
         return 0
 
     monkeypatch.setattr(training, "train", record)
     report = tune(data, tmp_path / "mine", base=base, held_out=0.3).report
     held_out = report.systems[0].values["nDCG@10"]
-    texts = {row["query"] for row in ROWS} - seen["training"] - seen["choosing"]
+    texts = {row["query"] for row in ROWS} - seen["training"] - seen["validation"]
     assert len(texts) == len(held_out) == 12
-    assert not seen["training"] & seen["choosing"]
+    assert not seen["training"] & seen["validation"]
 
 
 PROGRAM = """
@@ -198,15 +199,15 @@ def test_half_precision_trains_on_a_cpu(
     assert (tuned.folder / "model.safetensors").is_file()
 
 
-def test_a_list_of_one_document_is_filled_up_for_choosing() -> None:
+def test_a_list_of_one_document_is_filled_up_for_validation() -> None:
     documents = {"a": "plum", "b": "pear", "c": "fig"}
     collection = Collection("c", {"q": "fig"}, documents, {"q": {"c": 1}})
-    (sample,) = choosing_samples(collection, Run("r", {"q": ["c"]}))
+    (sample,) = validation_samples(collection, Run("r", {"q": ["c"]}))
     assert sample["positive"] == ["fig"]
     assert sample["documents"] == ["fig", "plum", "pear"]
 
 
-def loss_of(logits: list[float], *labels: list[float], is_taught: bool = False) -> float:
+def loss_of(logits: list[float], *labels: list[float], has_teacher_logits: bool = False) -> float:
     """The loss of lists whose documents get these logits, in order."""
 
     class Model(torch.nn.Module):
@@ -219,7 +220,7 @@ def loss_of(logits: list[float], *labels: list[float], is_taught: bool = False) 
         def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             return {"scores": torch.tensor(logits)[:, None]}
 
-    loss = training.ListLoss(Model(), is_taught=is_taught)
+    loss = training.ListLoss(Model(), has_teacher_logits=has_teacher_logits)
     documents = [["d"] * len(of_list) for of_list in labels]
     return float(loss([["q"] * len(labels), documents], [torch.tensor(one) for one in labels]))
 
@@ -237,7 +238,7 @@ def test_the_loss_compares_within_lists() -> None:
 
 
 def test_the_loss_takes_a_teachers_logits() -> None:
-    taught = loss_of([2.0, 0.0, 0.5], [1.0, -1.0], [0.5], is_taught=True)
+    taught = loss_of([2.0, 0.0, 0.5], [1.0, -1.0], [0.5], has_teacher_logits=True)
     assert taught == pytest.approx(2 / 3)
 
 
@@ -251,7 +252,9 @@ def test_the_mean_of_the_weights_stays_unless_it_ranks_worse(
         for parameter in model.parameters():
             parameter.add_(1.0)
     ndcg = iter([0.8, of_mean])
-    monkeypatch.setattr(training._Chooser, "__call__", lambda *_: {"choosing_ndcg@10": next(ndcg)})
+    monkeypatch.setattr(
+        training._Validation, "__call__", lambda *_: {"validation_ndcg@10": next(ndcg)}
+    )
     sample = {"query": "q", "positive": ["a"], "documents": ["a", "b"]}
     assert training.average(model, before, [sample]) is (share == 0.5)
     names = {name for name, _ in model.named_parameters()}
@@ -266,7 +269,7 @@ def test_a_wide_encoder_has_a_lower_learning_rate(width: int, rate: float) -> No
         auto_model = SimpleNamespace(config=BertConfig(hidden_size=width, num_attention_heads=8))
 
     model: Any = [Module()]
-    assert training.learning_rate(model) == pytest.approx(rate)
+    assert learning_rate(model) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(("seconds", "steps"), [(0.001, 24), (6.0, 8)])
@@ -277,7 +280,7 @@ def test_minutes_are_at_most_three_epochs(
     settings = training.TrainSettings(1e-4, minutes=1)
     rows: list[dict[str, Any]] = [{}] * 40
     loss: Any = None
-    assert training._plan(tmp_path, loss, rows, settings).steps == steps
+    assert training._planned_steps(tmp_path, loss, rows, settings) == steps
 
 
 @pytest.mark.parametrize(
