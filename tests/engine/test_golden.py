@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from devices import DEVICES
 from paths import GOLDEN
+from safetensors.torch import load_file, save_file
 
 from bge_rerank_integrations import RerankEngine
 
 EXACT = 1e-5
 
-# half precision against float32, by how much each tiny model amplifies rounding: a third more than
-# what was measured, the most of all its settings, with native bfloat16 (AVX512-BF16) and without
-HALF = {
-    "encoder": {"bfloat16": 0.021, "float16": 0.0045},
-    "decoder": {"bfloat16": 0.135, "float16": 0.0102},
-    "layerwise": {"bfloat16": 0.034, "float16": 0.0034},
-    "lightweight": {"bfloat16": 0.073, "float16": 0.0068},
-}
+# root mean square of half precision's errors, as a share of the scores' standard deviation; a
+# constant answer has a share of 1. Half as much again as measured at most, with native bfloat16
+# (AVX512-BF16) and without.
+HALF = {"bfloat16": 0.1, "float16": 0.014}
+# these tiny models hardly tell one pair from another: attention that adds more makes them
+QUIET = ("gemma", "minicpm")
 
 
 def golden_engine(golden: dict[str, Any], **settings: Any) -> RerankEngine:
@@ -30,8 +32,6 @@ def golden_engine(golden: dict[str, Any], **settings: Any) -> RerankEngine:
 
 
 def settings() -> list[str]:
-    import json
-
     return list(json.loads((GOLDEN / "reference_scores.json").read_text("utf-8"))["scores"])
 
 
@@ -59,20 +59,36 @@ def test_scores_equal_the_reference(
     np.testing.assert_allclose(scores, golden["scores"], rtol=0, atol=EXACT)
 
 
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden checkpoints, with attention four times as wide in values and outputs of some."""
+    folder = tmp_path_factory.mktemp("golden")
+    for model in QUIET:
+        shutil.copytree(GOLDEN / model, folder / model)
+        tensors = load_file(folder / model / "model.safetensors")
+        for name, tensor in tensors.items():
+            if name.endswith(("v_proj.weight", "o_proj.weight")):
+                tensors[name] = 4 * tensor
+        save_file(tensors, folder / model / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 @pytest.mark.parametrize("setting", settings())
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_half_precision_stays_close(
-    reference: dict[str, Any], setting: str, dtype: str, device: str
+    reference: dict[str, Any], setting: str, device: str, checkpoints: Path
 ) -> None:
     golden = reference["scores"][setting]
-    expected = np.atleast_2d(golden["scores"])[-1]
-    # a fifth of them: half precision takes far longer here than float32
-    with golden_engine(golden, dtype=dtype, device=device) as engine:
-        scores = engine.score_pairs(reference["pairs"][::5])
-    np.testing.assert_allclose(
-        scores, expected[::5], rtol=0, atol=HALF[setting.split("/")[0]][dtype]
-    )
+    scores = {}
+    for dtype in ("float32", *HALF):
+        given = {"normalize": False, **golden["constructor"], **golden["call"], "device": device}
+        folder = (checkpoints if golden["model"] in QUIET else GOLDEN) / golden["model"]
+        # a fifth of the pairs: half precision takes far longer here than float32
+        with RerankEngine(str(folder), dtype=dtype, **given) as engine:
+            scores[dtype] = np.array(engine.score_pairs(reference["pairs"][::5]))
+    for dtype, bound in HALF.items():
+        error = np.sqrt(np.mean((scores[dtype] - scores["float32"]) ** 2))
+        assert error < bound * np.std(scores["float32"])
 
 
 @pytest.mark.parametrize(

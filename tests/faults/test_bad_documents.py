@@ -148,6 +148,23 @@ def test_the_cause_of_a_failure_is_chained(make_engine: MakeEngine) -> None:
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+def test_no_error_in_the_chain_keeps_the_frames_of_a_pass(make_engine: MakeEngine) -> None:
+    """Frames hold a batch's tensors, also those of an error during which another one came."""
+
+    def raises_in_the_wake_of_another(logits: Logits, row: int) -> Logits:
+        try:
+            raise KeyError(row)
+        except KeyError:
+            raise RuntimeError("index out of range in self")  # noqa: B904
+
+    with pytest.raises(ScoringError) as caught:
+        make_engine(poisoned(raises_in_the_wake_of_another)).score("q", BAD)
+    cause = caught.value.__cause__
+    assert isinstance(cause, RuntimeError)
+    assert isinstance(cause.__context__, KeyError)
+    assert cause.__traceback__ is cause.__context__.__traceback__ is None
+
+
 def broken_tokenizer(
     error: BaseException,
 ) -> Callable[[Sequence[tuple[str, str]]], list[list[TokenSequence]]]:

@@ -83,7 +83,8 @@ def test_what_is_remembered_of_a_text_is_no_more_than_its_head(xlmr: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("{}", 2_000), ("é{}", 2_000), ("text " * 400 + "{}", 200)]
+    ("text", "count"),
+    [("{}", 2_000), ("é{}", 2_000), ("text " * 400 + "{}", 200), ("😀" * 2_000 + "{}", 200)],
 )
 def test_the_token_cache_is_bounded_in_bytes(xlmr: str, text: str, count: int) -> None:
     """Short texts cost more than their tokens; texts that are not ASCII more than their length."""

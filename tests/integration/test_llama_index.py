@@ -488,6 +488,21 @@ async def test_a_failing_reranker_still_ends_what_it_started(
     assert len(spans.dropped_spans) == 1
 
 
+async def test_a_call_that_fails_while_it_prunes_reports_no_nodes(
+    postprocess: Postprocess, nodes: list[NodeWithScore], events: Events
+) -> None:
+    class CannotHighlight(FakeReranker):
+        def score(self, *args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("the card fell off the bus")
+
+    with pytest.raises(RuntimeError, match="fell off"):
+        await postprocess(BGERerank(reranker=CannotHighlight(), prune=0.5), nodes, QUERY)
+
+    _, end = _rerank_events(events)
+    assert isinstance(end, ReRankEndEvent)
+    assert end.nodes == []
+
+
 async def test_a_cancelled_call_ends_what_it_started(
     nodes: list[NodeWithScore], events: Events
 ) -> None:

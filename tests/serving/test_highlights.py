@@ -75,9 +75,11 @@ async def test_sentences_have_the_scale_and_options_of_the_request(
 
 async def test_the_usage_counts_both_readings(client: httpx.AsyncClient) -> None:
     response = await client.post("/rerank", json=BODY)
+    cohere = await client.post("/v2/rerank", json=BODY)
 
     # of the fake, ten tokens a pair: three documents and eight windows
     assert response.json()["usage"]["total_tokens"] == 110
+    assert cohere.json()["meta"]["tokens"]["input_tokens"] == 110
 
 
 async def test_a_request_may_highlight_as_many_sentences_as_it_may_have_documents(

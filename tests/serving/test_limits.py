@@ -104,6 +104,16 @@ async def test_only_the_servers_own_host_names_are_answered(
     assert bool(engine.calls) == is_allowed
 
 
+@pytest.mark.parametrize("hosts", [("localhost", "evil.example"), ("evil.example", "localhost")])
+async def test_every_host_that_a_request_names_must_be_the_servers(hosts: tuple[str, str]) -> None:
+    _, app = named_server()
+    headers = [("Authorization", f"Bearer {KEY}"), *(("Host", host) for host in hosts)]
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        response = await client.post("/rerank", json=BODIES["/rerank"], headers=headers)
+    assert response.status_code == 421
+
+
 async def test_a_body_that_is_too_large_is_refused(serve: Serve) -> None:
     async with serve(FakeEngine(), ServerSettings(max_body_bytes=20)) as client:
         for path, body in BODIES.items():

@@ -95,6 +95,16 @@ def test_the_weights_have_changed_and_the_checkpoints_are_gone(tuned: Any, base:
     assert abs(scores[0] - scores[1]) > 1e-4
 
 
+def test_word_embeddings_stay_and_other_weights_move(tuned: Any, base: str) -> None:
+    before, after = (
+        load_file(Path(folder) / "model.safetensors") for folder in (base, tuned.folder)
+    )
+    still = {name for name in before if torch.equal(before[name], after[name])}
+    assert "bert.embeddings.word_embeddings.weight" in still
+    assert "bert.embeddings.position_embeddings.weight" not in still
+    assert "bert.encoder.layer.0.attention.self.query.weight" not in still
+
+
 def test_the_report_and_the_card_tell_what_was_measured(tuned: Any, base: str) -> None:
     counts, report = tuned.counts, tuned.report
     assert counts.training + counts.validation + counts.held_out == len(ROWS)

@@ -116,5 +116,6 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _bytes(text: str, ids: TokenIds) -> int:
-    # not sys.getsizeof: it grows once the text's UTF-8 form was asked for
-    return len(text) * (1 if text.isascii() else 4) + ids.nbytes + _ENTRY_BYTES
+    # not sys.getsizeof: it grows once the text's UTF-8 form was asked for, which is up to 4 bytes a
+    # character beside the 4 of the text itself
+    return len(text) * (1 if text.isascii() else 8) + ids.nbytes + _ENTRY_BYTES

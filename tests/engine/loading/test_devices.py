@@ -19,6 +19,20 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
         devices.resolve_device("cuda:99")
 
 
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_a_device_beyond_the_last_is_refused_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    backend = getattr(torch, kind)
+    monkeypatch.setattr(backend, "is_available", lambda: True)
+    monkeypatch.setattr(backend, "device_count", lambda: 2)
+    assert devices.resolve_device(kind) == torch.device(kind)
+    assert devices.resolve_device(f"{kind}:1") == torch.device(kind, 1)
+    for number in (2, 7):
+        with pytest.raises(ConfigurationError, match=rf"{kind}:0, {kind}:1.*'{kind}:{number}'"):
+            devices.resolve_device(f"{kind}:{number}")
+
+
 def test_a_named_precision_is_taken() -> None:
     assert devices.resolve_dtype("float16", CPU) is torch.float16
     assert devices.resolve_dtype("float32", CPU) is torch.float32

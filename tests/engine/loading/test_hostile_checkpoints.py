@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from checkpoints import edit_json, write_json
 from paths import GOLDEN
+from processes import run
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations import ModelLoadError, RerankEngine
@@ -18,29 +18,66 @@ from bge_rerank_integrations import ModelLoadError, RerankEngine
 HUGE = 1_000_000_000
 
 
-@pytest.fixture
-def peak_mib() -> Any:
-    """Growth of this process's largest size so far, in MiB."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return lambda: (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+MODELS = ["xlmr", "gemma", "minicpm", "light", "modernbert", "distilbert"]
+SIZES = ["num_hidden_layers", "vocab_size", "intermediate_size"]
 
 
-@pytest.mark.parametrize("model", ["xlmr", "gemma", "minicpm", "light", "modernbert", "distilbert"])
-@pytest.mark.parametrize("name", ["num_hidden_layers", "vocab_size", "intermediate_size"])
-def test_a_size_that_no_tensor_has_is_refused(
-    model: str, name: str, request: pytest.FixtureRequest, tmp_path: Path, peak_mib: Any
-) -> None:
+def with_huge(folder: Path, model: str, name: str, request: pytest.FixtureRequest) -> str:
+    """Make a copy of a checkpoint that claims a size that it does not have.
+
+    :returns: the size's name in its config.
+    """
     theirs = {"num_hidden_layers": "n_layers", "intermediate_size": "hidden_dim"}
     whole = GOLDEN / model
     if not whole.exists():
         whole = Path(request.getfixturevalue(model))
     if model == "distilbert":
         name = theirs.get(name, name)
-    folder = Path(shutil.copytree(whole, tmp_path / "model"))
+    shutil.copytree(whole, folder)
     edit_json(folder / "config.json", **{name: HUGE})
+    return name
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_no_tensor_has_is_refused(
+    model: str, name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    name = with_huge(tmp_path / "model", model, name, request)
     with pytest.raises(ModelLoadError, match=f"config.json says {name} {HUGE}, and the weights"):
-        RerankEngine(str(folder), device="cpu")
-    assert peak_mib() < 200
+        RerankEngine(str(tmp_path / "model"), device="cpu")
+
+
+REFUSES_HUGE = """
+import resource, sys
+from bge_rerank_integrations import ModelLoadError, RerankEngine
+
+def load(folder):
+    try:
+        RerankEngine(folder, device="cpu").close()
+    except ModelLoadError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+good, *huge = sys.argv[1:]
+before = load(good)
+print(*(load(folder) - before for folder in huge))
+"""
+
+
+def test_sizes_are_refused_before_anything_is_allocated(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """In a process of its own: one that was larger once has grown already."""
+    folders = []
+    for model in MODELS:
+        for name in SIZES:
+            folders.append(str(tmp_path / f"{model}-{name}"))
+            with_huge(Path(folders[-1]), model, name, request)
+    done = run(REFUSES_HUGE, str(GOLDEN / "minicpm"), *folders)
+    grown_mib = list(map(int, done.stdout.split()))
+    assert len(grown_mib) == len(folders), done.stderr
+    assert max(grown_mib) < 200
 
 
 def test_a_size_in_a_part_of_the_config_is_refused(tmp_path: Path) -> None:

@@ -328,7 +328,8 @@ def test_texts_are_put_into_lower_case_where_the_model_was_saved_so(
 ) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "model"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.normalizer = normalizers.NFC()
+    # the texts of lower case are what it normalizes
+    tokenizer.normalizer = normalizers.Replace("B", "z")
     tokenizer.save(str(folder / "tokenizer.json"))
     scores = []
     for lower in (False, True):

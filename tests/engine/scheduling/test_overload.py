@@ -244,6 +244,30 @@ def test_a_long_sleep_does_not_shut_small_calls_out(device: Device) -> None:
     device.submit(3, max_wait_s=0.5)
 
 
+def test_one_very_slow_pass_is_not_believed_whole(device: Device) -> None:
+    """The machine may have slept: such a pass counts as five times slower, not a thousand times."""
+    device.measured().submit(25)
+    device.slowdown = 1_000.0
+    device.run_pass()
+    device.slowdown = 1.0
+    # 46 documents take 1.8 s at the true speed, and three times as long at the measured one
+    device.submit(25, max_wait_s=12.0)
+    with pytest.raises(OverloadedError):
+        device.submit(25, max_wait_s=1.0)
+
+
+def test_what_a_device_has_in_hand_is_waited_for_too(device: Device) -> None:
+    device.measured().submit(4)
+    in_hand = device.queue.next_to_score(BATCH_TOKENS, wait=False)
+    # a pass of 0.16 s, then a document of 0.04 s
+    with pytest.raises(OverloadedError, match=r"would take 0\.2 s"):
+        device.submit(1, max_wait_s=0.15)
+    device.submit(1, max_wait_s=0.3)
+    assert in_hand is not None
+    device.queue.add_logits(in_hand, digests([each.tokens for each in in_hand]))
+    device.jobs = {job: begun for job, begun in device.jobs.items() if not job.is_done}
+
+
 def test_half_of_the_replicas_take_twice_the_time(device: Device) -> None:
     """The speed is that of all replicas, whose passes end in turns."""
     device.measured()

@@ -170,6 +170,29 @@ def test_padding_counts_against_a_batch(make_engine: MakeEngine) -> None:
     assert all(max(batch) * len(batch) <= 60 for batch in scorer.batches)
 
 
+def test_padded_documents_of_several_calls_are_sorted_over_several_batches(
+    make_engine: MakeEngine,
+) -> None:
+    """Calls take turns, one long and one short document: beside each other they would be padded."""
+    tokenizer = HeldTokenizer()
+    scorer = FakeScorer(padded=True, gate=threading.Event())
+    engine = make_engine(scorer, tokenize=tokenizer, max_batch_tokens=60)
+    calls = [in_thread(engine.score, "q", ["first"])]
+    assert scorer.entered.wait(PATIENCE_S)
+    for size in (29, 4):
+        documents = [f"{number:0{size}}" for number in range(4)]
+        calls.append(in_thread(engine.score, "q", documents))
+        wait_until(lambda: engine.stats().queued_pairs == 1 + 4 * (len(calls) - 1))
+    calls.append(in_thread(engine.score, "q", ["hold"]))
+    assert tokenizer.is_held.wait(PATIENCE_S)
+    scorer.gate.set()
+    wait_until(lambda: engine.stats().queued_pairs == 1)
+    tokenizer.release.set()
+    for call in calls:
+        call.result(PATIENCE_S)
+    assert scorer.batches == [[6], [30, 30], [30, 30], [5, 5, 5, 5], [5]]
+
+
 def test_documents_of_like_lengths_share_a_batch(make_engine: MakeEngine) -> None:
     """Whatever their order in the call: longest first."""
     engine = make_engine(scorer := FakeScorer(), max_batch_tokens=64)

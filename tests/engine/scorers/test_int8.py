@@ -122,6 +122,20 @@ def test_columns_with_large_values_are_smoothed() -> None:
     assert (smoothed - expected).norm() < 0.2 * (rough - expected).norm()
 
 
+@needs_int8
+def test_a_column_that_the_sample_texts_leave_silent_may_speak_later() -> None:
+    torch.manual_seed(0)
+    weight, rows = torch.randn(48, 96), torch.randn(200, 96)
+    silent = rows.clone()
+    silent[:, 5] = 0
+    layers = Int8Layers()
+    layer = layers.make(weight, None)
+    layer(silent)
+    layers.quantize()
+    expected = rows @ weight.T
+    assert (layer(rows) - expected).norm() < 0.05 * expected.norm()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="how oneDNN is told on Linux")
 @pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="a CPU of another kind")
 @pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])

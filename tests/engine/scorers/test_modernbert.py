@@ -101,7 +101,8 @@ def test_thetas_of_transformers_5(tmp_path: Path) -> None:
 
 def test_what_a_config_leaves_out_is_what_transformers_takes(tmp_path: Path) -> None:
     defaults = {"num_hidden_layers": 22, "num_attention_heads": 12, "local_attention": 128}
-    folder = make(tmp_path, hidden_size=24, initializer_range=0.5, **defaults)
+    # heads of 12 dimensions: of 2, the only angle is the position itself, whatever theta is
+    folder = make(tmp_path, hidden_size=144, initializer_range=0.1, **defaults)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
     left_out = {
@@ -117,7 +118,13 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(tmp_path: Path) -> 
     path.write_text(json.dumps({name: config[name] for name in config.keys() - left_out}))
     peer = CrossEncoder(folder, activation_fn=torch.nn.Identity(), device="cpu")
     few = PAIRS[::4]
-    np.testing.assert_allclose(scores_of(folder, few), peer.predict(few), rtol=0, atol=1e-5)
+    expected = peer.predict(few)
+    np.testing.assert_allclose(scores_of(folder, few), expected, rtol=0, atol=1e-5)
+    # each of the defaults shows in the scores
+    assert not is_padded(folder)
+    for kind in ("full_attention", "sliding_attention"):
+        edit_json(path, rope_parameters={kind: {"rope_type": "default", "rope_theta": 40_000.0}})
+        assert np.abs(np.subtract(scores_of(folder, few), expected)).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -138,6 +145,14 @@ def test_what_is_not_packed_is_padded(changes: dict[str, Any], tmp_path: Path) -
     folder = make(tmp_path, **changes)
     assert is_padded(folder)
     assert_equals_transformers(folder)
+
+
+def test_scaled_positions_of_transformers_4_are_padded(modernbert: str, tmp_path: Path) -> None:
+    for file in Path(modernbert).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert not is_padded(str(tmp_path))
+    edit_json(tmp_path / "config.json", rope_scaling={"type": "linear", "factor": 4.0})
+    assert is_padded(str(tmp_path))
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
