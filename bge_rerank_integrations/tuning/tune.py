@@ -143,7 +143,9 @@ def _require_memory(teacher: str) -> None:
 
     device = resolve_device("auto")
     dtype = resolve_dtype("auto", device)
-    needed = WeightFiles(open_checkpoint(EngineConfig(teacher)).folder).count() * dtype.itemsize
+    checkpoint = open_checkpoint(EngineConfig(teacher))
+    files = WeightFiles(checkpoint.folder, checkpoint.open_tensors())
+    needed = files.count() * dtype.itemsize
     is_cuda = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
     if needed > free:
@@ -209,7 +211,12 @@ def tune(
             raise InputError(f"{given}: No such file or directory")
     collection = read(Path(data), teacher=teacher, held_out=held_out)
     # before a first stage or a teacher takes time
-    source = open_checkpoint(EngineConfig(base)).folder
+    checkpoint = open_checkpoint(EngineConfig(base))
+    if checkpoint.adapter is not None:
+        raise ConfigurationError(
+            f"{base} is a LoRA adapter: tune what `bge-rerank convert` makes of it"
+        )
+    source = checkpoint.folder
     model = load_base(source, max_length)
     parts, found, lists, counts = prepare(
         collection,

@@ -52,7 +52,7 @@ def read_chat_template(
 
 def _source(checkpoint: Checkpoint) -> tuple[str, Any]:
     """The file of the chat template, and what stands there for it."""
-    path = checkpoint.folder / "chat_template.jinja"
+    path = checkpoint.path("chat_template.jinja")
     if path.is_file():
         return path.name, path.read_text(encoding="utf-8")
     source = checkpoint.read_json("tokenizer_config.json").get("chat_template")

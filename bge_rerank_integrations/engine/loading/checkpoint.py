@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bge_rerank_integrations.engine.loading.adapter import ADAPTER_CONFIG, Adapter
+from bge_rerank_integrations.engine.loading.no_checkpoint import (
+    explain_folder,
+    explain_name,
+    explain_weights,
+)
+from bge_rerank_integrations.engine.scorers.stored_tensors import (
+    ADAPTER_WEIGHTS,
+    INDEX,
+    WEIGHTS,
+    StoredTensor,
+    explain_pointer,
+    open_tensors,
+)
 from bge_rerank_integrations.errors import ModelLoadError
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
 
-_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+logger = logging.getLogger(__name__)
+
+_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.codes", ADAPTER_WEIGHTS)
+# of these a model in the cache lacks none that the hub has; its index says what weights it has
+_NEEDED = (
+    "config.json",
+    "[0-9]*/config.json",
+    "adapter_config.json",
+    "added_tokens.json",
+    "chat_template.*",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    ADAPTER_WEIGHTS,
+)
 _BUILT_IN_HINT = f"model={BUILT_IN_MODEL!r} is built in and needs no download"
+# any of these is a tokenizer; the others beside them are read from the same folder
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_OF_TOKENIZER = frozenset({
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "special_tokens_map.json",
+    "tokenizer.json", "tokenizer_config.json",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +60,14 @@ class Checkpoint:
 
     :param folder: where the files are.
     :param config: what ``config.json`` says, with a ``model_type`` where its class tells it.
+    :param adapter: what a folder with an adapter holds.
+    :param base: the model that it adapts; its files are read where the folder has none.
     """
 
     folder: Path
     config: dict[str, Any]
+    adapter: Adapter | None = None
+    base: Checkpoint | None = None
 
     @property
     def model_type(self) -> str:
@@ -37,14 +79,40 @@ class Checkpoint:
         """Name of the model class that was saved."""
         return str((self.config.get("architectures") or ["unknown"])[0])
 
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer's files are: an adapter without a tokenizer has its base's."""
+        has_own = any(any(self.folder.glob(name)) for name in _VOCABULARIES)
+        return self.folder if has_own or self.base is None else self.base.folder
+
+    def path(self, name: str) -> Path:
+        """Where a file of the checkpoint is, if it is there.
+
+        :param name: its path in the folder.
+        """
+        if name in _OF_TOKENIZER:
+            return self.tokenizer_folder / name
+        if self.base is not None and name == "config.json" and not (self.folder / name).is_file():
+            return self.base.folder / name
+        return self.folder / name
+
     def read_json(self, name: str) -> dict[str, Any]:
         """What a file says; nothing if it is not there.
 
         :param name: its path in the folder.
         :raises ModelLoadError: naming the file, if it is no JSON object.
         """
-        path = self.folder / name
+        path = self.path(name)
         return read_json(path, dict) if path.is_file() else {}
+
+    def open_tensors(self) -> Mapping[str, StoredTensor]:
+        """The weights' tensors by their names, merged with those of an adapter.
+
+        :raises ModelLoadError: if they are missing, not readable or in another format.
+        """
+        if self.adapter is None or self.base is None:
+            return open_tensors(self.folder, self.config.get("transformers_weights"))
+        return self.adapter.merge(self.base.open_tensors())
 
     def require_safetensors(self, module: str = "") -> None:
         """Check that a module's weights are there, in the one format that is read.
@@ -52,14 +120,10 @@ class Checkpoint:
         :param module: its folder within the checkpoint's.
         :raises ModelLoadError: if they are missing, or in another format.
         """
-        folder = self.folder / module
-        if not any(folder.glob("*.safetensors")):
-            found = sorted(path.name for path in folder.glob("*.bin")) or "no weights"
-            raise ModelLoadError(
-                f"{self.folder.name}{'/' * bool(module)}{module}: weights must be safetensors, "
-                f"which cannot run code when they are read; found {found}. Convert them with "
-                "transformers: AutoModel….from_pretrained(…).save_pretrained(…)"
-            )
+        if self.base is not None and not module:
+            self.base.require_safetensors()
+        elif why := explain_weights(self.folder / module):
+            raise ModelLoadError(f"{self.folder.name}{'/' * bool(module)}{module}: {why}")
 
 
 Json = TypeVar("Json", dict[str, Any], list[Any])
@@ -75,7 +139,8 @@ def read_json(path: Path, kind: type[Json]) -> Json:
     except FileNotFoundError as error:
         raise ModelLoadError(f"there is no {path.name} in {path.parent}") from error
     except ValueError as error:
-        raise ModelLoadError(f"{path} is not readable: {error}") from error
+        why = explain_pointer(path) or f"is not readable: {error}"
+        raise ModelLoadError(f"{path} {why}") from error
     if not isinstance(content, kind):
         raise ModelLoadError(f"{path} is not readable: it holds no JSON {kind.__name__}")
     return content
@@ -88,14 +153,95 @@ def open_checkpoint(config: EngineConfig, *, with_weights: bool = True) -> Check
     :raises ModelLoadError: if they are missing, incomplete or out of reach.
     """
     folder = _find_folder(config, with_weights)
-    config_file = read_json(folder / "config.json", dict)
-    # jina-reranker-v2 names no type, but the class of its config
-    if "XLMRobertaFlashConfig" in str(config_file.get("auto_map")):
-        config_file["model_type"] = "xlm-roberta-flash"
-    checkpoint = Checkpoint(folder, config_file)
+    if (folder / ADAPTER_CONFIG).is_file():
+        checkpoint = _open_adapter(folder, config, with_weights)
+    else:
+        if not (folder / "config.json").is_file() and (why := explain_folder(folder)):
+            raise ModelLoadError(why)
+        checkpoint = Checkpoint(folder, _read_config(folder))
     if with_weights:
         checkpoint.require_safetensors()
     return checkpoint
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / "config.json", dict)
+    # jina-reranker-v2 names no type, but the class of its config
+    if "XLMRobertaFlashConfig" in str(config.get("auto_map")):
+        config["model_type"] = "xlm-roberta-flash"
+    return config
+
+
+def _open_adapter(folder: Path, config: EngineConfig, with_weights: bool) -> Checkpoint:
+    """A folder with an adapter, and its base: beside it, as transformers has it, or by its name.
+
+    :raises ModelLoadError: if there is no base, or it is an adapter too.
+    """
+    adapter = Adapter.open(folder, read_json(folder / ADAPTER_CONFIG, dict))
+    has_config = (folder / "config.json").is_file()
+    if has_config and explain_weights(folder) is None:
+        logger.info("%s: the weights beside the LoRA adapter are its base", folder.name)
+        base = Checkpoint(folder, _read_config(folder))
+    else:
+        base = _open_base(adapter, config, with_weights)
+    if has_config:
+        return Checkpoint(folder, _read_config(folder), adapter, base)
+    return Checkpoint(folder, _adapted_config(base.config, adapter), adapter, base)
+
+
+def _open_base(adapter: Adapter, config: EngineConfig, with_weights: bool) -> Checkpoint:
+    name, folder = adapter.base, adapter.folder
+    if name is None:
+        raise ModelLoadError(
+            f"{folder.name} is a LoRA adapter that names no base: put the base's id or folder "
+            f"into {ADAPTER_CONFIG}, as base_model_name_or_path"
+        )
+    beside = folder / name
+    if not Path(name).expanduser().is_dir() and beside.is_dir():
+        name = str(beside)
+    if (
+        Path(name).expanduser().resolve() == folder.resolve()
+        or (Path(name).expanduser() / ADAPTER_CONFIG).is_file()
+    ):
+        raise ModelLoadError(
+            f"{folder.name} is a LoRA adapter of {name!r}, which is an adapter too: `bge-rerank "
+            "convert` makes a whole model of that one"
+        )
+    revision = adapter.config.get("revision")
+    try:
+        return open_checkpoint(
+            replace(config, model=name, revision=revision), with_weights=with_weights
+        )
+    except ModelLoadError as error:
+        raise ModelLoadError(
+            f"{folder.name} is a LoRA adapter, and its base {name!r} cannot be opened: {error}. "
+            f"base_model_name_or_path in {ADAPTER_CONFIG} says where the base is"
+        ) from error
+
+
+def _adapted_config(config: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
+    """The base's config, with the class and the labels that the adapter was trained as."""
+    changes: dict[str, Any] = {}
+    mapping = adapter.config.get("auto_mapping") or {}
+    architecture = str((config.get("architectures") or ["unknown"])[0])
+    if adapter.config.get("task_type") == "SEQ_CLS":
+        if not architecture.endswith("ForSequenceClassification"):
+            # transformers' names take seconds to import
+            from transformers.models.auto.modeling_auto import (
+                MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS,
+            )
+
+            architecture = CLASSIFIERS.get(str(config.get("model_type")), architecture)
+            changes["architectures"] = [architecture]
+    elif mapping.get("base_model_class"):
+        changes["architectures"] = [mapping["base_model_class"]]
+    labels = adapter.labels()
+    if labels is not None:
+        names = {str(number): f"LABEL_{number}" for number in range(labels)}
+        changes.update(id2label=names, label2id={name: int(key) for key, name in names.items()})
+    if (rows := adapter.vocabulary()) is not None:
+        changes["vocab_size"] = rows
+    return {**config, **changes}
 
 
 def _find_folder(config: EngineConfig, with_weights: bool) -> Path:
@@ -104,6 +250,8 @@ def _find_folder(config: EngineConfig, with_weights: bool) -> Path:
     folder = Path(config.model).expanduser()
     if folder.is_dir():
         return folder
+    if why := explain_name(config.model):
+        raise ModelLoadError(why)
     if folder.is_absolute() or config.model.startswith((".", "~")) or config.model.count("/") > 1:
         raise ModelLoadError(f"there is no model folder {config.model!r}")
     return _download(config, with_weights)
@@ -126,16 +274,26 @@ def _download(config: EngineConfig, with_weights: bool) -> Path:
         RevisionNotFoundError,
     )
 
-    try:
+    def download(*patterns: str) -> Path:
         folder = snapshot_download(
             config.model,
             revision=config.revision,
             cache_dir=config.cache_folder,
             local_files_only=config.local_files_only,
+            allow_patterns=list(patterns),
             # an asterisk stands for slashes too
-            allow_patterns=[*_FILES, *(["*.safetensors"] if with_weights else [])],
             ignore_patterns=["[!0-9]*/*", "*/*/*"],
         )
+        return Path(folder)
+
+    try:
+        try:
+            return download(*_FILES, *(["*.safetensors"] if with_weights else []))
+        except LocalEntryNotFoundError as error:
+            # the hub lists files that the cache lacks, and a model need not have all of them
+            if not hasattr(error, "snapshot_path"):
+                raise
+            return download(*_NEEDED, *([WEIGHTS, INDEX] if with_weights else []))
     except HFValidationError as error:
         raise ModelLoadError(
             f"{config.model!r} is neither a folder nor a hub id like 'BAAI/bge-reranker-v2-m3'; "
@@ -148,9 +306,27 @@ def _download(config: EngineConfig, with_weights: bool) -> Path:
     except RepositoryNotFoundError as error:
         raise ModelLoadError(f"the hub has no model {config.model!r}; {_BUILT_IN_HINT}") from error
     except (LocalEntryNotFoundError, OSError) as error:
-        offline = config.local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
-        why = "downloads are switched off" if offline else "the model hub cannot be reached"
-        raise ModelLoadError(
-            f"{config.model} is not in the local cache and {why}; {_BUILT_IN_HINT}"
-        ) from error
-    return Path(folder)
+        raise ModelLoadError(_not_cached(config, error)) from error
+
+
+def _not_cached(config: EngineConfig, error: Exception) -> str:
+    """Why a model cannot be had from the local cache, and what to do."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    offline = config.local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
+    why = "downloads are switched off" if offline else "the model hub cannot be reached"
+    cache = Path(config.cache_folder or HF_HUB_CACHE).expanduser()
+    snapshots = cache / f"models--{config.model.replace('/', '--')}" / "snapshots"
+    there = sorted(path.name for path in snapshots.glob("*") if path.is_dir())
+    if hasattr(error, "snapshot_path"):
+        return (
+            f"{config.model} is incomplete in the local cache: its download was interrupted, and "
+            f"{why}: {error}"
+        )
+    if there:
+        asked = config.revision or "main"
+        return (
+            f"{config.model} is in the local cache, but its revision {asked!r} is not, and {why}; "
+            f"there is {', '.join(there)}"
+        )
+    return f"{config.model} is not in the local cache and {why}; {_BUILT_IN_HINT}"

@@ -54,6 +54,8 @@ def make_decoder(request: LoadRequest) -> Scorer:
     # what else a tied model has saved is not what it was trained with
     tied: bool = model.config.tie_word_embeddings
     table = "model.embed_tokens.weight" if tied else "lm_head.weight"
+    if tied and checkpoint.adapter is not None:
+        table = checkpoint.adapter.output_table()
 
     def answer_row(token: str | int) -> torch.Tensor:
         if isinstance(token, str):
@@ -172,7 +174,7 @@ def _shared_config(given: dict[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _load_body(model_class: Any, request: LoadRequest, config: Any) -> Any:
-    return load_model(model_class, request, config=config, attn_implementation=PACKED_ATTENTION)
+    return load_model(model_class, request, config, attn_implementation=PACKED_ATTENTION)
 
 
 def _layer_heads(request: LoadRequest, numbers: Mapping[int, int]) -> dict[int, torch.Tensor]:

@@ -28,9 +28,6 @@ from bge_rerank_integrations.settings import CallOptions
 
 Config = Mapping[str, Any]
 
-# the word embeddings of BERT and of ModernBERT
-_TABLES = ("word_embeddings", "tok_embeddings")
-
 
 def make_encoder(request: LoadRequest) -> Scorer:
     """A classifier of one label, or a body with the recipe's modules behind it.
@@ -84,11 +81,9 @@ def _make_int8(request: LoadRequest) -> EncoderScorer:
 def _make_packed(request: LoadRequest, weights: Weights) -> EncoderScorer:
     config = request.checkpoint.config
     head = request.module_head() or make_head(config, weights)
-    # a body that was saved by itself has no prefix
-    is_apart = any(f"embeddings.{table}.weight" in request.files for table in _TABLES)
     body = make_body(
         config,
-        weights if is_apart else weights.module(body_name(config)),
+        weights.module(body_name(config)),
         passage_type=request.passage_type,
         pooling=head.pooling,
     )
@@ -111,7 +106,7 @@ def make_body(
 ) -> EncoderBody:
     """Embeddings and layers of a packable encoder.
 
-    :param weights: the body's own, without a prefix where it was saved by itself.
+    :param weights: the body's own.
     :param passage_type: token type of the passage.
     :param pooling: the head's.
     :raises ValueError: if ``config.json`` has a value that cannot be.

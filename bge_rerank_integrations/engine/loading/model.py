@@ -23,8 +23,7 @@ from bge_rerank_integrations.engine.loading.recipes import read_recipe
 from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer, template_of
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.bert_config import max_positions
-from bge_rerank_integrations.engine.scorers.flash_names import FlashWeightFiles
-from bge_rerank_integrations.engine.scorers.weights import WeightFiles
+from bge_rerank_integrations.engine.scorers.weights import FlashWeightFiles, WeightFiles
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 from bge_rerank_integrations.settings import EngineConfig
 
@@ -68,7 +67,9 @@ def load(config: EngineConfig) -> LoadedModel:
     recipe = read_recipe(config, checkpoint)
     check_settings(config, recipe)
     is_flash = checkpoint.model_type == "xlm-roberta-flash"
-    files = (FlashWeightFiles if is_flash else WeightFiles)(checkpoint.folder)
+    files = (FlashWeightFiles if is_flash else WeightFiles)(
+        checkpoint.folder, checkpoint.open_tensors()
+    )
     files.check_sizes(checkpoint.config)
     layers = scored_layers(config, checkpoint, recipe)
     tokenizer = load_tokenizer(checkpoint, recipe)

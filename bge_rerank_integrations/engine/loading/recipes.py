@@ -275,16 +275,22 @@ def _from_modules(files: ModuleFiles) -> Recipe:
 
 def _names(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     """What may be a catalog's name, and where it was found."""
-    folder = checkpoint.folder.absolute()
     if not Path(config.model).expanduser().is_dir():
         yield "hub id", config.model
+    yield from _names_of_folder(checkpoint.folder.absolute())
+    if checkpoint.adapter is not None and checkpoint.base is not None:
+        yield "adapter's base", str(checkpoint.adapter.base)
+        yield from _names_of_folder(checkpoint.base.folder.absolute())
+    if saved := checkpoint.config.get("_name_or_path"):
+        yield "_name_or_path", str(saved)
+
+
+def _names_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
     cached = re.fullmatch(r"models--(.+?)--(.+)", folder.parent.parent.name)
     if cached and folder.parent.name == "snapshots":
         yield "folder in the hub's cache", "/".join(cached.groups())
     else:
         yield "folder's name", folder.name
-    if saved := checkpoint.config.get("_name_or_path"):
-        yield "_name_or_path", str(saved)
 
 
 def _recipe_of(name: str) -> str | None:

@@ -20,7 +20,7 @@ def load_tokenizer(checkpoint: Checkpoint, recipe: Recipe) -> Tokenizer:
 
     :raises ModelLoadError: if its file is missing or not readable.
     """
-    folder = checkpoint.folder
+    folder = checkpoint.tokenizer_folder
     try:
         tokenizer = _read_tokenizer(folder)
     except Exception as error:  # the tokenizers library raises bare Exception

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
+    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -20,9 +22,11 @@ from transformers import (
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
 
 logger = logging.getLogger(__name__)
@@ -51,11 +55,14 @@ def make_padded(request: LoadRequest) -> Scorer:
     return PaddedScorer(model, request.passage_type, head)
 
 
-def load_model(model_class: Any, request: LoadRequest, **options: Any) -> PreTrainedModel:
+def load_model(
+    model_class: Any, request: LoadRequest, config: Any = None, **options: Any
+) -> PreTrainedModel:
     """Read weights into one of transformers' model classes; nothing may be missing.
 
     Tensors are read and converted one by one: half precision never holds a float32 copy of all.
 
+    :param config: of the model; None: the checkpoint's, and the class that is for it.
     :param options: further arguments of ``from_pretrained``.
     :returns: the model in eval mode on the request's device.
     :raises ModelLoadError: if weights are missing, of another shape or not readable.
@@ -63,13 +70,16 @@ def load_model(model_class: Any, request: LoadRequest, **options: Any) -> PreTra
     folder = request.checkpoint.folder
     try:
         with _quiet_transformers():
+            if config is None:
+                config, model_class = _config_and_class(request.checkpoint, model_class)
+            _check_count(model_class, config, request.files)
+            # tensors are given, and no folder: which files they are in, what an adapter changes and
+            # whether peft is installed is not decided a second time
             model, report = model_class.from_pretrained(
-                folder,
+                None,
+                config=config,
+                state_dict=dict(request.files.tensors),
                 dtype=request.dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                # by default transformers asks on the terminal
-                trust_remote_code=False,
                 output_loading_info=True,
                 **options,
             )
@@ -83,6 +93,43 @@ def load_model(model_class: Any, request: LoadRequest, **options: Any) -> PreTra
         )
     loaded: PreTrainedModel = model.to(request.device).eval()
     return loaded
+
+
+def _config_and_class(checkpoint: Checkpoint, auto: Any) -> tuple[Any, Any]:
+    """transformers' config of a checkpoint, and the class that one of its auto classes has for it.
+
+    :raises ValueError: if there is no such class.
+    """
+    folder = checkpoint.path("config.json").parent
+    config = AutoConfig.from_pretrained(
+        folder,
+        local_files_only=True,
+        # by default transformers asks on the terminal
+        trust_remote_code=False,
+    )
+    if checkpoint.adapter is not None and (labels := checkpoint.config.get("id2label")):
+        config.num_labels = len(labels)
+        config.vocab_size = checkpoint.config.get("vocab_size", config.vocab_size)
+    try:
+        found = auto._model_mapping[type(config)]
+    except KeyError as error:
+        raise ValueError(f"{auto.__name__} has no class for {type(config).__name__}") from error
+    return config, found[0] if isinstance(found, tuple) else found
+
+
+def _check_count(model_class: Any, config: Any, files: WeightFiles) -> None:
+    """Refuse a config that describes a model of far more numbers than the weights have.
+
+    :raises ModelLoadError: before anything of its size is allocated.
+    """
+    with torch.device("meta"):
+        expected = sum(parameter.numel() for parameter in model_class(config).parameters())
+    # what is tied is stored once; anything else that is missing is named later
+    if expected > 2 * files.count() + 1_000_000:
+        raise ModelLoadError(
+            f"{files.folder.name}: config.json describes {expected} numbers, and the weights have "
+            f"{files.count()}"
+        )
 
 
 def convert_tokenizer(folder: Path) -> Tokenizer:

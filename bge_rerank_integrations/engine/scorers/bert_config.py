@@ -33,7 +33,7 @@ class BertLayout:
 _BERT = BertLayout("bert", "bert.pooler.dense", "classifier", False)
 _ROBERTA = BertLayout("roberta", "classifier.dense", "classifier.out_proj", True)
 
-# whose layers this package knows, by transformers' model_type; of flash see flash_names.py
+# whose layers this package knows, by transformers' model_type; of flash see `FlashWeightFiles`
 MODEL_TYPES = {
     "bert": _BERT,
     "roberta": _ROBERTA,

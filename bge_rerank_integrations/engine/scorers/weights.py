@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,38 +9,56 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from bge_rerank_integrations.engine.scorers.linear import Linear, Norm, make_linear
+from bge_rerank_integrations.engine.scorers.stored_tensors import StoredTensor, open_tensors
 from bge_rerank_integrations.errors import ModelLoadError
 
-# numbers of a config.json that something is allocated for
-_SIZE = re.compile(r"num_\w+|\w+_size|n_(layers?|heads)|(\w+_)?dim")
-_FILE_NAME = re.compile(r"[^/\\]+\.safetensors")
+# numbers of a config.json that transformers allocates layers and tensors for
+_LAYERS = re.compile(r"num_((hidden|encoder|decoder)_)?layers|n_layers?|(en|de)coder_layers")
+_SIZE = re.compile(
+    r"(vocab|hidden|(moe_)?intermediate|type_vocab|embedding)_size|num_(attention|key_value)_heads"
+    r"|num_(local_)?experts|n_routed_experts|n_heads?|n_embd|n_inner|(head_|hidden_)?dim|d_model"
+    r"|d_ff|(en|de)coder_ffn_dim|ffn_dim"
+)
+# parts of a config.json that describe layers themselves
+_CONFIG_PARTS = ("text_config", "encoder", "decoder")
+# what may stand before a name, or be left out of it: transformers' `base_model_prefix`
+_BODIES = ("bert.", "roberta.", "model.")
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "base_model.model.")
 # others are numbers only together with scales, which quantizers keep each in their own way
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+# transformers' part of a name, and what flash-attention has for it; longer parts before those they
+# end in
+_FLASH_NAMES = {
+    "embeddings.LayerNorm.": "emb_ln.",
+    "encoder.layer.": "encoder.layers.",
+    "attention.output.LayerNorm.": "norm1.",
+    "attention.output.dense.": "mixer.out_proj.",
+    "intermediate.dense.": "mlp.fc1.",
+    "output.LayerNorm.": "norm2.",
+    "output.dense.": "mlp.fc2.",
+}
+_JOINED = {f"attention.self.{part}.": n for n, part in enumerate(("query", "key", "value"))}
 
 MakeLinear = Callable[[torch.Tensor, "torch.Tensor | None"], Linear]
 
 
 class WeightFiles:
-    """The tensors in a folder's safetensors files.
+    """The tensors of a checkpoint by their names.
 
+    :param folder: named in messages.
+    :param tensors: those of the checkpoint; None: of the folder's files.
     :raises ModelLoadError: if a file is missing, cut off or no safetensors.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tensors: Mapping[str, StoredTensor] | None = None) -> None:
         self.folder = folder
-        self._file_of: dict[str, Any] = {}
-        try:
-            for path in _paths(folder):
-                file: Any = safe_open(path, framework="pt")
-                self._file_of.update(dict.fromkeys(file.keys(), file))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ModelLoadError(f"{folder.name}: the weights cannot be read: {error}") from error
+        self.tensors = open_tensors(folder) if tensors is None else tensors
 
     def __contains__(self, name: str) -> bool:
-        return name in self._file_of
+        return self._stored(name) in self.tensors
 
     def count(self) -> int:
         """How many numbers all tensors have together."""
@@ -57,17 +74,26 @@ class WeightFiles:
         largest = max((size for shape in shapes for size in shape), default=0)
         for name, value in config.items():
             if isinstance(value, Mapping):
-                self.check_sizes(value)
-            elif isinstance(value, int) and _SIZE.fullmatch(name):
-                limit = len(shapes) if "layers" in name else largest
-                if value > limit:
-                    raise ModelLoadError(
-                        f"{self.folder.name}: config.json says {name} {value}, and the weights "
-                        f"have {len(shapes)} tensors of at most {largest} rows or columns"
-                    )
+                if name in _CONFIG_PARTS:
+                    self.check_sizes(value)
+                continue
+            limit = len(shapes) if _LAYERS.fullmatch(name) else largest
+            if isinstance(value, int) and value > limit and _is_size(name):
+                raise ModelLoadError(
+                    f"{self.folder.name}: config.json says {name} {value}, and the weights "
+                    f"have {len(shapes)} tensors of at most {largest} rows or columns"
+                )
 
     def _shapes(self) -> list[list[int]]:
-        return [file.get_slice(name).get_shape() for name, file in sorted(self._file_of.items())]
+        return [tensor.get_shape() for tensor in self.tensors.values()]
+
+    def _stored(self, name: str) -> str:
+        """The name in the checkpoint, where a body that was saved by itself has no prefix."""
+        if name not in self.tensors:
+            for body in _BODIES:
+                if name.startswith(body) and name.removeprefix(body) in self.tensors:
+                    return name.removeprefix(body)
+        return name
 
     def read(self, name: str, shape: Sequence[int | None]) -> torch.Tensor:
         """One tensor as it is stored; its memory is the mapped file.
@@ -75,22 +101,21 @@ class WeightFiles:
         :param shape: what it must be; None where any size will do.
         :raises ModelLoadError: if it is missing, of another shape or quantized.
         """
-        if name not in self:
-            raise ModelLoadError(f"{self.folder.name} is no complete checkpoint: {name} is missing")
-        tensor: torch.Tensor = self._file_of[name].get_tensor(name)
+        stored = self._stored(name)
+        if stored not in self.tensors:
+            raise ModelLoadError(
+                f"{self.folder.name} is no complete checkpoint: {stored} is missing"
+                + self._hint(name)
+            )
+        tensor = self.tensors[stored][...]
         if len(tensor.shape) != len(shape) or any(
             expected not in (None, size) for size, expected in zip(tensor.shape, shape, strict=True)
         ):
             raise ModelLoadError(
-                f"{self.folder.name}: {name} is of another shape than config.json says: "
+                f"{self.folder.name}: {stored} is of another shape than config.json says: "
                 f"{tuple(tensor.shape)} instead of {tuple(shape)}"
             )
-        if tensor.dtype not in _FLOATS:
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise ModelLoadError(
-                f"{self.folder.name}: {name} is {kind}, and weights must be floating point: a "
-                "checkpoint that is quantized already cannot be read"
-            )
+        check_float(tensor, f"{self.folder.name}: {stored}")
         return tensor
 
     def read_row(self, names: Sequence[str], row: int) -> torch.Tensor:
@@ -100,24 +125,60 @@ class WeightFiles:
         """
         for name in names:
             if name in self:
-                values: torch.Tensor = self._file_of[name].get_slice(name)[row : row + 1]
-                return values[0]
+                return self.tensors[self._stored(name)][row : row + 1][0]
         raise ModelLoadError(
             f"{self.folder.name} has no weights {' or '.join(names)} for its scores"
         )
 
+    def _hint(self, name: str) -> str:
+        """What to do about names that a trainer's wrapper has put a prefix before."""
+        wrapped = [wrapper for wrapper in _WRAPPERS if wrapper + name in self.tensors]
+        if not wrapped:
+            return ""
+        return f", and {wrapped[0]}{name} is there: bge-rerank convert removes such a prefix"
 
-def _paths(folder: Path) -> list[Path]:
-    """All files of the weights, read off the index of a checkpoint in several files."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        for name in names:
-            # a file of another folder is not this checkpoint's
-            if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
-                raise ModelLoadError(f"{folder.name}: {index.name} names the file {name!r:.80}")
-        return [folder / name for name in names]
-    return sorted(folder.glob("*.safetensors"))
+
+def _is_size(name: str) -> bool:
+    return bool(_LAYERS.fullmatch(name) or _SIZE.fullmatch(name))
+
+
+def check_float(tensor: torch.Tensor, what: str) -> None:
+    """Refuse a tensor that is quantized.
+
+    :param what: it is, for the message.
+    :raises ModelLoadError: if its numbers are no floating-point numbers.
+    """
+    if tensor.dtype not in _FLOATS:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ModelLoadError(
+            f"{what} is {kind}, and weights must be floating point: a checkpoint that is "
+            "quantized already cannot be read"
+        )
+
+
+class FlashWeightFiles(WeightFiles):
+    """XLM-R's tensors under the names of flash-attention's BERT, as jina-reranker-v2 stores them.
+
+    Names: `convert_roberta_weights_to_flash.py` of jinaai/xlm-roberta-flash-implementation. Query,
+    key and value are one tensor there; all else has transformers' shapes, and the layers are the
+    same.
+    """
+
+    def read(self, name: str, shape: Sequence[int | None]) -> torch.Tensor:
+        """One tensor, or its third of a joined one; errors as in :class:`WeightFiles`."""
+        number = next((n for part, n in _JOINED.items() if part in name), None)
+        size = shape[0]
+        if number is None or size is None:
+            return super().read(name, shape)
+        joined = super().read(name, (3 * size, *shape[1:]))
+        return joined[number * size : (number + 1) * size]
+
+    def _stored(self, name: str) -> str:
+        for part, stored in _FLASH_NAMES.items():
+            name = name.replace(part, stored)
+        for part in _JOINED:
+            name = name.replace(part, "mixer.Wqkv.")
+        return super()._stored(name)
 
 
 class Weights:
@@ -177,9 +238,6 @@ class Weights:
         return self.make_linear(torch.cat(weights), torch.cat(biases) if bias else None)
 
     def norm(self, name: str, size: int, eps: float, *, bias: bool = True) -> Norm:
-        """A layer normalization; checkpoints from TensorFlow call its tensors gamma and beta."""
-        scale, shift = ("weight", "bias")
-        if f"{self._prefix}{name}.gamma" in self._files:
-            scale, shift = ("gamma", "beta")
-        weight = self.read(f"{name}.{scale}", size)
-        return Norm(weight, self.read(f"{name}.{shift}", size) if bias else None, eps)
+        """A layer normalization."""
+        weight = self.read(f"{name}.weight", size)
+        return Norm(weight, self.read(f"{name}.bias", size) if bias else None, eps)
