@@ -57,7 +57,8 @@ class Calibration:
 
         :param path: of this calibration's file.
         :param model: the model's name.
-        :param weights: its :func:`weights_digest`; for a file without one the model's name must be equal.
+        :param weights: its :func:`weights_digest`; for a file without one the model's name must be
+            equal.
         :raises ConfigurationError: if it is another model's.
         """
         if (self.weights != weights) if self.weights else (self.model != model):
