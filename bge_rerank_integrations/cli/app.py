@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from bge_rerank_integrations import ConfigurationError, RerankError, __version__
 from bge_rerank_integrations.cli.bench import bench
 from bge_rerank_integrations.cli.calibrate import calibrate
+from bge_rerank_integrations.cli.convert import convert
 from bge_rerank_integrations.cli.demo import demo
 from bge_rerank_integrations.cli.eval import evaluate
 from bge_rerank_integrations.cli.models import models
@@ -46,6 +47,7 @@ app.command()(rerank)
 app.command()(serve)
 app.command("eval")(evaluate)
 app.command()(calibrate)
+app.command()(convert)
 app.command()(models)
 app.command()(tune)
 

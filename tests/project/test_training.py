@@ -236,7 +236,7 @@ def logits_of(folder: Path) -> torch.Tensor:
 def test_the_recipe_gives_one_model_for_one_seed(
     collections: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("accelerate", reason="it comes with the extra 'tune'")
+    pytest.importorskip("datasets", reason="it comes with the extra 'tune'")
     from training import __main__ as recipe
 
     write_lines(collections / "pairs.jsonl", FRUITS_IN_COLORS)

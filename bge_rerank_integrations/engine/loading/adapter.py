@@ -91,7 +91,6 @@ class Adapter:
         :raises UnsupportedModelError: for a key that would change scores and is not run here.
         :raises ModelLoadError: if the weights are missing, or in another format.
         """
-        _check_keys(folder, config)
         path = folder / ADAPTER_WEIGHTS
         if not path.is_file():
             found = (
@@ -102,6 +101,10 @@ class Adapter:
                 f"{found}. `bge-rerank convert FOLDER OUT` makes a model of one with a .bin"
             )
         return cls(folder, config, read_tensors([path]))
+
+    def __post_init__(self) -> None:
+        """Refuse keys that would change scores and are not run here."""
+        _check_keys(self.folder, self.config)
 
     @property
     def base(self) -> str | None:

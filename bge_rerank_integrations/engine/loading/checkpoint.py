@@ -146,15 +146,19 @@ def read_json(path: Path, kind: type[Json]) -> Json:
     return content
 
 
-def open_checkpoint(config: EngineConfig, *, with_weights: bool = True) -> Checkpoint:
+def open_checkpoint(
+    config: EngineConfig, *, with_weights: bool = True, adapter: Adapter | None = None
+) -> Checkpoint:
     """Find a model's files: built in, in a folder, or on the hub (downloaded once).
 
     :param with_weights: whether the weights are needed too.
+    :param adapter: the one in the folder, if it has been read already.
     :raises ModelLoadError: if they are missing, incomplete or out of reach.
     """
     folder = _find_folder(config, with_weights)
     if (folder / ADAPTER_CONFIG).is_file():
-        checkpoint = _open_adapter(folder, config, with_weights)
+        adapter = adapter or Adapter.open(folder, read_json(folder / ADAPTER_CONFIG, dict))
+        checkpoint = _open_adapter(adapter, config, with_weights)
     else:
         if not (folder / "config.json").is_file() and (why := explain_folder(folder)):
             raise ModelLoadError(why)
@@ -172,12 +176,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _open_adapter(folder: Path, config: EngineConfig, with_weights: bool) -> Checkpoint:
+def _open_adapter(adapter: Adapter, config: EngineConfig, with_weights: bool) -> Checkpoint:
     """A folder with an adapter, and its base: beside it, as transformers has it, or by its name.
 
     :raises ModelLoadError: if there is no base, or it is an adapter too.
     """
-    adapter = Adapter.open(folder, read_json(folder / ADAPTER_CONFIG, dict))
+    folder = adapter.folder
     has_config = (folder / "config.json").is_file()
     if has_config and explain_weights(folder) is None:
         logger.info("%s: the weights beside the LoRA adapter are its base", folder.name)
