@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bge_rerank_integrations.cli.options import model_settings
-from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.plot import save_plot
 from bge_rerank_integrations.evaluation.reading import (
@@ -121,7 +121,15 @@ def require_eval_extra() -> None:
 
 
 def read_collection(source: Path, corpus: str, *, without_titles: bool) -> Collection:
-    """Read judged queries: a folder in BEIR's layout, or candidate lists."""
+    """Read judged queries: a folder in BEIR's layout, or candidate lists.
+
+    :raises InputError: naming the file, and the line where one is wrong.
+    """
+    if not source.exists():
+        raise InputError(
+            f"{source}: there is no such folder or file; expected a folder with {corpus}, "
+            "queries.jsonl and qrels.tsv, or a .jsonl file with query, candidates and labels"
+        )
     if source.is_file():
         return read_candidate_lists(source)
     return read_beir(source, corpus, text_only if without_titles else titled)
