@@ -62,7 +62,7 @@ def way_of_a_call() -> tuple[set[str], set[tuple[str, str]]]:
     return files, functions
 
 
-def imports_of(path: Path, *, lazy: bool) -> set[str]:
+def imports_of(path: Path, *, lazy: bool = False) -> set[str]:
     """Modules of the package that a file imports, for type checkers too.
 
     :param lazy: also those that it imports when a function is called.
@@ -85,7 +85,7 @@ def circles() -> list[list[str]]:
         ".".join((NAME, *path.relative_to(ROOT).with_suffix("").parts)): path
         for path in ROOT.rglob("*.py")
     }
-    graph = {module: imports_of(path, lazy=False) & modules.keys() for module, path in modules.items()}
+    graph = {module: imports_of(path) & modules.keys() for module, path in modules.items()}
 
     def reachable(start: str) -> set[str]:
         seen: set[str] = set()
