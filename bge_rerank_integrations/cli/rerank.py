@@ -165,7 +165,7 @@ def rerank(
 
 def _check_use(has_files: bool, bulk: Path | None, output: Path | None) -> None:
     if bulk is None and not has_files:
-        raise typer.BadParameter("QUERY and FILE are needed, or --bulk")
+        raise typer.BadParameter("QUERY and FILE are needed (- is standard input), or --bulk")
     if (bulk is None) != (output is None) or (bulk is not None and has_files):
         raise typer.BadParameter("--bulk and --output belong together, without QUERY and FILE")
 
