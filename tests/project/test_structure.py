@@ -30,7 +30,7 @@ def measured() -> dict[str, Any]:
 @pytest.mark.parametrize(
     "figure",
     [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True) if name in NOT_YET else ())
+        pytest.param(name, marks=pytest.mark.xfail(strict=False) if name in NOT_YET else ())
         for name in structure.CEILINGS
     ],
 )
