@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import Annotated, TypeVar
@@ -22,7 +22,6 @@ from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
 
 DEFAULT_QUESTION = "Can a list be used as a dictionary key?"
 _LONG, _SHORT = 180, 64  # characters of an excerpt
-_TITLE = "bold cyan"
 
 Result = TypeVar("Result")
 
@@ -42,17 +41,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class DemoRun:
-    """Results of one question in one framework.
+    """What a framework's reranking component kept, best first, and how long it took.
 
-    :param framework: the framework's name.
-    :param component: the class that reranked.
-    :param kept: indices and scores of the passages that the reranker kept, best first.
-    :param seconds: of the framework's reranking component.
-    :param engine_config: settings of the engine behind the component.
+    :param kept: indices and scores of the passages.
     """
 
     framework: str
-    component: str
     kept: tuple[RankedDocument, ...]
     seconds: float
     engine_config: EngineConfig
@@ -75,40 +69,32 @@ def demo(
         from bge_rerank_integrations import RerankEngine
 
         passages = python_reference()
-        index, index_s = _timed(lambda: BM25Index([passage.content for passage in passages]))
-        hits, search_s = _timed(lambda: index.search(question, candidates))
+        hits = BM25Index([passage.content for passage in passages]).search(question, candidates)
         if not hits:
             raise InputError("no passage of Python's reference shares a word with this question")
         found = [Candidate(hit.index, hit.score, passages[hit.index].content) for hit in hits]
         engine, load_s = _timed(lambda: RerankEngine.shared(model))
         # warm-up: the first pass compiles kernels, which is not part of a framework's time
-        _, first_pass_s = _timed(lambda: engine.rerank(question, [question]))
+        engine.rerank(question, [question])
         runs, missing = ask_frameworks(question, found, model, top_n)
     console.print(question, style="bold", markup=False)
-    console.print(_before(hits, runs[0], passages, top_n))
-    for run in runs:
-        console.print(_after(hits, run, passages, brief=run is not runs[0]))
-    steps = [
-        ("load", f"{engine.model} on {engine.device}, {engine.dtype}", load_s),
-        ("first pass", "1 pair", first_pass_s),
-        ("BM25 index", f"{len(passages)} passages", index_s),
-        ("BM25 search", f"{len(hits)} candidates", search_s),
-        *(
-            (
-                run.framework,
-                f"{len(hits)} pairs, {len(hits) / run.seconds:.0f} pairs/s",
-                run.seconds,
-            )
-            for run in runs
-        ),
-    ]
-    console.print(_times(steps))
+    ranks = {hit.index: rank for rank, hit in enumerate(hits, start=1)}
+    best, *_ = runs
+    console.print(_before(hits, best, passages, top_n))
+    console.print(_after(ranks, best, passages))
+    console.print(conclusion(ranks, best, top_n), soft_wrap=True)
     for error in missing:
         console.print(f"Not shown: {error}", style="yellow", markup=False, soft_wrap=True)
     if len(runs) > 1:
         one_engine = all(RerankEngine.shared(run.engine_config) == engine for run in runs)
         console.print(agreement(runs, one_engine=one_engine))
-    console.print(conclusion(hits, runs[0], top_n), soft_wrap=True)
+    speeds = " and ".join(f"{run.framework} {run.seconds * 1000:,.0f} ms" for run in runs)
+    console.print(
+        f"{len(hits)} of {len(passages)} passages reranked by {engine.model} on {engine.device}, "
+        f"{engine.dtype}: {speeds}; loading {load_s:.1f} s",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def ask_llama_index(question: str, found: Sequence[Candidate], model: str, top_n: int) -> DemoRun:
@@ -123,8 +109,7 @@ def ask_llama_index(question: str, found: Sequence[Candidate], model: str, top_n
     ]
     kept, seconds = _timed(lambda: reranker.postprocess_nodes(nodes, query_str=question))
     ranked = tuple(RankedDocument(int(node.node_id), node.get_score()) for node in kept)
-    component = "BGERerank(BaseNodePostprocessor)"
-    return DemoRun("LlamaIndex", component, ranked, seconds, reranker.engine_config)
+    return DemoRun("LlamaIndex", ranked, seconds, reranker.engine_config)
 
 
 def ask_langchain(question: str, found: Sequence[Candidate], model: str, top_n: int) -> DemoRun:
@@ -139,8 +124,7 @@ def ask_langchain(question: str, found: Sequence[Candidate], model: str, top_n: 
         RankedDocument(int(str(document.id)), document.metadata["relevance_score"])
         for document in kept
     )
-    component = "BGERerank(BaseDocumentCompressor)"
-    return DemoRun("LangChain", component, ranked, seconds, reranker.engine_config)
+    return DemoRun("LangChain", ranked, seconds, reranker.engine_config)
 
 
 def ask_frameworks(
@@ -173,23 +157,19 @@ def agreement(runs: Sequence[DemoRun], *, one_engine: bool) -> Text:
     return Text(f"{names}: {ranking}, from {engine}.", style=style)
 
 
-def conclusion(hits: Sequence[Hit], run: DemoRun, top_n: int) -> Text:
-    """Say what reranking changed for the reader of the best passages."""
-    before = _ranks(hits)[run.kept[0].index]
-    if before > top_n:
-        return Text(
-            f"The best passage was number {before} for BM25: an LLM that reads {top_n} passages "
-            "would have missed it without the reranker.",
-            style="green",
-        )
-    if before > 1:
-        return Text(f"The best passage was number {before} for BM25.", style="green")
-    return Text("BM25 and the reranker agree on the best passage.")
+def conclusion(ranks: Mapping[int, int], run: DemoRun, top_n: int) -> Text:
+    """Say what reranking changed for the reader of the best passages.
 
-
-def _ranks(hits: Sequence[Hit]) -> dict[int, int]:
-    """The first stage's rank of each passage, from 1."""
-    return {hit.index: rank for rank, hit in enumerate(hits, start=1)}
+    :param ranks: of the passages by the first stage, from 1.
+    """
+    before = ranks[run.kept[0].index]
+    if before == 1:
+        return Text("BM25 and the reranker agree on the best passage.")
+    missed = f": an LLM that reads {top_n} passages would have missed it without the reranker"
+    return Text(
+        f"The best passage was number {before} for BM25{missed if before > top_n else ''}.",
+        style="green",
+    )
 
 
 def _before(
@@ -204,32 +184,17 @@ def _before(
     return table
 
 
-def _after(
-    hits: Sequence[Hit], run: DemoRun, passages: Sequence[ReferencePassage], *, brief: bool
-) -> Table:
-    """The reranked passages, and their ranks in the first stage.
-
-    :param brief: shorten the excerpts.
-    """
-    ranks = _ranks(hits)
-    table = _table(f"{run.framework}: {run.component}", "rank", "BM25 rank", "score", "passage")
+def _after(ranks: Mapping[int, int], run: DemoRun, passages: Sequence[ReferencePassage]) -> Table:
+    """The reranked passages, and their ranks in the first stage."""
+    table = _table("BM25, then BGERerank", "rank", "BM25 rank", "score", "passage")
     for rank, kept in enumerate(run.kept, start=1):
-        excerpt = _excerpt(passages[kept.index], _SHORT if brief else _LONG)
+        excerpt = _excerpt(passages[kept.index], _LONG)
         table.add_row(str(rank), str(ranks[kept.index]), f"{kept.score:.4f}", excerpt)
     return table
 
 
-def _times(steps: Sequence[tuple[str, str, float]]) -> Table:
-    """Name, description and seconds of each step."""
-    table = Table("step", "what", title="Time", title_justify="left", title_style=_TITLE, box=None)
-    table.add_column("time", justify="right")
-    for name, what, seconds in steps:
-        table.add_row(name, Text(what), f"{seconds * 1000:,.1f} ms")
-    return table
-
-
 def _table(title: str, *headers: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style=_TITLE)
+    table = Table(title=title, title_justify="left", title_style="bold cyan")
     for header in headers:
         table.add_column(header, justify="left" if header == "passage" else "right")
     return table
