@@ -14,6 +14,7 @@ import torch
 from checkpoints import SMALL, SMALL_MODERNBERT, edit_json, save_checkpoint, write_json
 from paths import GOLDEN
 from safetensors.torch import load_file, save_file
+from sentence_transformers import CrossEncoder
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -237,6 +238,53 @@ def test_an_adapter_of_layerwise_models(tmp_path: Path, options: Any, model: str
     tensors = adapted.merge_and_unload().state_dict()
     save_file(tensors, merged / "model.safetensors", metadata={"format": "pt"})
     assert_equal_to_merged(folder, merged, str(base))
+
+
+def change_adapter(model: torch.nn.Module) -> None:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.eval()
+
+
+OF_XLMR = {"task_type": "SEQ_CLS", "target_modules": ["query", "value"], "r": 4}
+
+
+def test_an_adapter_that_sentence_transformers_saved(xlmr: str, tmp_path: Path) -> None:
+    model = CrossEncoder(xlmr, device="cpu", activation_fn=torch.nn.Identity())
+    model.add_adapter(peft.LoraConfig(**OF_XLMR, init_lora_weights=False))
+    change_adapter(model)
+    expected = model.predict([(QUERY, text) for text in TEXTS]).tolist()
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    assert not (tmp_path / "config.json").exists()
+    assert scores(tmp_path) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_adapter_that_transformers_saved(xlmr: str, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(xlmr)
+    config = peft.LoraConfig(**OF_XLMR, init_lora_weights=False, modules_to_save=["classifier"])
+    model.add_adapter(config)
+    change_adapter(model)
+    model.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(xlmr)
+    batch = tokenizer([QUERY] * 3, TEXTS, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**batch).logits.view(-1).tolist()
+    assert scores(tmp_path) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_adapter_that_flagembeddings_trainer_saved(tmp_path: Path) -> None:
+    """Its `AbsRerankerModel.save` gives the whole model's state to peft's `save_pretrained`."""
+    base = str(GOLDEN / "gemma")
+    model = GemmaForCausalLM.from_pretrained(base)
+    options = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj", "v_proj", "up_proj"]}
+    adapted = train(model, **options)
+    state = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
+    adapted.save_pretrained(str(tmp_path / "theirs"), state_dict=state)
+    _, merged = save_both(adapted, base, tmp_path)
+    assert_equal_to_merged(tmp_path / "theirs", merged, base, recipe="bge-reranker-v2-gemma")
 
 
 @pytest.fixture
