@@ -36,7 +36,12 @@ def models(
         for row in (HEADERS, *rows()):
             typer.echo("\t".join(row))
         return
-    table = Table(*HEADERS, box=None)
+    name, *others = HEADERS
+    table = Table(box=None)
+    # whole, also in a narrow terminal: it is what is copied
+    table.add_column(name, min_width=max(len(row[0]) for row in rows()), overflow="fold")
+    for header in others:
+        table.add_column(header, overflow="fold")
     for row in rows():
         table.add_row(*row)
     console.print(table)

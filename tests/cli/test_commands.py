@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from paths import GOLDEN
+from rich.console import Console
 from typer.testing import CliRunner
 
 from bge_rerank_integrations import __version__
+from bge_rerank_integrations.catalog import CATALOG
 from bge_rerank_integrations.cli import main
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.serving.settings import SERVED_DEFAULTS
@@ -225,3 +228,15 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
     )
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == "truncated: 50 passages\n"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_ids_of_models_are_whole_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, width=columns, force_terminal=True, color_system=None)
+    monkeypatch.setattr("bge_rerank_integrations.cli.models.Console", lambda: console)
+    assert CliRunner().invoke(app, ["models"]).exit_code == 0
+    lines = [line.split()[0] for line in shown.getvalue().splitlines() if line.split()]
+    assert {entry.model for entry in CATALOG} <= set(lines)

@@ -114,7 +114,9 @@ def _config_and_class(checkpoint: Checkpoint, auto: Any) -> tuple[Any, Any]:
         found = auto._model_mapping[type(config)]
     except KeyError as error:
         raise ValueError(f"{auto.__name__} has no class for {type(config).__name__}") from error
-    return config, found[0] if isinstance(found, tuple) else found
+    classes = found if isinstance(found, tuple) else (found,)
+    named = (each for each in classes if each.__name__ == checkpoint.architecture)
+    return config, next(named, classes[0])
 
 
 def _check_count(model_class: Any, config: Any, files: WeightFiles) -> None:
