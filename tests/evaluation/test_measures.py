@@ -89,7 +89,7 @@ def test_queries_without_an_answer_count_as_zero() -> None:
 
 
 def test_top_n_is_checked() -> None:
-    with pytest.raises(ConfigurationError, match=r"numbers of at least 1, got \[0\]"):
+    with pytest.raises(ConfigurationError, match=r"ints of at least 1, got \[0\]"):
         measure({"q": {"d": 1}}, {"q": ["d"]}, [0])
 
 
