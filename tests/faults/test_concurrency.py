@@ -17,6 +17,8 @@ from bge_rerank_integrations import RerankEngine
 THREADS, CALLERS, CALLS = 8, 32, 6
 CANCELLED = 0.3
 MAX_LAG_S = 0.05
+# of the event loop's own thread in one turn: several times what was measured
+MAX_COMPUTED_S = 0.02
 
 
 class Caller:
@@ -61,20 +63,26 @@ class Caller:
             assert [(d.index, d.score) for d in ranking] == [(i, scores[i]) for i in best]
 
 
-async def longest_lag(work: asyncio.Future[object]) -> float:
-    """The longest that the event loop was held up until ``work`` was done, in seconds."""
-    worst = 0.0
+async def longest_lag(work: asyncio.Future[object]) -> tuple[float, float]:
+    """The longest that the event loop was held up until ``work`` was done, and computed, at once.
+
+    :returns: seconds, and seconds of its thread's processor time: these are its own, however busy
+        the machine is.
+    """
+    lag = computed = 0.0
     while not work.done():
-        due = time.perf_counter() + 0.001
+        due, began = time.perf_counter() + 0.001, time.thread_time()
         await asyncio.sleep(0.001)
-        worst = max(worst, time.perf_counter() - due)
+        lag = max(lag, time.perf_counter() - due)
+        computed = max(computed, time.thread_time() - began)
     work.result()
-    return worst
+    return lag, computed
 
 
 async def allowed_lag() -> float:
     """50 ms, and on a busy machine what an idle event loop is held up there."""
-    return MAX_LAG_S + 10 * await longest_lag(asyncio.ensure_future(asyncio.sleep(0.3)))
+    idle, _ = await longest_lag(asyncio.ensure_future(asyncio.sleep(0.3)))
+    return MAX_LAG_S + 10 * idle
 
 
 @pytest.mark.parametrize("pairs_in_hand", [None, 3])
@@ -125,8 +133,10 @@ async def test_the_event_loop_runs_on_while_the_engine_works(
         ]
         giant = f"{attempt} " + "giant " * (2_000 if settings else 166_000)
         work = asyncio.gather(engine.ascore("q", [giant, "small"]), *calls)
-        lags.append(await longest_lag(work))
-        if lags[-1] < allowed:
+        lag, computed = await longest_lag(work)
+        assert computed < MAX_COMPUTED_S
+        lags.append(lag)
+        if lag < allowed:
             break
     engine.close()
     assert min(lags) < allowed, lags
@@ -150,7 +160,9 @@ async def test_the_event_loop_runs_on_while_calls_pile_up(make_engine: MakeEngin
             for number, task in enumerate(tasks[1::2]):
                 assert await task == expected(f"q{2 * number + 1}", ["a"])
 
-        lags.append(await longest_lag(asyncio.ensure_future(end(tasks, gate))))
-        if lags[-1] < allowed:
+        lag, computed = await longest_lag(asyncio.ensure_future(end(tasks, gate)))
+        assert computed < MAX_COMPUTED_S
+        lags.append(lag)
+        if lag < allowed:
             break
     assert min(lags) < allowed, lags
