@@ -79,7 +79,6 @@ class EngineSettings(BaseModel):
     local_files_only: bool = _setting("local_files_only")
     max_batch_tokens: int | None = _setting("max_batch_tokens")
     max_cached_tokens: int = _setting("max_cached_tokens")
-    max_cached_scores: int = _setting("max_cached_scores")
     max_queued_pairs: int = _setting("max_queued_pairs")
     max_length: int | None = _setting("max_length")
     query_max_length: int | None = _setting("query_max_length")

@@ -33,7 +33,6 @@ class ConfigKeywords(TypedDict, total=False):
     local_files_only: bool
     max_batch_tokens: int | None
     max_cached_tokens: int
-    max_cached_scores: int
     max_queued_pairs: int
 
 

@@ -115,11 +115,6 @@ class EngineConfig(_Settings):
         at_least(0),
         "Token ids to remember for texts that come again; 12 bytes a token with its text.",
     )
-    max_cached_scores: int = _setting(
-        0,
-        at_least(0),
-        "(query, document) pairs whose scores to remember, some 400 bytes each; 0 remembers none.",
-    )
     max_queued_pairs: int = _setting(
         100_000, at_least(1), "(query, document) pairs that may wait at one time."
     )

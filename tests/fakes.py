@@ -34,6 +34,8 @@ CLOCKS = [f"{_ENGINE}.scheduling.{name}.time" for name in ("admission", "job", "
 # pairs that the tokenizer takes at one time, and seconds that close() waits for a forward pass
 TOKENIZE_PAIRS = f"{_ENGINE}.scheduling.scheduler._TOKENIZE_PAIRS"
 CLOSE_TIMEOUT_S = f"{_ENGINE}.scheduling.scheduler._CLOSE_TIMEOUT_S"
+# seconds that a fork waits for what computes
+FORK_TIMEOUT_S = f"{_ENGINE}.threads._FORK_TIMEOUT_S"
 
 Tokenize = Callable[[Sequence[tuple[str, str]]], list[list[TokenSequence]]]
 
@@ -157,7 +159,7 @@ def fake_model(
         layers=(1,),
         is_layerwise=False,
         activation="Sigmoid",
-        devices=(torch.device("cpu"),),
+        devices=tuple(torch.device("cpu") for _ in scorers or "1"),
         dtype=torch.float32,
         max_batch_tokens=max_batch_tokens,
     )

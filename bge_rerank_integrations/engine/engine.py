@@ -95,7 +95,7 @@ class RerankEngine(Highlighting):
     @property
     def device(self) -> str:
         """Where the model runs; several devices with commas between."""
-        return self._running.device
+        return ",".join(map(str, self._running.devices))
 
     @property
     def dtype(self) -> str:
@@ -110,7 +110,7 @@ class RerankEngine(Highlighting):
     @property
     def max_length(self) -> int:
         """Tokens of a pair, at most: the option, within the model's own limit."""
-        return self._running.tokenizer.max_length(self.options)
+        return self._running.model.tokenizer.max_length(self.options)
 
     @property
     def is_alive(self) -> bool:
@@ -210,7 +210,7 @@ class RerankEngine(Highlighting):
         :returns: for each number of layers, one score a pair in input order.
         :raises ConfigurationError: for a model that scores after its last layer only.
         """
-        if not self._running.is_layerwise:
+        if not self._running.model.is_layerwise:
             raise ConfigurationError(
                 f"score_layers needs a layerwise or lightweight model, got {self.model}"
             )
@@ -218,7 +218,7 @@ class RerankEngine(Highlighting):
         result = wait(self._submit(check_pairs(pairs), asked).future)
         return {
             layer: self._scores(result.logits[:, column].tolist(), result.usage, asked)
-            for column, layer in enumerate(self._running.layers)
+            for column, layer in enumerate(self._running.model.layers)
         }
 
     def stats(self) -> EngineStats:
@@ -228,6 +228,11 @@ class RerankEngine(Highlighting):
     def close(self) -> None:
         """Free the model's memory; callers that still wait get ``EngineClosedError``."""
         self._running.close()
+
+    @staticmethod
+    def close_all() -> None:
+        """Close every engine of this process; :attr:`EngineStats.loaded_models` lists them."""
+        registry.close_all()
 
     def __enter__(self) -> Self:
         return self
@@ -267,19 +272,19 @@ class RerankEngine(Highlighting):
 
     def _attach(self, running: RunningModel, options: CallOptions) -> None:
         # now, so that an option that does not fit the model is refused here
-        running.tokenizer.layout(options)
+        running.model.tokenizer.layout(options)
         running.activation_of(options)
         self._running = running
         self._options = options
 
     def _asked(self, overrides: CallOverrides) -> CallOptions:
-        return overridden(self._options, overrides)
+        return overridden(self._options, overrides) if overrides else self._options
 
     def _submit(self, pairs: Sequence[TextPair], options: CallOptions, first_index: int = 0) -> Job:
-        running = self._running
-        layout = running.tokenizer.layout(options)
-        job = Job(pairs, layout, len(running.layers), options, first_index)
-        running.scheduler.submit(job)
+        model = self._running.model
+        layout = model.tokenizer.layout(options)
+        job = Job(pairs, layout, len(model.layers), options, first_index)
+        self._running.submit(job)
         return job
 
     def _stream(

@@ -43,8 +43,6 @@ _COUNTERS = {
     "failures": "Calls that failed in tokenization or in the forward pass.",
     "cache_hits": "Texts found in the token cache.",
     "cache_misses": "Texts tokenized.",
-    "score_cache_hits": "Different pairs of a call found in the score cache.",
-    "score_cache_misses": "Different pairs of a call not found in the score cache.",
 }
 _HISTOGRAMS = {
     "queue_wait_s": ("queue_wait_seconds", "Time from a call's submission to its first batch."),

@@ -261,7 +261,6 @@ def test_every_other_config_is_a_model_of_its_own(monkeypatch: pytest.MonkeyPatc
         "local_files_only": True,
         "max_batch_tokens": 512,
         "max_cached_tokens": 0,
-        "max_cached_scores": 100,
         "max_queued_pairs": 7,
     }
     assert list(others) == [field.name for field in fields(EngineConfig)]

@@ -26,8 +26,8 @@ from callers import (
 )
 from fakes import LOAD, FakeScorer, Logits, MakeEngine, TokenSequence, digests, fake_model, text_of
 
-from bge_rerank_integrations import EngineFailedError, RerankEngine
-from bge_rerank_integrations.engine.scheduling.failures import is_fatal, is_out_of_memory
+from bge_rerank_integrations import EngineFailedError, RerankEngine, ScoringError
+from bge_rerank_integrations.engine.scheduling.worker import is_fatal, is_out_of_memory
 
 ASSERT = "CUDA error: device-side assert triggered"
 
@@ -125,7 +125,10 @@ def test_a_killed_thread_fails_the_engine(make_engine: MakeEngine, name: str) ->
     assert_works(make_engine())
 
 
-def test_a_failure_of_one_replica_is_everyones(make_engine: MakeEngine) -> None:
+def test_the_other_replicas_go_on(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lost device fails what it was scoring; only the last one ends the engine."""
     gate, entered = Event(), Event()
 
     def answer(batch: Sequence[TokenSequence]) -> Logits:
@@ -138,12 +141,19 @@ def test_a_failure_of_one_replica_is_everyones(make_engine: MakeEngine) -> None:
     held = in_thread(engine.score, "q", ["held"])
     assert entered.wait(PATIENCE_S)
     # the other replica is the one that is free
-    assert isinstance(error_of(in_thread(engine.score, "q", ["fatal"])), EngineFailedError)
-    assert isinstance(error_of(held), EngineFailedError)
+    lost = error_of(in_thread(engine.score, "q", ["fatal"]))
+    assert isinstance(lost, ScoringError)
+    assert "cpu was lost while it scored this call" in str(lost)
+    assert isinstance(lost.__cause__, RuntimeError)
     gate.set()
-    engine.close()
-    # the healthy replica's batch came back after all was over
-    assert engine.stats().in_flight == 0
+    assert len(held.result(PATIENCE_S)) == 1
+    wait_until(lambda: "cpu is lost, the other devices go on" in caplog.text)
+    stats = engine.stats()
+    assert (stats.state, stats.lost_devices, stats.failures) == ("ready", ("cpu",), 1)
+    assert_works(engine)
+    with pytest.raises(EngineFailedError):
+        engine.score("q", ["fatal"])
+    assert engine.stats().state == "failed"
 
 
 def test_a_log_that_hangs_keeps_no_caller_waiting(make_engine: MakeEngine) -> None:

@@ -89,7 +89,6 @@ async def test_the_metrics_count_requests_and_show_the_engines(serve: Serve) -> 
     assert "bge_rerank_request_documents_sum 2.0" in text
     assert "bge_rerank_requests_in_progress 0.0" in text
     assert 'bge_rerank_engine_tokens_total{model="fake"} 0.0' in text
-    assert 'bge_rerank_engine_score_cache_hits_total{model="fake"} 0.0' in text
     assert "bge_rerank_ready 1.0" in text
     assert "made/up" not in text
 

@@ -219,7 +219,6 @@ SETTINGS_OF_ENGINE: dict[str, Any] = {
     "local_files_only": True,
     "max_batch_tokens": 4096,
     "max_cached_tokens": 0,
-    "max_cached_scores": 100,
     "max_queued_pairs": 10,
     "max_length": 256,
     "query_max_length": 32,

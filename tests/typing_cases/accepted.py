@@ -37,7 +37,7 @@ async def engines(documents: list[str]) -> tuple[object, ...]:
     other: RerankEngine = engine.with_options(max_length=256, instruction=None)
     await engine.arerank("q", documents, None, 0.5, normalize=True)
     spans: list[list[Span]] = engine.highlight("q", documents, normalize=False)
-    RerankEngine.shared(calibration="tiny.json", max_cached_scores=100_000)
+    RerankEngine.shared(calibration="tiny.json")
     return place, score, tokens, each, other, spans
 
 
@@ -48,7 +48,7 @@ def llama_index(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
     li.BGERerank(reranker=RerankEngine.shared("tiny"), device=None, cache_folder=Path("cache"))
     li.BGERerank("tiny", prune=0.05, prune_share=0.1, prune_mark="…", drop_duplicates=True)
     li.BGERerank("tiny", drop_duplicates=0.5, on_error="keep", show_progress=True)
-    li.BGERerank("tiny", calibration="tiny.json", max_cached_scores=100_000, prune=None)
+    li.BGERerank("tiny", calibration="tiny.json", prune=None)
     reranker.top_n = 5
     return reranker.postprocess_nodes(nodes, query_str="q")
 
@@ -59,7 +59,7 @@ async def langchain(documents: list[Document], retriever: BaseRetriever) -> tupl
     lc.BGERerank(reranker=RemoteReranker("http://127.0.0.1:8787", api_key=None), top_n=None)
     lc.BGERerank("tiny", prune=0.05, prune_share=0.1, prune_mark="…", drop_duplicates=True)
     lc.BGERerank("tiny", drop_duplicates=0.5, on_error="keep", metadata_fields=("title",))
-    lc.BGERerank("tiny", calibration="tiny.json", max_cached_scores=100_000, show_progress=True)
+    lc.BGERerank("tiny", calibration="tiny.json", show_progress=True)
     kept = compressor.compress_documents(documents, "q")
     raw = compressor.rerank([*documents, "a text"], "q", top_n=None)
     lc.BGERerankRetriever("tiny", base_retriever=retriever, top_n=3, max_length=256)

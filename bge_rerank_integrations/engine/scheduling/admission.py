@@ -1,13 +1,17 @@
-"""Who may enter the queue: bounds on its pairs and on its time, and a waitlist for a place.
+"""Who may enter the queue, and until when: bounds on its pairs and its time, waitlist, deadlines.
 
 Methods are called under the queue's lock, but for :meth:`Admission.log_refusal`.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
+import threading
 import time
 from collections import OrderedDict
+from itertools import count
 
 from bge_rerank_integrations.engine.scheduling.job import Job
 from bge_rerank_integrations.engine.scheduling.wait_estimate import WaitEstimate
@@ -17,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # seconds without a refusal after which the next one is logged again
 _QUIET_S = 10.0
+_SMALLEST_SWEEP = 64
 
 
 class Admission:
@@ -122,3 +127,43 @@ class Admission:
         if job.max_wait_s is None:
             return None
         return self._estimate.seconds_until_answer(job, now)
+
+
+class Deadlines:
+    """A heap of moments on the monotonic clock, soonest first, and the jobs that they belong to.
+
+    A job that is answered in time stays in the heap until it is swept: taking it out of the middle
+    would cost more than the sweep.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Job]] = []
+        self._sweep_at = _SMALLEST_SWEEP
+        # breaks ties, so that jobs are never compared
+        self._number = count()
+
+    def add(self, moment: float, job: Job) -> bool:
+        """Remember a moment; infinity is never.
+
+        :returns: whether it is the soonest of all.
+        """
+        if moment == math.inf:
+            return False
+        if len(self._heap) >= self._sweep_at:
+            # the cost is spread over as many additions
+            self._heap = [entry for entry in self._heap if not entry[2].is_done]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(2 * len(self._heap), _SMALLEST_SWEEP)
+        heapq.heappush(self._heap, (moment, next(self._number), job))
+        return self._heap[0][2] is job
+
+    def pop_due(self, now: float) -> list[Job]:
+        """Take the jobs whose moments have come; a job with two moments may come twice."""
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return due
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until the soonest moment, as a lock can wait for them; None if there is none."""
+        return min(self._heap[0][0] - now, threading.TIMEOUT_MAX) if self._heap else None

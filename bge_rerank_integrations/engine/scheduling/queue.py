@@ -1,20 +1,22 @@
 """Jobs of many callers, in one place: who may enter, what is tokenized and what is scored next.
 
-No thread lives here; every method may be called from any thread. A job leaves through its future:
-whether it is answered, has failed or was cancelled, the future's callback gives its place back.
+No thread lives here; every method may be called from any thread. A job that is answered leaves at
+once. A caller may cancel its future at any moment, and garbage collection may do so in a thread
+that holds the lock: so the future's callback never waits for the lock. It notes the cancellation,
+and whoever holds the lock next acts on it.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from threading import Condition, RLock
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Condition, Lock
 
-from bge_rerank_integrations.engine.scheduling.admission import Admission
-from bge_rerank_integrations.engine.scheduling.deadlines import Deadlines
-from bge_rerank_integrations.engine.scheduling.in_flight import InFlight, Take
+from bge_rerank_integrations.engine.scheduling.admission import Admission, Deadlines
 from bge_rerank_integrations.engine.scheduling.job import (
     Job,
     JobResult,
@@ -22,13 +24,14 @@ from bge_rerank_integrations.engine.scheduling.job import (
     TextPair,
 )
 from bge_rerank_integrations.engine.scheduling.stats import Counters
-from bge_rerank_integrations.engine.scheduling.wait_estimate import WaitEstimate
+from bge_rerank_integrations.engine.scheduling.wait_estimate import InFlight, Take, WaitEstimate
 from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
 
 # Jobs in order of arrival, any of which may leave at once.
 Line = OrderedDict[Job, None]
+_STOP_TIMEOUT_S = 1.0
 
 
 class JobQueue:
@@ -43,13 +46,13 @@ class JobQueue:
         self._in_flight = InFlight()
         self._estimate = WaitEstimate(self._in_flight)
         self._admission = Admission(max_pairs, self._estimate)
-        # reentrant: answering a future under the lock runs its callback, which takes the lock; and
-        # garbage collection may cancel a call, or end the engine, in a thread that holds it
-        lock = RLock()
+        lock = Lock()
         self._lock = lock
         self._to_tokenize = Condition(lock)
         self._to_score = Condition(lock)
-        self._to_watch = Condition(lock)
+        # wakes the watcher; garbage collection may put something in at any moment
+        self._to_watch: SimpleQueue[None] = SimpleQueue()
+        self._cancelled: deque[Future[JobResult]] = deque()
         # by future, so that a future needs no reference to its job: the two would be a cycle
         self._jobs: dict[Future[JobResult], Job] = {}
         self._untokenized: Line = OrderedDict()
@@ -70,24 +73,19 @@ class JobQueue:
     def submit(self, job: Job) -> None:
         """Take a job in, or let it wait for a place.
 
-        :raises OverloadedError: if there is no place, or no answer in time, and the job does not
-            wait for one.
+        :raises OverloadedError: if the queue is full, or the deadline cannot be met.
         :raises RerankError: the reason why the queue was stopped.
         """
-        job.future.add_done_callback(self._release)
-        with self._lock:
+        with self._locked():
             if self._stopped is not None:
                 raise self._stopped()
-            if job.is_complete:
-                self._answer(job)
-                return
             has_place = self._admission.has_place_for(job)
             if has_place or job.queue_deadline > time.monotonic():
                 try:
                     self._take_in(job, has_place)
                 except BaseException:
                     # an interrupt: a job that nobody waits for must give its place back
-                    job.future.cancel()
+                    self._remove(job)
                     raise
                 return
             refusal = self._admission.refusal(job)
@@ -105,9 +103,9 @@ class JobQueue:
         :param max_characters: characters of more than one pair at one time.
         :returns: job, number of the first pair, pairs; None once the queue is stopped.
         """
-        with self._lock:
+        with self._locked():
             while self._stopped is None and not self._untokenized:
-                self._to_tokenize.wait()
+                self._wait(self._to_tokenize)
             if self._stopped is not None:
                 return None
             job, _ = self._untokenized.popitem(last=False)
@@ -120,7 +118,7 @@ class JobQueue:
         self, job: Job, start: int, sequences: Sequence[Sequence[TokenSequence]]
     ) -> None:
         """Put tokenized pairs of a job in line for scoring."""
-        with self._lock:
+        with self._locked():
             if job.is_done:
                 return
             job.add_sequences(start, sequences)
@@ -136,9 +134,9 @@ class JobQueue:
         :param wait: wait until there is one.
         :returns: sequences; None once the queue is stopped.
         """
-        with self._lock:
+        with self._locked():
             while wait and self._stopped is None and not self._ready:
-                self._to_score.wait()
+                self._wait(self._to_score)
             if self._stopped is not None:
                 return None
             taken: list[PendingSequence] = []
@@ -169,7 +167,7 @@ class JobQueue:
         :returns: the errors of jobs that have failed now because a logit was not finite.
         """
         errors = []
-        with self._lock:
+        with self._locked():
             take = self._in_flight.take_of(batch[0])
             if take is not None:
                 self._estimate.add_pass(sum(map(len, batch)), take, time.monotonic())
@@ -181,58 +179,111 @@ class JobQueue:
                 try:
                     job.add_logits(sequence.pair, row)
                 except NonFiniteScoreError as error:
-                    if job.fail(error):
+                    if self._fail(job, error):
                         errors.append(error)
                     continue
                 if job.is_complete:
                     self._answer(job)
         return errors
 
-    def fail(self, sequence: PendingSequence, error: RerankError) -> bool:
-        """Answer the job of a sequence with an error; return whether it still had no answer."""
-        with self._lock:
-            self._in_flight.remove([sequence])
-            return sequence.job.fail(error)
+    def fail(self, sequences: Iterable[PendingSequence], error: RerankError) -> int:
+        """Answer the jobs of sequences with an error; return how many had no answer yet."""
+        with self._locked():
+            sequences = list(sequences)
+            self._in_flight.remove(sequences)
+            return sum(self._fail(sequence.job, error) for sequence in sequences)
+
+    def fail_job(self, job: Job, error: RerankError) -> bool:
+        """Answer a job with an error; return whether it had no answer yet."""
+        with self._locked():
+            return self._fail(job, error)
 
     def without_answered(self, batch: Sequence[PendingSequence]) -> list[PendingSequence]:
         """Drop the sequences that nobody waits for any more."""
-        with self._lock:
+        with self._locked():
             self._in_flight.remove(each for each in batch if each.job.is_done)
             return [each for each in batch if not each.job.is_done]
 
-    def answer_late_jobs(self) -> None:
+    def expire_jobs(self) -> None:
         """Answer every call whose time is over, when it is over, until the queue is stopped."""
         while self._stopped is None:
-            with self._lock:
+            with self._locked():
                 now = time.monotonic()
                 refused: Job | None = None
                 for job in self._deadlines.pop_due(now):
                     if job.deadline <= now:
-                        job.fail(DeadlineError("timeout_s passed before the scores were ready"))
+                        late = DeadlineError("timeout_s passed before the scores were ready")
+                        self._fail(job, late)
                     elif self._admission.is_waitlisted(job):
-                        refused = job if job.fail(self._admission.refusal(job)) else refused
-                if refused is None and self._stopped is None:
-                    self._to_watch.wait(self._deadlines.seconds_left(now))
+                        is_refused = self._fail(job, self._admission.refusal(job))
+                        refused = job if is_refused else refused
+                seconds = self._deadlines.seconds_left(now)
                 is_first = refused is not None and self._admission.is_first_refusal(refused)
             if is_first:
                 self._admission.log_refusal()
+            if self._stopped is None:
+                with suppress(Empty):
+                    self._to_watch.get(timeout=None if seconds is None else max(seconds, 0))
+
+    def request_stop(self, reason: Callable[[], RerankError]) -> None:
+        """Refuse every later job, and let :meth:`expire_jobs` end; takes no lock.
+
+        :param reason: makes the error; the first reason stays.
+        """
+        if self._stopped is None:
+            self._stopped = reason
+        self._to_watch.put(None)
 
     def stop(self, reason: Callable[[], RerankError]) -> int:
         """Answer every waiting job, and every later one, with an error.
 
-        :param reason: makes the error; the first reason stays.
+        :param reason: makes the error; later jobs get that of the first call.
         :returns: how many jobs waited.
         """
-        with self._lock:
-            if self._stopped is None:
-                self._stopped = reason
-            waiting = list(self._jobs.values())
-            for job in waiting:
-                job.fail(self._stopped())
+        self.request_stop(reason)
+        # garbage collection may close an engine in the thread that holds the lock: then the watcher
+        # calls this next
+        if not self._lock.acquire(timeout=_STOP_TIMEOUT_S):
+            return 0
+        try:
+            n_failed = sum(self._fail(job, reason()) for job in list(self._jobs.values()))
             self._in_flight.clear()
-            for condition in (self._to_tokenize, self._to_score, self._to_watch):
-                condition.notify_all()
-            return len(waiting)
+            self._to_tokenize.notify_all()
+            self._to_score.notify_all()
+        finally:
+            self._lock.release()
+        return n_failed
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock, after what was cancelled has left."""
+        with self._lock:
+            self._drop_cancelled()
+            yield
+
+    def _wait(self, condition: Condition) -> None:
+        condition.wait()
+        self._drop_cancelled()
+
+    def _drop_cancelled(self) -> None:
+        while self._cancelled:
+            job = self._jobs.get(self._cancelled.popleft())
+            if job is not None:
+                self._remove(job)
+
+    def _note_cancelled(self, future: Future[JobResult]) -> None:
+        # a job that is answered under the lock is not listed any more
+        if future not in self._jobs:
+            return
+        self._cancelled.append(future)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drop_cancelled()
+            finally:
+                self._lock.release()
+        else:
+            # this thread may hold it
+            self._to_watch.put(None)
 
     def _take_in(self, job: Job, has_place: bool) -> None:
         self._jobs[job.future] = job
@@ -243,27 +294,31 @@ class JobQueue:
             self._admission.waitlist(job)
             self._watch(job.queue_deadline, job)
         self._watch(job.deadline, job)
+        job.future.add_done_callback(self._note_cancelled)
 
     def _answer(self, job: Job) -> None:
         self._counters.add(pairs=job.n_given)
+        self._remove(job)
         job.answer()
+
+    def _fail(self, job: Job, error: RerankError) -> bool:
+        self._remove(job)
+        return job.fail(error)
+
+    def _remove(self, job: Job) -> None:
+        """Give back what a job held, and let the next ones in."""
+        if self._jobs.pop(job.future, None) is None:
+            return
+        for line in (self._untokenized, self._ready):
+            line.pop(job, None)
+        for entered in self._admission.release(job):
+            self._tokenize(entered)
+        job.forget()
 
     def _tokenize(self, job: Job) -> None:
         self._untokenized[job] = None
         self._to_tokenize.notify()
 
-    def _release(self, future: Future[JobResult]) -> None:
-        """Give back what an answered or cancelled job held, and let the next ones in."""
-        with self._lock:
-            job = self._jobs.pop(future, None)
-            if job is None:
-                return
-            for line in (self._untokenized, self._ready):
-                line.pop(job, None)
-            for entered in self._admission.release(job):
-                self._tokenize(entered)
-            job.forget()
-
     def _watch(self, moment: float, job: Job) -> None:
         if self._deadlines.add(moment, job):
-            self._to_watch.notify()
+            self._to_watch.put(None)

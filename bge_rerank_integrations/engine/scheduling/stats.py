@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal
 
+from bge_rerank_integrations.settings import EngineConfig
+
 State = Literal["ready", "closed", "failed"]
 
 _COUNTED = ("pairs", "sequences", "tokens", "batches", "retries", "failures")
@@ -46,7 +48,9 @@ class EngineStats:
 
     :param state: whether the engine answers calls.
     :param model: name of the model.
-    :param device: where it runs.
+    :param device: where it was loaded to.
+    :param lost_devices: those of them that have failed; the others go on.
+    :param loaded_models: the configs of all models that this process has loaded and not closed.
     :param dtype: precision of its weights.
     :param queued_pairs: different pairs in calls that are not answered yet.
     :param in_flight: sequences in a forward pass now.
@@ -58,8 +62,6 @@ class EngineStats:
     :param failures: calls that failed in tokenization or in the forward pass.
     :param cache_hits: texts whose token ids were remembered.
     :param cache_misses: texts that were tokenized.
-    :param score_cache_hits: different pairs of a call whose score was remembered.
-    :param score_cache_misses: different pairs of a call that were scored and may be remembered.
     :param queue_wait_s: seconds from a call's submission to its first batch.
     :param batch_sequences: sequences of each successful forward pass.
     :param batch_tokens: tokens of each successful forward pass.
@@ -69,6 +71,8 @@ class EngineStats:
     model: str
     device: str
     dtype: str
+    lost_devices: tuple[str, ...]
+    loaded_models: tuple[EngineConfig, ...]
     queued_pairs: int
     in_flight: int
     pairs: int
@@ -79,8 +83,6 @@ class EngineStats:
     failures: int
     cache_hits: int
     cache_misses: int
-    score_cache_hits: int
-    score_cache_misses: int
     queue_wait_s: Histogram
     batch_sequences: Histogram
     batch_tokens: Histogram

@@ -6,9 +6,10 @@ Methods are called under the queue's lock; moments are those of the monotonic cl
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from bge_rerank_integrations.engine.scheduling.in_flight import InFlight, Take
-from bge_rerank_integrations.engine.scheduling.job import Job
+from bge_rerank_integrations.engine.scheduling.job import Job, PendingSequence
 
 # what a measurement keeps of its weight when the next one comes: about ten count
 _FADING = 0.9
@@ -16,6 +17,44 @@ _FADING = 0.9
 _MAX_SLOWDOWN = 5.0
 # seconds over which the number of jobs in the queue is averaged
 _MEMORY_S = 5.0
+
+
+class Take(NamedTuple):
+    """When sequences were taken for a forward pass, and whether others were left waiting."""
+
+    moment: float
+    others_waited: bool
+
+
+class InFlight:
+    """Sequences that workers have taken and that are still waited for."""
+
+    def __init__(self) -> None:
+        self._takes: dict[PendingSequence, Take] = {}
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._takes)
+
+    def add(self, sequences: Sequence[PendingSequence], take: Take) -> None:
+        """Remember sequences that a worker takes."""
+        self._takes.update(dict.fromkeys(sequences, take))
+        self.tokens += sum(map(len, sequences))
+
+    def take_of(self, sequence: PendingSequence) -> Take | None:
+        """When a sequence was taken; None if it is not in flight any more."""
+        return self._takes.get(sequence)
+
+    def remove(self, sequences: Iterable[PendingSequence]) -> None:
+        """Forget sequences; some may be forgotten already."""
+        for sequence in sequences:
+            if self._takes.pop(sequence, None) is not None:
+                self.tokens -= len(sequence)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._takes.clear()
+        self.tokens = 0
 
 
 class _Ratio:
@@ -54,7 +93,7 @@ class _Sizes:
         count, total = self._of_power.get(power, (0, 0))
         self._of_power[power] = count + jobs, total + characters
 
-    def turns(self, characters: int) -> int:
+    def characters_ahead(self, characters: int) -> int:
         """Characters of all jobs, of each at most so many; within one power of 2 rounded up."""
         return sum(min(total, count * characters) for count, total in self._of_power.values())
 
@@ -104,7 +143,7 @@ class WaitEstimate:
         """
         since, self._measured_at = self._measured_at, now
         speed = self._speed.value
-        if take.is_full:
+        if take.others_waited:
             seconds = now - since
             if speed is not None:
                 seconds = min(seconds, _MAX_SLOWDOWN * tokens / speed)
@@ -129,7 +168,9 @@ class WaitEstimate:
         """
         self._average(now)
         own = job.characters
-        others = max(self._sizes.turns(own), own * min(self._mean_jobs, self._sizes.jobs))
+        others = max(
+            self._sizes.characters_ahead(own), own * min(self._mean_jobs, self._sizes.jobs)
+        )
         return self._seconds(own + others, self._in_flight.tokens)
 
     def seconds_of_queue(self) -> float | None:

@@ -13,17 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bge_rerank_integrations.engine.scheduling.failures import (
-    caused_by,
-    is_fatal,
-    is_out_of_memory,
-    without_traceback,
-)
 from bge_rerank_integrations.engine.scheduling.job import PendingSequence
 from bge_rerank_integrations.engine.scheduling.queue import JobQueue
 from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scorers import Logits, Scorer
-from bge_rerank_integrations.errors import ScoringError
+from bge_rerank_integrations.engine.threads import gate
+from bge_rerank_integrations.errors import RerankError, ScoringError
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +29,37 @@ _SMALLEST_BATCH_TOKENS = 256
 _PADDED_BATCHES_AHEAD = 4
 # by how much the budget grows with every batch, after memory had run out
 _REGROWTH = 1.01
+
+# The device's context is lost: nothing runs on it again in this process. These are the errors of
+# which CUDA's documentation says that the process must be terminated, in the words of
+# cudaGetErrorString.
+_FATAL = (
+    "device-side assert",
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "invalid program counter",
+    "hardware stack error",
+    "global/shared address space",
+    "unspecified launch failure",
+    "launch timed out",
+    "ecc error",
+    "nvlink error",
+    "peer gpu memory over nvlink or a hardware error",
+    "tensor memory not completely freed",
+    "external entity outside of cuda",
+    "mps client has been terminated",
+    "context is destroyed",
+    # not in that list: what a GPU that has fallen off the bus answers to everything
+    "cuda error: unknown error",
+)
+# a full GPU may also leave cuBLAS without memory for its workspace
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+)
 
 
 def plan_batches(
@@ -74,6 +100,7 @@ class Worker:
     :param counters: where work is counted.
     :param max_batch_tokens: tokens in one forward pass.
     :param n_outputs: columns of the scorer's logits.
+    :ivar held: sequences that were taken and may not be answered yet.
     """
 
     def __init__(
@@ -85,6 +112,7 @@ class Worker:
         max_batch_tokens: int,
         n_outputs: int,
     ) -> None:
+        self.held: Batch = ()
         self._scorer = scorer
         self._queue = queue
         self._counters = counters
@@ -105,19 +133,29 @@ class Worker:
             taken = self._queue.next_to_score(budget * ahead, wait=last is None)
             if taken is None:
                 return
-            if not taken and last is not None:
-                # nothing to start meanwhile
+            self.held = [*(last.batch if last is not None else ()), *taken]
+            with gate:
+                last = self._score(taken, budget, last)
+
+    def _score(self, taken: Batch, budget: int, last: _Started | None) -> _Started | None:
+        """Score sequences that were taken, and finish the batch before them.
+
+        :returns: the last batch, if it is still being computed.
+        """
+        if not taken and last is not None:
+            # nothing to start meanwhile
+            self._finish(last)
+            return None
+        lengths = [len(sequence) for sequence in taken]
+        for indices in plan_batches(lengths, budget, padded=self._scorer.padded):
+            started = self._start([taken[index] for index in indices])
+            if last is not None:
+                self._finish(last)
+            last = started
+            if last is not None and isinstance(last.logits, np.ndarray):
                 self._finish(last)
                 last = None
-            lengths = [len(sequence) for sequence in taken]
-            for indices in plan_batches(lengths, budget, padded=self._scorer.padded):
-                started = self._start([taken[index] for index in indices])
-                if last is not None:
-                    self._finish(last)
-                last = started
-                if last is not None and isinstance(last.logits, np.ndarray):
-                    self._finish(last)
-                    last = None
+        return last
 
     def _start(self, batch: Batch) -> _Started | None:
         """Give a batch to the device; None if nobody waits for it, or if it failed."""
@@ -176,7 +214,7 @@ class Worker:
     def _fail(self, sequence: PendingSequence, cause: BaseException) -> None:
         index = sequence.job.index_of(sequence.pair)
         error = ScoringError(f"scoring document {index} failed: {cause}", index)
-        if self._queue.fail(sequence, caused_by(error, cause)):
+        if self._queue.fail([sequence], caused_by(error, cause)):
             self._report(error)
 
     def _report(self, error: ScoringError) -> None:
@@ -200,3 +238,52 @@ def _failure(error: BaseException, batch: Batch) -> BaseException:
         raise error
     logger.debug("a batch of %d sequences failed", len(batch), exc_info=error)
     return without_traceback(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch may succeed.
+
+    torch reports a full GPU with ``torch.OutOfMemoryError`` or with cuBLAS's status, and a full CPU
+    with a plain ``RuntimeError`` of its allocator; all say so in their message.
+    """
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _mentions(error, _OUT_OF_MEMORY)
+    )
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether every further forward pass would fail too: the device or the thread is lost."""
+    return is_exit(error) or (isinstance(error, RuntimeError) and _mentions(error, _FATAL))
+
+
+def is_exit(error: BaseException) -> bool:
+    """Whether an exception wants to end the thread rather than to report a failure.
+
+    A panic in the Rust of a tokenizer is no ``Exception``, but still one document's failure.
+    """
+    return not isinstance(error, Exception) and type(error).__name__ != "PanicException"
+
+
+def without_traceback(error: BaseException) -> BaseException:
+    """The same error, and those that it came from, without their tracebacks.
+
+    Their frames would keep a batch's tensors alive, or a failed engine's weights.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _mentions(error: BaseException, phrases: tuple[str, ...]) -> bool:
+    message = str(error).lower()
+    return any(phrase in message for phrase in phrases)
+
+
+def caused_by(error: RerankError, cause: BaseException) -> RerankError:
+    """The error, with what caused it chained to it."""
+    error.__cause__ = cause
+    return error
