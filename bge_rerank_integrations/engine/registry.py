@@ -138,7 +138,7 @@ class RunningModel:
     def _start(self, model: LoadedModel) -> None:
         self._scheduler = Scheduler(model, self.config.max_queued_pairs)
         # not at the interpreter's end: _end waits for the threads then
-        weakref.finalize(self, self._scheduler.request_close).atexit = False
+        weakref.finalize(self, self._scheduler.close).atexit = False
 
 
 def load_and_run(config: EngineConfig) -> RunningModel:

@@ -6,8 +6,6 @@ import asyncio
 import copy
 import gc
 import math
-import multiprocessing
-import os
 import pickle
 import threading
 import weakref
@@ -26,7 +24,6 @@ from bge_rerank_integrations import (
     DeadlineError,
     EngineClosedError,
     EngineConfig,
-    ForkedProcessError,
     InputError,
     Ranking,
     RerankEngine,
@@ -393,25 +390,6 @@ def test_closing_frees_the_model(xlmr: str) -> None:
     engine.close()
     gc.collect()
     assert gone() is None
-
-
-def rerank_in_child(engine: RerankEngine, answer: multiprocessing.SimpleQueue[str]) -> None:
-    try:
-        engine.rerank(QUERY, DOCUMENTS)
-    except ForkedProcessError as error:
-        answer.put(str(error))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_is_told_instead_of_left_hanging(engine: RerankEngine) -> None:
-    context = multiprocessing.get_context("fork")
-    answer: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
-    child = context.Process(target=rerank_in_child, args=(engine, answer))
-    child.start()
-    child.join(20)
-    assert child.exitcode == 0
-    assert "made before the process forked" in answer.get()
 
 
 def test_the_interpreter_ends_while_calls_wait(xlmr: str) -> None:

@@ -109,23 +109,20 @@ class Scheduler:
         else:
             job.answer()
 
-    def request_close(self) -> None:
-        """Close soon, without a lock: garbage collection calls this in any thread."""
+    def close(self) -> None:
+        """Answer every caller with ``EngineClosedError`` and end the threads."""
         self.is_closed = True
         self.model = None
         self._queue.request_stop(_closed)
-
-    def close(self) -> None:
-        """Answer every caller with ``EngineClosedError`` and end the threads."""
-        self.request_close()
-        if not self.is_of_this_process:
-            # another thread of the parent may have held the queue's lock when it forked
+        if not self.is_of_this_process or threading.current_thread() in self._threads:
+            # no lock may be waited for: another thread of the parent may have held it when it
+            # forked; and garbage collection may close an engine in a thread that holds it, and then
+            # the watcher does the rest
             return
         self._stop_waiting()
         end = time.monotonic() + _CLOSE_TIMEOUT_S
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(end - time.monotonic(), 0))
+            thread.join(max(end - time.monotonic(), 0))
 
     def _stop_waiting(self) -> None:
         if waiting := self._queue.stop(_closed):
