@@ -51,8 +51,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    # windows are scored once for both ways to use them
-    with RerankEngine(arguments.model, max_cached_scores=1_000_000) as engine:
+    with RerankEngine(arguments.model) as engine:
         sections = [
             _pruning(engine, _sample(form, Path(file), arguments.questions), Path(file).stem)
             for form, file in arguments.sections

@@ -14,8 +14,8 @@
     ├── OverloadedError                      the queue is full
     ├── DeadlineError (TimeoutError)         the call's own deadline passed
     ├── EngineClosedError                    the engine was closed
-    ├── EngineFailedError                    the engine broke and cannot go on
-    └── ForkedProcessError                   the engine belongs to the parent process
+    ├── EngineFailedError                    a thread or the last device was lost
+    └── ForkedProcessError                   a forked child, in which the engine might hang
 
 ``InputError`` and ``ScoringError`` carry ``index``: the position of the document (or pair) in the
 caller's list, or None where it is the query or cannot be told.
@@ -144,4 +144,4 @@ class EngineFailedError(RerankError):
 
 
 class ForkedProcessError(RerankError):
-    """The engine was made in the parent process and cannot run in a forked child."""
+    """The process was forked while a model computed, or after its GPU was in use."""
