@@ -246,8 +246,8 @@ class JobQueue:
         if not self._lock.acquire(timeout=_STOP_TIMEOUT_S):
             return 0
         try:
-            n_failed = sum(self._fail(job, reason()) for job in list(self._jobs.values()))
             self._in_flight.clear()
+            n_failed = sum(self._fail(job, reason()) for job in list(self._jobs.values()))
             self._to_tokenize.notify_all()
             self._to_score.notify_all()
         finally:
