@@ -66,6 +66,10 @@ class ChangedTensor:
         """Its sizes."""
         return self._base.get_shape()
 
+    def get_dtype(self) -> str:
+        """Its precision in the file, as safetensors calls it."""
+        return self._base.get_dtype()
+
     def __getitem__(self, index: Any) -> torch.Tensor:
         """The changed tensor, or a part of it."""
         return self._change(self._base[...])[index]
@@ -104,6 +108,11 @@ class Adapter:
 
     def __post_init__(self) -> None:
         """Refuse keys that would change scores and are not run here."""
+        if not isinstance(self.base, str | None):
+            raise ModelLoadError(
+                f"{self.folder.name}/{ADAPTER_CONFIG}: base_model_name_or_path must be the name of "
+                f"a model, got {self.base!r:.80}"
+            )
         _check_keys(self.folder, self.config)
 
     @property
@@ -166,7 +175,12 @@ class Adapter:
             # a tied output layer stays what it was
             merged.setdefault(_TABLES[1], base[embeddings])
         for module, parts in changes.items():
-            self._adapt(module, parts, merged)
+            try:
+                self._adapt(module, parts, merged)
+            except (TypeError, ValueError, AttributeError, ArithmeticError, re.error) as error:
+                raise ModelLoadError(
+                    f"{self.folder.name}/{ADAPTER_CONFIG} has a value that cannot be: {error}"
+                ) from error
         return merged
 
     def _adapt(

@@ -19,7 +19,6 @@ from bge_rerank_integrations.engine.loading.no_checkpoint import (
 )
 from bge_rerank_integrations.engine.scorers.stored_tensors import (
     ADAPTER_WEIGHTS,
-    INDEX,
     WEIGHTS,
     StoredTensor,
     explain_pointer,
@@ -31,7 +30,7 @@ from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
 logger = logging.getLogger(__name__)
 
 _FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.codes", ADAPTER_WEIGHTS)
-# of these a model in the cache lacks none that the hub has; its index says what weights it has
+# of these a model in the cache lacks none that the hub has; an index says what weights it has
 _NEEDED = (
     "config.json",
     "[0-9]*/config.json",
@@ -297,7 +296,7 @@ def _download(config: EngineConfig, with_weights: bool) -> Path:
             # the hub lists files that the cache lacks, and a model need not have all of them
             if not hasattr(error, "snapshot_path"):
                 raise
-            return download(*_NEEDED, *([WEIGHTS, INDEX] if with_weights else []))
+            return download(*_NEEDED, *([WEIGHTS] if with_weights else []))
     except HFValidationError as error:
         raise ModelLoadError(
             f"{config.model!r} is neither a folder nor a hub id like 'BAAI/bge-reranker-v2-m3'; "

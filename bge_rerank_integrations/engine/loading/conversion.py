@@ -52,6 +52,9 @@ class _Cast:
     def get_shape(self) -> list[int]:
         return self._tensor.get_shape()
 
+    def get_dtype(self) -> str:
+        return self._tensor.get_dtype()
+
     def __getitem__(self, index: Any) -> torch.Tensor:
         return self._tensor[index].to(self._dtype)
 
@@ -64,6 +67,9 @@ class _Loaded:
 
     def get_shape(self) -> list[int]:
         return list(self._tensor.shape)
+
+    def get_dtype(self) -> str:
+        return str(self._tensor.dtype)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         return self._tensor[index]

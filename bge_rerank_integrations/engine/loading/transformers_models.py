@@ -72,6 +72,7 @@ def load_model(
         with _quiet_transformers():
             if config is None:
                 config, model_class = _config_and_class(request.checkpoint, model_class)
+            request.files.check_numbers()
             _check_count(model_class, config, request.files)
             # tensors are given, and no folder: which files they are in, what an adapter changes and
             # whether peft is installed is not decided a second time

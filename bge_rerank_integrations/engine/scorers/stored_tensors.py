@@ -31,6 +31,9 @@ class StoredTensor(Protocol):
     def get_shape(self) -> list[int]:
         """Its sizes, without reading it."""
 
+    def get_dtype(self) -> str:
+        """Its precision, as safetensors calls it."""
+
     def __getitem__(self, index: Any) -> torch.Tensor:
         """The tensor (index ``...``), or a part of it; its memory is the mapped file."""
 

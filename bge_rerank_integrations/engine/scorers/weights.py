@@ -28,6 +28,7 @@ _BODIES = ("bert.", "roberta.", "model.")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "base_model.model.")
 # others are numbers only together with scales, which quantizers keep each in their own way
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_STORED_FLOATS = ("F16", "BF16", "F32", "F64")
 
 # transformers' part of a name, and what flash-attention has for it; longer parts before those they
 # end in
@@ -82,6 +83,19 @@ class WeightFiles:
                 raise ModelLoadError(
                     f"{self.folder.name}: config.json says {name} {value}, and the weights "
                     f"have {len(shapes)} tensors of at most {largest} rows or columns"
+                )
+
+    def check_numbers(self) -> None:
+        """Refuse weights that are numbers only together with scales, which other tensors hold.
+
+        :raises ModelLoadError: naming a tensor that is quantized.
+        """
+        for name, tensor in self.tensors.items():
+            kind = tensor.get_dtype()
+            if name.endswith(".weight") and kind not in _STORED_FLOATS:
+                raise ModelLoadError(
+                    f"{self.folder.name}: {name} is {kind}, and weights must be floating point: a "
+                    "checkpoint that is quantized already cannot be read"
                 )
 
     def _shapes(self) -> list[list[int]]:

@@ -364,6 +364,26 @@ def test_every_key_of_peft_is_known_or_refused(both: tuple[Path, Path]) -> None:
     assert scores(both[0])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_modules": "(query"},
+        {"rank_pattern": {"(": 4}},
+        {"alpha_pattern": [1]},
+        {"lora_alpha": None},
+        {"lora_alpha": "much"},
+        {"layers_to_transform": "0"},
+        {"target_modules": 3},
+        {"base_model_name_or_path": ["a", "b"]},
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_is_named(both: tuple[Path, Path], changes: dict[str, Any]) -> None:
+    edit_json(both[0] / "adapter_config.json", **changes)
+    with pytest.raises(ModelLoadError, match=r"adapter_config\.json"):
+        scores(both[0])
+
+
 def rename(folder: Path, change: Callable[[str], str]) -> None:
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)

@@ -206,6 +206,7 @@ def test_a_download_that_was_interrupted(cache: Path) -> None:
         ["special_tokens_map.json", "more.json"],
         ["training_metrics.json", "requirements.txt"],
         ["model.fp16.safetensors"],
+        ["model.safetensors.index.json", "model-00001-of-00002.safetensors"],
         ["sentencepiece.bpe.model", "vocab.txt", "generation_config.json"],
         ["pytorch_model.bin", "onnx/model.onnx"],
     ],

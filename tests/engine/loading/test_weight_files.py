@@ -262,6 +262,24 @@ def test_a_size_of_any_name_is_refused_where_it_is_allocated_for(tmp_path: Path)
         scores(tmp_path)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("model", ["bert", "distilbert"])
+def test_quantized_weights_without_a_config_are_refused(
+    model: str, kind: torch.dtype, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(request.getfixturevalue(model), tmp_path / "model"))
+    tensors = load_file(folder / WEIGHTS)
+    name = next(
+        name
+        for name in tensors
+        if name.endswith("layer.1.output.dense.weight") or "q_lin.w" in name
+    )
+    tensors |= {name: tensors[name].to(kind), f"{name}_scale": torch.ones(1)}
+    save(tensors, folder / WEIGHTS)
+    with pytest.raises(ModelLoadError, match="weights must be floating point"):
+        scores(folder)
+
+
 def test_a_log_line_says_that_an_index_is_ignored_only_if_its_files_are_there(
     copy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
