@@ -28,8 +28,11 @@ from statistics import mean
 
 from benchmarks.machine import describe_machine
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.reading import read_beir, read_candidate_lists
+from bge_rerank_integrations.evaluation.collection import (
+    Collection,
+    read_beir,
+    read_candidate_lists,
+)
 from bge_rerank_integrations.evaluation.runs import bm25
 from bge_rerank_integrations.ranking import sigmoid
 

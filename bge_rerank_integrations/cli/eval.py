@@ -16,15 +16,14 @@ from rich.text import Text
 
 from bge_rerank_integrations.cli.options import model_settings
 from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
-from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.plot import save_plot
-from bge_rerank_integrations.evaluation.reading import (
+from bge_rerank_integrations.evaluation.collection import (
+    Collection,
     read_beir,
     read_candidate_lists,
     text_only,
     titled,
 )
-from bge_rerank_integrations.evaluation.report import Report, summarize
+from bge_rerank_integrations.evaluation.report import Report, save_plot, summarize
 from bge_rerank_integrations.evaluation.runs import DEPTH, Run, bm25, read_run, rerank
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 

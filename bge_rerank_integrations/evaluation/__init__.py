@@ -14,17 +14,16 @@
 Functions raise ``MissingExtraError`` without the extra ``eval``.
 """
 
-from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.measures import Comparison, compare, means, measure
-from bge_rerank_integrations.evaluation.plot import draw, save_plot
-from bge_rerank_integrations.evaluation.reading import (
+from bge_rerank_integrations.evaluation.collection import (
+    Collection,
     CorpusPassage,
     read_beir,
     read_candidate_lists,
     text_only,
     titled,
 )
-from bge_rerank_integrations.evaluation.report import Report, System, summarize
+from bge_rerank_integrations.evaluation.measures import Comparison, compare, means, measure
+from bge_rerank_integrations.evaluation.report import Report, System, draw, save_plot, summarize
 from bge_rerank_integrations.evaluation.runs import Run, bm25, read_run, rerank
 
 __all__ = [

@@ -17,8 +17,12 @@ import torch
 
 from bge_rerank_integrations.context.duplicates import without_duplicates
 from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.reading import find_qrels, read_beir, read_unjudged
+from bge_rerank_integrations.evaluation.collection import (
+    Collection,
+    find_qrels,
+    read_beir,
+    read_unjudged,
+)
 from bge_rerank_integrations.evaluation.runs import Run
 from bge_rerank_integrations.jsonl import Place, json_objects, string
 from bge_rerank_integrations.ranking import PairScorer, Reranker
