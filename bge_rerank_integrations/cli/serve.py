@@ -20,7 +20,7 @@ from bge_rerank_integrations.serving.settings import (
     LogLevel,
     ServerSettings,
 )
-from bge_rerank_integrations.serving.tracing_setup import start_tracing
+from bge_rerank_integrations.serving.tracing import start_tracing
 from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, description_of, split_settings
 
@@ -96,6 +96,14 @@ def serve(
             show_default="any, but only localhost on a loopback address",
         ),
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin whose pages may read this server's answers, such as https://app.example, "
+            "or * for all; may be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     max_documents: Annotated[
         int, typer.Option(help="Maximum number of documents in one request.")
     ] = ServerSettings.max_documents,
@@ -160,6 +168,7 @@ def serve(
         api_keys=_keys(host, api_key, api_key_file, no_api_key=no_api_key),
         # a page of the web cannot have the name localhost, see HostMiddleware
         allowed_hosts=tuple(allowed_host or (["localhost"] if _is_loopback(host) else [])),
+        cors_origins=tuple(cors_origin or []),
         max_documents=max_documents,
         max_characters=max_characters,
         max_body_bytes=max_body_bytes,

@@ -1,128 +1,130 @@
-"""The request and response format of each service, as a table."""
+"""The services that ``RemoteReranker`` asks: their wire formats, paths, keys and limits."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from bge_rerank_integrations.checks import is_int
 from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
+from bge_rerank_integrations.wire import Role, Slot, Template, Wire
+from bge_rerank_integrations.wire.rows import (
+    AZION,
+    CLOUDFLARE,
+    COHERE,
+    COMMON,
+    INFINITY,
+    NIM,
+    TEI,
+    VLLM,
+    VOYAGE,
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteDialect:
-    """The format of one service. Requests ask for all results: a missing one is an error.
+@dataclass(frozen=True)
+class Dialect:
+    """One service that ``RemoteReranker`` asks; it asks for all results.
 
     :param path: path below the base URL; ``{model}`` is replaced by the model's name.
     :param key_variable: the environment variable with its API key.
-    :param documents: name of the request's field with the documents.
-    :param wraps_query: whether the query is sent as ``{"text": …}``.
-    :param wraps_documents: whether each document is sent as ``{"text": …}``.
-    :param sends_model: whether the request has the field ``model``.
-    :param options: constant fields of every request.
-    :param raw_options: fields that request logits; None if the service has none.
-    :param answers_logits: whether the scores are always logits.
-    :param results: path to the response's list of results.
-    :param index: name of a result's field with the document's index.
-    :param score: name of a result's field with the score.
-    :param tokens: path to the response's number of tokens.
-    :param max_documents: maximum number of documents in one request; None has no limit.
+    :param constants: fields of every request.
+    :param sends_logits: whether it answers logits where they are asked for.
+    :param max_documents: maximum number of documents in one request.
+    :param max_bytes: maximum size of one request.
     """
 
+    wire: Wire
     path: str
     key_variable: str = API_KEY_VARIABLE
-    documents: str = "documents"
-    wraps_query: bool = False
-    wraps_documents: bool = False
-    sends_model: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
-    raw_options: Mapping[str, Any] | None = None
-    answers_logits: bool = False
-    results: Sequence[str] = ("results",)
-    index: str = "index"
-    score: str = "relevance_score"
-    tokens: Sequence[str] = ("usage", "total_tokens")
-    max_documents: int | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    sends_logits: bool = False
+    max_documents: int = 1_000
+    # below the 4 MiB of this server and the 2 MB of text-embeddings-inference
+    max_bytes: int = 1_900_000
 
-    def body(self, query: str, documents: Sequence[str], model: str | None, *, raw: bool) -> Any:
+    def body(self, query: str, documents: Sequence[str], model: str | None, *, raw: bool) -> bytes:
         """Build a request body.
 
         :param model: None leaves it to the service.
-        :param raw: request logits; needs ``raw_options``.
+        :param raw: request logits.
         """
-        return {
-            **({"model": model} if self.sends_model and model else {}),
-            "query": {"text": query} if self.wraps_query else query,
-            self.documents: [
-                {"text": document} if self.wraps_documents else document for document in documents
-            ],
-            **self.options,
-            **((self.raw_options or {}) if raw else {}),
+        values: dict[Role, Any] = {
+            Role.QUERY: query,
+            Role.QUERY_OBJECT: {"text": query},
+            **dict.fromkeys((Role.DOCUMENTS, Role.TEXTS), documents),
+            Role.PASSAGES: [{"text": document} for document in documents],
         }
+        if model and "{model}" not in self.path:
+            values[Role.MODEL] = model
+        if raw:
+            values |= {Role.RAW_SCORES: True, Role.ACTIVATION: False}
+        fields = {
+            names.partition("|")[0]: values[role]
+            for names, role in self.wire.fields.items()
+            if role in values
+        }
+        return json.dumps({**fields, **self.constants}, ensure_ascii=False).encode()
+
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        """Path to the list of results in an answer."""
+        return _paths(self.wire.answer, list)[0]
+
+    @cached_property
+    def result_names(self) -> tuple[str, str]:
+        """Names of a result's index and score."""
+        (item,) = _at(self.wire.answer, self.results)
+        names = {slot: name for name, slot in item.items() if isinstance(slot, Slot)}
+        return names[Slot.INDEX], names[Slot.SCORE]
+
+    def tokens_in(self, body: Any) -> int:
+        """Tokens that the service read; 0 if an answer does not say."""
+        for path in _paths(self.wire.answer, Slot.TOKENS):
+            tokens = _at(body, path)
+            if is_int(tokens, 0):
+                return tokens
+        return 0
+
+    def results_in(self, body: Any) -> Any:
+        """What stands at the place of the results in an answer."""
+        return _at(body, self.results)
 
 
-_RAW_SCORES = {"raw_scores": True}
+def _paths(template: Template, wanted: Slot | type[list[Any]]) -> list[tuple[str, ...]]:
+    """Paths to a slot, or to lists of results, those of totals first."""
+    if template is wanted or (wanted is list and isinstance(template, list) and template):
+        return [()]
+    if not isinstance(template, dict):
+        return []
+    found = [(name, *path) for name, part in template.items() for path in _paths(part, wanted)]
+    return sorted(found, key=lambda path: "total" not in path[-1])
 
-# reference: each service's API documentation; the tests hold an example of each
-DIALECTS: Mapping[str, RemoteDialect] = {
-    "cohere": RemoteDialect(
-        path="/v2/rerank",
-        key_variable="CO_API_KEY",
-        tokens=("meta", "tokens", "input_tokens"),
-        max_documents=10_000,
+
+def _at(body: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        body = body.get(key) if isinstance(body, Mapping) else None
+    return body
+
+
+_WITHOUT_TEXTS = {"return_documents": False}
+_TO_V1 = "/v1/rerank"
+
+#: reference: each service's API documentation; the tests hold an example of each
+DIALECTS: Mapping[str, Dialect] = {
+    "cohere": Dialect(COHERE, "/v2/rerank", "CO_API_KEY"),
+    "cohere-v1": Dialect(COMMON, _TO_V1, "CO_API_KEY", _WITHOUT_TEXTS),
+    "jina": Dialect(COMMON, _TO_V1, "JINA_API_KEY", _WITHOUT_TEXTS, max_documents=2_048),
+    "nebul": Dialect(COMMON, _TO_V1, "NEBUL_API_KEY", sends_logits=True),
+    "infinity": Dialect(INFINITY, "/rerank", sends_logits=True, max_documents=2_048),
+    "vllm": Dialect(VLLM, "/rerank", sends_logits=True),
+    "tei": Dialect(
+        TEI, "/rerank", constants={"truncate": True}, sends_logits=True, max_documents=32
     ),
-    "cohere-v1": RemoteDialect(
-        path="/v1/rerank",
-        key_variable="CO_API_KEY",
-        options={"return_documents": False},
-        max_documents=1_000,
-    ),
-    "jina": RemoteDialect(
-        path="/v1/rerank", key_variable="JINA_API_KEY", options={"return_documents": False}
-    ),
-    "nebul": RemoteDialect(
-        path="/v1/rerank", key_variable="NEBUL_API_KEY", raw_options=_RAW_SCORES
-    ),
-    "infinity": RemoteDialect(path="/rerank", raw_options=_RAW_SCORES, max_documents=2_048),
-    "vllm": RemoteDialect(path="/rerank", raw_options={"use_activation": False}),
-    "tei": RemoteDialect(
-        path="/rerank",
-        documents="texts",
-        sends_model=False,
-        options={"truncate": True},
-        raw_options=_RAW_SCORES,
-        results=(),
-        score="score",
-        tokens=(),
-        max_documents=32,
-    ),
-    "cloudflare": RemoteDialect(
-        path="/{model}",
-        key_variable="CLOUDFLARE_API_TOKEN",
-        documents="contexts",
-        wraps_documents=True,
-        sends_model=False,
-        results=("result", "response"),
-        index="id",
-        score="score",
-        tokens=(),
-    ),
-    "azion": RemoteDialect(path="/{model}", key_variable="AZION_TOKEN", sends_model=False),
-    "voyage": RemoteDialect(
-        path="/v1/rerank",
-        key_variable="VOYAGE_API_KEY",
-        results=("data",),
-        max_documents=1_000,
-    ),
-    "nim": RemoteDialect(
-        path="/v1/ranking",
-        key_variable="NVIDIA_API_KEY",
-        documents="passages",
-        wraps_query=True,
-        wraps_documents=True,
-        options={"truncate": "END"},
-        answers_logits=True,
-        results=("rankings",),
-        score="logit",
-    ),
+    "cloudflare": Dialect(CLOUDFLARE, "/{model}", "CLOUDFLARE_API_TOKEN"),
+    "azion": Dialect(AZION, "/{model}", "AZION_TOKEN"),
+    "voyage": Dialect(VOYAGE, _TO_V1, "VOYAGE_API_KEY"),
+    "nim": Dialect(NIM, "/v1/ranking", "NVIDIA_API_KEY", {"truncate": "END"}, sends_logits=True),
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+from urllib.parse import quote
 
 from typing_extensions import Self
 
@@ -21,6 +24,7 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("remote") from error
     raise
 
+from bge_rerank_integrations.errors import RemoteError, RerankError
 from bge_rerank_integrations.highlighting import Highlighting
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
@@ -28,14 +32,28 @@ from bge_rerank_integrations.remote.dialects import DIALECTS
 from bge_rerank_integrations.remote.responses import HttpResponse, read_scores
 from bge_rerank_integrations.remote.transport import Transport
 
+# requests of one call that wait for answers
+_MAX_REQUESTS = 8
+_TOO_LARGE = 413
+
+# a query and its documents
+_Call: TypeAlias = tuple[str, Sequence[str]]
+# how many documents a request had, and its response
+_Answer: TypeAlias = tuple[int, HttpResponse]
+
 
 class RemoteReranker(Highlighting):
     """Calls a rerank service; both integrations take it as ``reranker=``.
 
     Results are matched to documents by index; a response without exactly one finite score per
-    document is an error. 429, 502 to 504 and broken connections are retried, after the time in
-    ``Retry-After``, until ``timeout_s`` has passed for the whole call. Redirects are not
-    followed: the API key is for this service only.
+    document is an error. 408, 429, 502 to 504, 529 and broken connections are retried, after the
+    time in ``Retry-After``, until ``timeout_s`` has passed for the whole call. Redirects are not
+    followed: the API key is for this service only. A program's own machine is never asked through a
+    proxy.
+
+    Long lists become several requests, by number of documents and by size, of which up to 8 are
+    under way at once. All requests of a process are made in one thread with an event loop of its
+    own, so that connections are kept, whichever thread or event loop calls.
 
     The ranking methods raise:
 
@@ -57,7 +75,6 @@ class RemoteReranker(Highlighting):
     :param timeout_s: seconds for one call, with all its requests and attempts.
     :param max_attempts: maximum number of attempts per request.
     :param max_documents: maximum number of documents per request; None means the dialect's.
-        Longer lists become several requests.
     :param transport: an httpx transport to use instead of the network, for tests.
     :raises ConfigurationError: for an invalid setting.
     :raises MissingExtraError: if the extra ``remote`` is not installed.
@@ -94,7 +111,8 @@ class RemoteReranker(Highlighting):
             "max_documents": max_documents,
         }
         self._model = model or "default"
-        self._url = base_url.rstrip("/") + self._dialect.path.replace("{model}", self._model)
+        path = self._dialect.path.replace("{model}", quote(self._model, safe="@/"))
+        self._url = base_url.rstrip("/") + path
         self._normalize = normalize
         self._timeout_s = timeout_s
         self._max_documents = max_documents or self._dialect.max_documents
@@ -125,7 +143,7 @@ class RemoteReranker(Highlighting):
         :param score_threshold: keep ``score >= score_threshold``.
         """
         check_selection(top_n, score_threshold)
-        scores, order = self._ask(query, documents)
+        ((scores, order),) = self._ask([(query, _checked(query, documents))])
         return rank(scores, top_n=top_n, score_threshold=score_threshold, ties=order)
 
     async def arerank(
@@ -137,7 +155,7 @@ class RemoteReranker(Highlighting):
     ) -> Ranking:
         """Rank like :meth:`rerank`, without blocking the event loop."""
         check_selection(top_n, score_threshold)
-        scores, order = await self._aask(query, documents)
+        ((scores, order),) = await self._aask([(query, _checked(query, documents))])
         return rank(scores, top_n=top_n, score_threshold=score_threshold, ties=order)
 
     def score(self, query: str, documents: Iterable[str]) -> Scores:
@@ -145,11 +163,13 @@ class RemoteReranker(Highlighting):
 
         :returns: one score a document, in input order.
         """
-        return self._ask(query, documents)[0]
+        ((scores, _),) = self._ask([(query, _checked(query, documents))])
+        return scores
 
     async def ascore(self, query: str, documents: Iterable[str]) -> Scores:
         """Score like :meth:`score`, without blocking the event loop."""
-        return (await self._aask(query, documents))[0]
+        ((scores, _),) = await self._aask([(query, _checked(query, documents))])
+        return scores
 
     def score_pairs(self, pairs: Iterable[Sequence[str]]) -> Scores:
         """Score (query, document) pairs: one call for each different query.
@@ -161,21 +181,21 @@ class RemoteReranker(Highlighting):
         for index, (query, _) in enumerate(checked):
             indices.setdefault(query, []).append(index)
         scores, logits = [0.0] * len(checked), [0.0] * len(checked)
-        usages = []
-        for query, its in indices.items():
-            answer = self.score(query, [checked[index][1] for index in its])
-            usages.append(answer.usage)
+        calls = [(query, [checked[index][1] for index in its]) for query, its in indices.items()]
+        answers = [answer for answer, _ in self._ask(calls)]
+        for its, answer in zip(indices.values(), answers, strict=True):
             for index, score, logit in zip(its, answer, answer.logits, strict=True):
                 scores[index], logits[index] = score, logit
-        return Scores(scores, logits, TokenUsage.joined(usages), self._model)
+        usage = TokenUsage.joined([answer.usage for answer in answers])
+        return Scores(scores, logits, usage, self._model)
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
-        self._transport.close()
+        self._transport.run(self._transport.close(), self._timeout_s)
 
     async def aclose(self) -> None:
-        """Close the connections, including those of this event loop."""
-        await self._transport.aclose()
+        """Close like :meth:`close`, without blocking the event loop."""
+        await self._transport.arun(self._transport.close())
 
     def __enter__(self) -> Self:
         return self
@@ -203,47 +223,101 @@ class RemoteReranker(Highlighting):
         given = ", ".join(repr(self._settings[name]) for name in ("base_url", "dialect", "model"))
         return f"RemoteReranker({given}, api_key={'[set]' if self._has_key else None})"
 
-    def _ask(self, query: str, documents: Iterable[str]) -> tuple[Scores, list[int]]:
-        """Scores in input order, and the documents' indices in the service's order."""
+    def _ask(self, calls: Sequence[_Call]) -> list[tuple[Scores, list[int]]]:
+        """Scores of each call in input order, and the documents' indices in the service's order."""
+        with _as_rerank_errors():
+            answers = self._transport.run(self._answers(calls), self._timeout_s)
+            return self._read(answers)
+
+    async def _aask(self, calls: Sequence[_Call]) -> list[tuple[Scores, list[int]]]:
+        with _as_rerank_errors():
+            answers = await self._transport.arun(self._answers(calls))
+            return self._read(answers)
+
+    async def _answers(self, calls: Sequence[_Call]) -> list[list[_Answer]]:
+        """Ask for all calls at once, up to a bound, and answer or fail as one."""
         deadline = time.monotonic() + self._timeout_s
-        chunks = self._chunks(query, documents)
-        answers = [
-            self._transport.post(self._url, self._body(query, chunk), deadline, len(chunk))
-            for chunk in chunks
+        places = asyncio.Semaphore(_MAX_REQUESTS)
+        requests = [
+            [
+                asyncio.ensure_future(self._answer(query, chunk, deadline, places))
+                for chunk in self._chunks(query, documents)
+            ]
+            for query, documents in calls
         ]
-        return self._read(chunks, answers)
+        tasks = [task for its in requests for task in its]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [[answer for task in its for answer in task.result()] for its in requests]
 
-    async def _aask(self, query: str, documents: Iterable[str]) -> tuple[Scores, list[int]]:
-        deadline = time.monotonic() + self._timeout_s
-        chunks = self._chunks(query, documents)
-        answers = [
-            await self._transport.apost(self._url, self._body(query, chunk), deadline, len(chunk))
-            for chunk in chunks
+    async def _answer(
+        self, query: str, chunk: Sequence[str], deadline: float, places: asyncio.Semaphore
+    ) -> list[_Answer]:
+        """The answers of a request; it becomes two where the service says that it is too large."""
+        model, raw = self._settings["model"], not self._normalize
+        body = self._dialect.body(query, chunk, model, raw=raw)
+        try:
+            async with places:
+                response = await self._transport.post(self._url, body, deadline, len(chunk))
+        except RemoteError as error:
+            if error.status != _TOO_LARGE or len(chunk) == 1:
+                raise
+        else:
+            return [(len(chunk), response)]
+        half = len(chunk) // 2
+        return [
+            *await self._answer(query, chunk[:half], deadline, places),
+            *await self._answer(query, chunk[half:], deadline, places),
         ]
-        return self._read(chunks, answers)
 
-    def _chunks(self, query: str, documents: Iterable[str]) -> list[list[str]]:
-        """Check the texts of a call, and split its documents into requests."""
-        check_query(query)
-        checked = check_documents(documents)
-        size = self._max_documents or max(len(checked), 1)
-        return [checked[start : start + size] for start in range(0, len(checked), size)]
+    def _chunks(self, query: str, documents: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Split the documents of a call into requests, by number and by size."""
+        room = self._dialect.max_bytes - _json_bytes(query)
+        start, size = 0, 0
+        for index, document in enumerate(documents):
+            bytes_ = _json_bytes(document)
+            is_full = index - start == self._max_documents or size + bytes_ > room
+            if is_full and index > start:
+                yield documents[start:index]
+                start, size = index, 0
+            size += bytes_
+        if start < len(documents):
+            yield documents[start:]
 
-    def _body(self, query: str, chunk: Sequence[str]) -> bytes:
-        raw = not self._normalize
-        return json.dumps(
-            self._dialect.body(query, chunk, self._settings["model"], raw=raw), ensure_ascii=False
-        ).encode()
+    def _read(self, calls: Sequence[Sequence[_Answer]]) -> list[tuple[Scores, list[int]]]:
+        read = [
+            read_scores(self._dialect, answers, normalize=self._normalize, model=self._model)
+            for answers in calls
+        ]
+        for scores, _ in read:
+            self._model = scores.model
+        return read
 
-    def _read(
-        self, chunks: Sequence[Sequence[str]], responses: Sequence[HttpResponse]
-    ) -> tuple[Scores, list[int]]:
-        answers = zip(map(len, chunks), responses, strict=True)
-        scores, order = read_scores(
-            self._dialect, answers, normalize=self._normalize, model=self._model
-        )
-        self._model = scores.model
-        return scores, order
+
+def _checked(query: str, documents: Iterable[str]) -> list[str]:
+    check_query(query)
+    return check_documents(documents)
+
+
+def _json_bytes(text: str) -> int:
+    """Bytes of a text in a request, at most: quotes, comma, and the name of an object's field."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) + 16
+
+
+@contextmanager
+def _as_rerank_errors() -> Iterator[None]:
+    """Whatever fails between a call and its answer fails as one of this package's errors."""
+    try:
+        yield
+    except RerankError:
+        raise
+    except Exception as error:
+        raise RemoteError(
+            f"the service cannot be asked: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_settings(
@@ -271,8 +345,7 @@ def _check_settings(
         raise ConfigurationError(
             "base_url must be http:// or https:// with a host, without user, password and query"
         )
-    speaks_logits = DIALECTS[dialect].answers_logits or DIALECTS[dialect].raw_options is not None
-    if not normalize and not speaks_logits:
+    if not normalize and not DIALECTS[dialect].sends_logits:
         raise ConfigurationError(f"normalize=False: {dialect} reports no logits")
     is_above_0 = is_finite(timeout_s) and timeout_s > 0
     require(is_above_0, "timeout_s", "a finite number of seconds above 0", timeout_s)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bge_rerank_integrations.checks import is_finite, is_int
 from bge_rerank_integrations.errors import RemoteError
 from bge_rerank_integrations.ranking import RankedDocument, Scores, TokenUsage
-from bge_rerank_integrations.remote.dialects import RemoteDialect
+from bge_rerank_integrations.remote.dialects import Dialect
 
 # what this project's server says of a call in its headers, in every dialect
 TRUNCATED_DOCUMENTS = "x-truncated-documents"
 TRUNCATED_QUERY = "x-truncated-query"
 
 _MAX_QUOTED = 200
+_MAX_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,13 @@ def read_json(response: HttpResponse) -> Any:
 
 
 def read_scores(
-    dialect: RemoteDialect,
+    dialect: Dialect,
     answers: Iterable[tuple[int, HttpResponse]],
     *,
     normalize: bool,
     model: str,
 ) -> tuple[Scores, list[int]]:
-    """Read the answers to the requests of one call.
+    """Join the answers of a call's requests.
 
     :param answers: for each request its number of documents, and the response.
     :param normalize: report scores from 0 to 1, also where the service answers logits.
@@ -75,15 +76,15 @@ def read_scores(
             RankedDocument(first + result.index, result.score)
             for result in read_results(dialect, body, count)
         ]
-        usages.append(read_usage(dialect, response, body))
-        named = _at(body, ("model",))
+        usages.append(_usage(dialect, response, body))
+        named = body.get("model") if isinstance(body, Mapping) else None
         model = named if isinstance(named, str) and named else model
     # the service ranks by logits, many of which become a score of 1.0
     order = [result.index for result in results]
     scores = Scores.from_logits(
         [result.score for result in sorted(results, key=lambda result: result.index)],
-        # other dialects report normalized scores, or logits on request
-        normalize=normalize and dialect.answers_logits,
+        # other services report normalized scores, or logits on request
+        normalize=normalize and dialect.wire.answers_logits,
         usage=TokenUsage.joined(usages),
         model=model,
     )
@@ -91,7 +92,7 @@ def read_scores(
     return scores, order
 
 
-def read_results(dialect: RemoteDialect, body: Any, count: int) -> list[RankedDocument]:
+def read_results(dialect: Dialect, body: Any, count: int) -> list[RankedDocument]:
     """Read the results of ``count`` documents, in the service's order.
 
     Texts in the response are ignored: the caller has its own.
@@ -99,7 +100,7 @@ def read_results(dialect: RemoteDialect, body: Any, count: int) -> list[RankedDo
     :raises RemoteError: if a result is missing or repeated, names a document that was not sent,
         or has no finite score.
     """
-    results = _at(body, dialect.results)
+    results = dialect.results_in(body)
     if not isinstance(results, list):
         raise RemoteError(f"the answer has no list at {'.'.join(dialect.results) or 'its top'}")
     read = [_read_result(dialect, result, count) for result in results]
@@ -113,45 +114,47 @@ def read_results(dialect: RemoteDialect, body: Any, count: int) -> list[RankedDo
     return read
 
 
-def _read_result(dialect: RemoteDialect, result: Any, count: int) -> RankedDocument:
+def _read_result(dialect: Dialect, result: Any, count: int) -> RankedDocument:
     if not isinstance(result, Mapping):
         raise RemoteError(f"a result must be an object, got {result!r:.80}")
-    index, score = result.get(dialect.index), result.get(dialect.score)
+    index_name, score_name = dialect.result_names
+    index, score = result.get(index_name), result.get(score_name)
     if not is_int(index, 0) or index >= count:
         raise RemoteError(
-            f"{count} documents were sent, and a result has {dialect.index} {index!r:.80}"
+            f"{count} documents were sent, and a result has {index_name} {index!r:.80}"
         )
-    if not is_finite(score):
-        raise RemoteError(
-            f"the {dialect.score} of document {index} must be a finite number, got {score!r:.80}"
-        )
-    return RankedDocument(index, float(score))
+    try:
+        if is_finite(score):
+            return RankedDocument(index, float(score))
+    except OverflowError:
+        # an integer of hundreds of digits
+        pass
+    raise RemoteError(
+        f"the {score_name} of document {index} must be a finite number, got {score!r:.80}"
+    )
 
 
-def read_usage(dialect: RemoteDialect, response: HttpResponse, body: Any) -> TokenUsage:
-    """Read what the service says of its reading; 0 tokens if it reports none.
-
-    :param body: of the response, parsed.
-    """
-    tokens = _at(body, dialect.tokens) if dialect.tokens else 0
+def _usage(dialect: Dialect, response: HttpResponse, body: Any) -> TokenUsage:
+    """What the service says of its reading; 0 tokens if it reports none."""
     truncated = response.headers.get(TRUNCATED_DOCUMENTS, "")
+    is_count = truncated.isdecimal() and len(truncated) <= _MAX_DIGITS
     return TokenUsage(
-        total_tokens=int(tokens) if is_finite(tokens) else 0,
-        truncated_documents=int(truncated) if truncated.isdecimal() else 0,
+        total_tokens=dialect.tokens_in(body),
+        truncated_documents=int(truncated) if is_count else 0,
         query_truncated=response.headers.get(TRUNCATED_QUERY) == "true",
     )
 
 
 def error_message(response: HttpResponse, secret: str | None) -> str:
-    """The service's error message, shortened and without the API key."""
+    """The service's error message, shortened and without the API key or control characters."""
     try:
         message = _message_in(json.loads(response.content))
     except (ValueError, RecursionError):
         message = response.content_type
     if secret is not None:
         message = message.replace(secret, "[key]")
-    message = " ".join(message.split())[:_MAX_QUOTED]
-    return f"the service answered {response.status}: {message}"
+    shown = "".join(character if character.isprintable() else " " for character in message)
+    return f"the service answered {response.status}: {' '.join(shown.split())[:_MAX_QUOTED]}"
 
 
 def _message_in(body: Any) -> str:
@@ -163,9 +166,3 @@ def _message_in(body: Any) -> str:
             if body.get(key):
                 return _message_in(body[key])
     return body if isinstance(body, str) else json.dumps(body)
-
-
-def _at(body: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        body = body.get(key) if isinstance(body, Mapping) else None
-    return body

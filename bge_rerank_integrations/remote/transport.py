@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 import time
 import weakref
-import zlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    Retrying,
     retry_if_exception_type,
     stop_after_attempt,
     stop_before_delay,
@@ -25,6 +24,7 @@ from tenacity import (
 )
 
 from bge_rerank_integrations.errors import (
+    ConfigurationError,
     DeadlineError,
     OverloadedError,
     RemoteError,
@@ -32,10 +32,54 @@ from bge_rerank_integrations.errors import (
 )
 from bge_rerank_integrations.remote.responses import HttpResponse, error_message
 
-_TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
-_ENCODINGS = ("gzip", "deflate")
+T = TypeVar("T")
+
+# 520 to 524 are Cloudflare's words for a server that does not answer it
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 502, 503, 504, *range(520, 525), 529})
+_OVERLOADED_STATUSES = frozenset({429, 529})
+# how long a call may outlast its deadline until it is given up from outside
+_GRACE_S = 1.0
 # jitter: clients that failed together should not retry together
 _backoff = wait_exponential(multiplier=0.2, max=10.0) + wait_random(0.0, 0.2)
+# no proxy between a program and its own machine, whatever the environment says
+_LOOPBACK = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+
+
+class _Background:
+    """One event loop in a thread for all requests of the process, begun with the first.
+
+    Connections belong to the loop that opened them. Callers come and go with loops of their own,
+    and from any thread; this loop stays, so that connections are kept, no pool is shared between
+    threads, and a deadline ends whatever a request waits for.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.running: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, running."""
+        with self._lock:
+            if self.running is None:
+                self.running = asyncio.new_event_loop()
+                run = self.running.run_forever
+                threading.Thread(target=run, name="remote-reranker", daemon=True).start()
+            return self.running
+
+
+_background = _Background()
+# what a forked child must neither use nor close
+_of_parents: list[_Background] = []
+
+
+def _after_fork() -> None:
+    global _background  # its thread is not in the child
+    _of_parents.append(_background)
+    _background = _Background()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _TransientError(Exception):
@@ -52,9 +96,7 @@ class _TransientError(Exception):
 
 
 class Transport:
-    """Posts JSON to one service.
-
-    Connections are pooled: one pool for all threads, and one per event loop.
+    """Posts JSON to one service, from any thread and any event loop, over one pool of connections.
 
     :param headers: headers of every request.
     :param secret: removed from error messages.
@@ -69,111 +111,131 @@ class Transport:
         max_attempts: int,
         handler: Any = None,
     ) -> None:
-        self._headers = {**headers, "Accept-Encoding": ", ".join(_ENCODINGS)}
+        # an answer that is not compressed takes no more memory than it takes bytes
+        self._headers = {**headers, "Accept-Encoding": "identity"}
         self._secret = secret
         self._max_attempts = max_attempts
         self._handler = handler
-        self._lock = threading.Lock()
-        self._client: httpx.Client | None = None
-        self._pid = os.getpid()
-        # a pool belongs to the loop that opened its connections
-        self._async_clients: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, httpx.AsyncClient
-        ] = weakref.WeakKeyDictionary()
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def post(self, url: str, body: bytes, deadline: float, documents: int) -> HttpResponse:
-        """Send one request, with retries.
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Wait in this thread for what posts.
+
+        :raises RerankError: what ``work`` raises; :class:`DeadlineError` if it hangs.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, _background.loop())
+        try:
+            return future.result(timeout_s + _GRACE_S)
+        except RerankError:
+            raise
+        except concurrent.futures.TimeoutError:
+            raise _late() from None
+        finally:
+            future.cancel()
+
+    async def arun(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait like :meth:`run`, without blocking the event loop; cancelling cancels ``work``."""
+        future = asyncio.run_coroutine_threadsafe(work, _background.loop())
+        return await asyncio.wrap_future(future)
+
+    async def post(self, url: str, body: bytes, deadline: float, documents: int) -> HttpResponse:
+        """Send one request, with retries; on the loop of :meth:`run` and :meth:`arun`.
 
         :param deadline: time of ``time.monotonic()``.
         :param documents: how many the request has; they bound the size of the response.
         :returns: a response of status 200.
         :raises RerankError: see :class:`RemoteReranker`.
         """
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(_TransientError),
+            wait=_wait_s,
+            stop=stop_after_attempt(self._max_attempts) | stop_before_delay(_left_s(deadline)),
+            reraise=True,
+        )
         try:
-            for attempt in Retrying(**self._policy(deadline)):
+            async for attempt in attempts:
                 with attempt:
-                    return self._post_once(url, body, deadline, _max_bytes(body, documents))
+                    return await self._post_once(url, body, deadline, _max_bytes(body, documents))
         except _TransientError as transient:
             raise transient.error from transient.__cause__
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def apost(self, url: str, body: bytes, deadline: float, documents: int) -> HttpResponse:
-        """Send like :meth:`post`, without blocking the event loop."""
-        try:
-            async for attempt in AsyncRetrying(**self._policy(deadline)):
-                with attempt:
-                    return await self._apost_once(url, body, deadline, _max_bytes(body, documents))
-        except _TransientError as transient:
-            raise transient.error from transient.__cause__
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def close(self) -> None:
-        """Close the connections of the threads."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop and of the threads."""
-        client = self._async_clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
+    async def close(self) -> None:
+        """Close the connections; on the loop of :meth:`run` and :meth:`arun`."""
+        client, self._client = self._client, None
+        if client is not None and self._loop is asyncio.get_running_loop():
             await client.aclose()
-        self.close()
 
-    def _policy(self, deadline: float) -> dict[str, Any]:
-        return {
-            "retry": retry_if_exception_type(_TransientError),
-            "wait": _wait_s,
-            "stop": stop_after_attempt(self._max_attempts) | stop_before_delay(_left_s(deadline)),
-            "reraise": True,
-        }
-
-    def _post_once(self, url: str, body: bytes, deadline: float, max_bytes: int) -> HttpResponse:
-        try:
-            with self._sync_client().stream(
-                "POST", url, content=body, timeout=_left_s(deadline)
-            ) as response:
-                received = _Received(response, max_bytes)
-                for chunk in () if received.is_complete else response.iter_raw():
-                    received.add(chunk)
-                    # httpx restarts its timeout with every packet
-                    _left_s(deadline)
-        except httpx.HTTPError as error:
-            raise self._failure(error) from error
-        return self._checked(received.response())
-
-    async def _apost_once(
+    async def _post_once(
         self, url: str, body: bytes, deadline: float, max_bytes: int
     ) -> HttpResponse:
         left_s = _left_s(deadline)
-
-        async def send() -> HttpResponse:
-            async with self._async_client().stream(
-                "POST", url, content=body, timeout=left_s
-            ) as response:
-                received = _Received(response, max_bytes)
-                if not received.is_complete:
-                    async for chunk in response.aiter_raw():
-                        received.add(chunk)
-            return received.response()
-
         try:
-            return self._checked(await asyncio.wait_for(send(), left_s))
+            # httpx restarts its own timeout with every packet
+            return self._checked(
+                await asyncio.wait_for(self._send(url, body, left_s, max_bytes), left_s)
+            )
         except httpx.HTTPError as error:
             raise self._failure(error) from error
         except asyncio.TimeoutError as error:
             raise _late() from error
+        except OSError as error:
+            # no more files, for one
+            raise RemoteError(f"the service cannot be reached: {error}") from error
+
+    async def _send(self, url: str, body: bytes, left_s: float, max_bytes: int) -> HttpResponse:
+        async with self._connected().stream("POST", url, content=body, timeout=left_s) as response:
+            encoding = response.headers.get("content-encoding", "identity").lower()
+            if encoding != "identity":
+                raise RemoteError(f"the service answered with Content-Encoding {encoding!r:.40}")
+            content = bytearray()
+            # of a test's transport it may have been read already, so not the raw ones
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > max_bytes:
+                    raise RemoteError(f"the service's answer is larger than {max_bytes} bytes")
+        return HttpResponse(response.status_code, response.headers, bytes(content))
+
+    def _connected(self) -> httpx.AsyncClient:
+        """The client of this loop.
+
+        :raises ConfigurationError: if the environment asks for a proxy or certificates that cannot
+            be used.
+        """
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            # after a fork, the parent's client is left as it is
+            try:
+                client = httpx.AsyncClient(
+                    headers=self._headers,
+                    transport=self._handler,
+                    mounts={} if self._handler is not None else _LOOPBACK,
+                    # each call has a bound of its own
+                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+                )
+            except (ImportError, ValueError, OSError) as error:
+                raise ConfigurationError(
+                    f"the proxy or certificates of the environment cannot be used: {error}"
+                ) from error
+            self._client, self._loop = client, loop
+            # a client that nobody closed and nobody has: its connections are closed
+            close = weakref.finalize(self, _close_later, loop, client)
+            close.atexit = False
+        return self._client
 
     def _checked(self, response: HttpResponse) -> HttpResponse:
-        if response.status == 200:
+        status = response.status
+        if status == 200:
             return response
-        message, status = error_message(response, self._secret), response.status
+        message, retry_after_s = error_message(response, self._secret), _retry_after_s(response)
         error: RerankError = RemoteError(message, status)
-        if status == 429:
-            error = OverloadedError(message, _retry_after_s(response) or None)
-        if status in _TRANSIENT_STATUSES:
-            raise _TransientError(error, _retry_after_s(response))
+        if status in _OVERLOADED_STATUSES:
+            error = OverloadedError(message, retry_after_s or None)
+        # Ray's proxy says so of a replica that died
+        is_proxys = status == 500 and response.content_type.startswith("text/plain")
+        if status in _TRANSIENT_STATUSES or is_proxys:
+            raise _TransientError(error, retry_after_s)
         raise error
 
     def _failure(self, error: httpx.HTTPError) -> Exception:
@@ -184,57 +246,11 @@ class Transport:
             return _TransientError(failure)
         return failure
 
-    def _sync_client(self) -> httpx.Client:
-        with self._lock:
-            if self._client is None or self._pid != os.getpid():
-                # a forked child must not use its parent's connections
-                self._pid = os.getpid()
-                self._client = httpx.Client(headers=self._headers, transport=self._handler)
-            return self._client
 
-    def _async_client(self) -> httpx.AsyncClient:
-        loop = asyncio.get_running_loop()
-        client = self._async_clients.get(loop)
-        if client is None:
-            client = httpx.AsyncClient(headers=self._headers, transport=self._handler)
-            self._async_clients[loop] = client
-        return client
-
-
-class _Received:
-    """A response as it comes in, decoded up to a size: a small one may unpack to a gigabyte.
-
-    :raises RemoteError: if it grows larger, or is packed in a way that was not asked for.
-    """
-
-    def __init__(self, response: httpx.Response, max_bytes: int) -> None:
-        self._response = response
-        self._max_bytes = max_bytes
-        # a transport may answer with content that is read already
-        self.is_complete = response.is_stream_consumed
-        self._content = bytearray(response.content if self.is_complete else b"")
-        encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding not in ("identity", *_ENCODINGS):
-            raise RemoteError(f"the service answered with Content-Encoding {encoding!r:.40}")
-        # 47: the headers of gzip and of zlib
-        self._decoder = zlib.decompressobj(47) if encoding in _ENCODINGS else None
-
-    def add(self, chunk: bytes) -> None:
-        """Take what came in."""
-        if self._decoder is not None:
-            left = self._max_bytes - len(self._content)
-            try:
-                chunk = self._decoder.decompress(chunk, left + 1)
-            except zlib.error as error:
-                raise RemoteError(f"the service's answer cannot be unpacked: {error}") from error
-        self._content += chunk
-        if len(self._content) > self._max_bytes:
-            raise RemoteError(f"the service's answer is larger than {self._max_bytes} bytes")
-
-    def response(self) -> HttpResponse:
-        """The whole response."""
-        response = self._response
-        return HttpResponse(response.status_code, response.headers, bytes(self._content))
+def _close_later(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> None:
+    # called by garbage collection, wherever it runs: nothing here may wait for a lock
+    if loop is _background.running:
+        loop.call_soon_threadsafe(lambda: loop.create_task(client.aclose()))
 
 
 def _max_bytes(body: bytes, documents: int) -> int:
@@ -266,5 +282,5 @@ def _retry_after_s(response: HttpResponse) -> float:
         return float(given)
     try:
         return max(parsedate_to_datetime(given).timestamp() - time.time(), 0.0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from bge_rerank_integrations.errors import (
     ConfigurationError,
@@ -61,8 +61,6 @@ STATUSES: Mapping[ErrorKind, int] = {
 
 RETRY_LATER = frozenset({ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE})
 
-# pydantic puts these tags into the location of an error where a path has several operations
-OPERATION_TAGS = ("operation-0", "operation-1", "operation-2", "operation-3")
 _MAX_MESSAGE = 300
 
 _KIND_OF_ERROR: tuple[tuple[type[RerankError], ErrorKind], ...] = (
@@ -92,6 +90,14 @@ class ApiError:
     retry_after_s: float | None = None
 
 
+class RefusedError(Exception):
+    """The server rejects a request before the engine sees it."""
+
+    def __init__(self, api_error: ApiError) -> None:
+        super().__init__(api_error.message)
+        self.api_error = api_error
+
+
 def from_rerank_error(error: RerankError) -> ApiError:
     """Translate an error of the engine."""
     kind = next((kind for cls, kind in _KIND_OF_ERROR if isinstance(error, cls)), ErrorKind.SCORING)
@@ -101,18 +107,13 @@ def from_rerank_error(error: RerankError) -> ApiError:
     return ApiError(kind, str(error), field, retry_after_s)
 
 
-def from_validation_error(error: RequestValidationError) -> ApiError:
+def from_validation_error(error: ValidationError) -> ApiError:
     """Translate the first validation error of a body.
 
     The message does not quote the input: it may be invalid Unicode.
     """
-    errors: Sequence[Any] = error.errors()
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "")
-        return ApiError(ErrorKind.MALFORMED, f"the body is not JSON: {reason}"[:_MAX_MESSAGE])
-    location = [part for part in first["loc"] if part != "body" and part not in OPERATION_TAGS]
-    field = _field_name(location)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = _field_name(first["loc"])
     kind = ErrorKind.EMPTY if first["type"] == "too_short" else ErrorKind.INVALID
     message = first["msg"].removeprefix("Value error, ")
     return ApiError(kind, f"{field or 'the body'}: {message}"[:_MAX_MESSAGE], field or None)

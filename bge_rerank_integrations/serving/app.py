@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bge_rerank_integrations.errors import MissingExtraError
 
@@ -18,27 +18,29 @@ except ModuleNotFoundError as error:
     raise
 
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Scope
 
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving.access_log import AccessLogMiddleware
+from bge_rerank_integrations.serving.answers import error_response
 from bge_rerank_integrations.serving.api_errors import ApiError
 from bge_rerank_integrations.serving.connections import ExtraConnectionMiddleware
-from bge_rerank_integrations.serving.dialects.base import Dialect
-from bge_rerank_integrations.serving.endpoints import add_endpoint
+from bge_rerank_integrations.serving.endpoints import add_endpoint, add_request_schemas
+from bge_rerank_integrations.serving.error_handlers import add_error_handlers
 from bge_rerank_integrations.serving.health import add_health_routes
-from bge_rerank_integrations.serving.json_bodies import json_route
 from bge_rerank_integrations.serving.metrics import Metrics, MetricsMiddleware
 from bge_rerank_integrations.serving.middleware import (
     BodyMiddleware,
     HostMiddleware,
     KeyMiddleware,
-    RootPathMiddleware,
 )
 from bge_rerank_integrations.serving.playground import add_playground
-from bge_rerank_integrations.serving.responses import add_error_handlers, error_response
-from bge_rerank_integrations.serving.routes import ROUTES, dialect_at
+from bge_rerank_integrations.serving.routes import ROUTES, HeadMiddleware, PathMiddleware, wire_at
 from bge_rerank_integrations.serving.service import RerankService
 from bge_rerank_integrations.serving.settings import ServerSettings
+from bge_rerank_integrations.serving.tracing import tracing_middleware
+from bge_rerank_integrations.wire import Wire
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -66,13 +68,7 @@ def create_app(
     :raises MissingExtraError: if the extra ``serve`` is not installed.
     """
     settings = settings or ServerSettings()
-    if tracer_provider is None:
-        service = RerankService(engine, settings, on_load_error)
-    else:
-        # imported here: the extra "otel" is needed for nothing else
-        from bge_rerank_integrations.serving.tracing import TracedService, tracing_middleware
-
-        service = TracedService(engine, settings, on_load_error, tracer_provider)
+    service = RerankService(engine, settings, on_load_error, tracer_provider)
     metrics = Metrics(service)
 
     @asynccontextmanager
@@ -86,12 +82,12 @@ def create_app(
             # sends what has not been sent
             await asyncio.to_thread(tracer_provider.shutdown)
 
-    def respond(dialect: Dialect, error: ApiError) -> Response:
+    def respond(wire: Wire, error: ApiError) -> Response:
         metrics.errors.labels(error.kind.value).inc()
-        return error_response(dialect, error, settings.retry_after_s)
+        return error_response(wire, error, settings.retry_after_s)
 
-    def refuse(path: str, error: ApiError) -> Response:
-        return respond(dialect_at(path), error)
+    def refuse(scope: Scope, error: ApiError) -> Response:
+        return respond(wire_at(scope), error)
 
     middleware = [
         Middleware(AccessLogMiddleware),
@@ -104,16 +100,26 @@ def create_app(
             timeout_s=settings.body_timeout_s,
             refuse=refuse,
         ),
+        Middleware(HeadMiddleware),
     ]
     if settings.api_keys:
         middleware.insert(3, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
     if settings.allowed_hosts:
         hosts = Middleware(HostMiddleware, allowed=settings.allowed_hosts, refuse=refuse)
         middleware.insert(3, hosts)
+    if settings.cors_origins:
+        # before the key: a browser asks without one whether it may send one
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-ID", "X-Truncated-Documents"],
+        )
+        middleware.insert(3, cors)
     if tracer_provider is not None:
         middleware.insert(0, tracing_middleware(tracer_provider))
-    if settings.root_path:
-        middleware.insert(0, Middleware(RootPathMiddleware, root_path=settings.root_path))
+    middleware.insert(0, Middleware(PathMiddleware, root_path=settings.root_path))
     app = FastAPI(
         title="bge-rerank",
         summary="Rerank documents with a BGE cross-encoder, through the APIs of several services.",
@@ -127,11 +133,15 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
-    app.router.route_class = json_route(settings.max_documents)
     for route in ROUTES:
-        for path in route.paths:
-            add_endpoint(app, service, metrics, route, path)
+        add_endpoint(app, service, metrics, route)
     add_health_routes(app, service, metrics)
     add_error_handlers(app, respond)
     add_playground(app)
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return add_request_schemas(described(), ROUTES)
+
+    app.openapi = openapi  # type: ignore[method-assign]
     return app

@@ -35,7 +35,7 @@ def bounded_protocol(settings: ServerSettings) -> type[H11Protocol]:
 class ExtraConnectionMiddleware:
     """Answers only probes on connections beyond the bound, and closes them.
 
-    :param refuse: path and error → response.
+    :param refuse: scope and error → response.
     """
 
     def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
@@ -55,7 +55,7 @@ class ExtraConnectionMiddleware:
         app = self._app
         if scope["path"] not in PROBES:
             error = ApiError(ErrorKind.UNAVAILABLE, "the server has no connection to spare")
-            app = self._refuse(scope["path"], error)
+            app = self._refuse(scope, error)
         await app(scope, receive, send_and_close)
 
 

@@ -1,4 +1,4 @@
-"""Add the routes of the dialects to the application."""
+"""Add the paths of the services to the application."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 import re
 import time
 from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
-from pydantic import Discriminator, GetJsonSchemaHandler, Tag
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from bge_rerank_integrations.serving.access_log import current_request
-from bge_rerank_integrations.serving.api_errors import OPERATION_TAGS, ErrorKind
+from bge_rerank_integrations.serving.answers import answer, answer_schema, json_response, status_of
+from bge_rerank_integrations.serving.api_errors import ErrorKind
+from bge_rerank_integrations.serving.bodies import read, request_schema
+from bge_rerank_integrations.serving.json_bodies import read_json
 from bge_rerank_integrations.serving.metrics import Metrics
-from bge_rerank_integrations.serving.responses import json_response
 from bge_rerank_integrations.serving.routes import Route
 from bge_rerank_integrations.serving.service import RerankService
+from bge_rerank_integrations.wire import Wire
 
 T = TypeVar("T")
 
@@ -40,28 +40,33 @@ class _ClientGoneError(Exception):
     """The client closed the connection before the response was ready."""
 
 
-def add_endpoint(
-    app: FastAPI, service: RerankService, metrics: Metrics, route: Route, path: str
-) -> None:
-    """Add one path of a route; it answers all operations of the route."""
-    operations = {operation.request: operation for operation in route.operations}
+def add_endpoint(app: FastAPI, service: RerankService, metrics: Metrics, route: Route) -> None:
+    """Add a path; it answers all services of the route."""
 
-    async def endpoint(request: Request, body: Any) -> Response:
-        operation = operations[type(body)]
-        request.state.dialect = operation.dialect
-        score_request = operation.to_score_request(body)
-        metrics.documents.observe(len(score_request.documents))
+    @app.post(
+        route.path,
+        name=f"{route.wires[0].name} {route.path}",
+        response_model=None,
+        openapi_extra=_described(route),
+    )
+    async def endpoint(request: Request) -> Response:
+        body = await read_json(request, service.settings.max_documents)
+        request.state.wire = wire = route.wire_of(body)
+        asked = read(wire, body)
+        metrics.documents.observe(len(asked.documents))
         start = time.perf_counter()
+        # some services name the model in the path, and TEI and Cloudflare nowhere
+        in_path: str | None = request.path_params.get("model")
         try:
-            work = service.score(score_request, _model_name(request, body))
+            work = service.score(asked, in_path, ranks=not wire.in_input_order)
             result = await _while_connected(request, work)
         except _ClientGoneError:
             # for the metrics: no client is left to read it
             return Response(status_code=499)
-        request_record = current_request()
-        if request_record is not None:
-            request_record.documents = len(score_request.documents)
-            request_record.tokens, request_record.model = result.tokens, result.model
+        record = current_request()
+        if record is not None:
+            record.documents = len(asked.documents)
+            record.tokens, record.model = result.tokens, result.model
         usage = result.scores.usage
         metrics.truncated_documents.inc(usage.truncated_documents)
         headers = {
@@ -69,25 +74,7 @@ def add_endpoint(
             "X-Truncated-Documents": str(usage.truncated_documents),
             "X-Truncated-Query": str(usage.query_truncated).lower(),
         }
-        return json_response(
-            operation.to_response(body, result), headers=headers, keep_nulls=operation.keep_nulls
-        )
-
-    # set here: each route has its own type
-    endpoint.__annotations__["body"] = _body_type(route)
-    app.post(
-        path,
-        name=f"{route.operations[0].dialect.name} {path}",
-        response_model=None,
-        responses=_responses(route),
-        openapi_extra=_path_parameters(path),
-    )(endpoint)
-
-
-def _model_name(request: Request, body: Any) -> str | None:
-    # some services name it in the path, and TEI and Cloudflare nowhere
-    name: str | None = request.path_params.get("model") or getattr(body, "model", None)
-    return name
+        return json_response(answer(wire, asked, result), headers=headers)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -113,49 +100,45 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-def _body_type(route: Route) -> Any:
-    if len(route.operations) == 1:
-        return route.operations[0].request
-
-    def tag(body: object) -> str:
-        return OPERATION_TAGS[route.operations.index(route.operation_of(body))]
-
-    tagged = [
-        Annotated[operation.request, Tag(name)]
-        for name, operation in zip(OPERATION_TAGS, route.operations, strict=False)
-    ]
-    return Annotated[Union[tuple(tagged)], Discriminator(tag), _AnyOf()]  # noqa: UP007  # made at run time
-
-
-class _AnyOf:
-    """A body without markers may fit several schemas; the first operation answers it."""
-
-    def __get_pydantic_json_schema__(
-        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        schema = handler(core_schema)
-        return {"anyOf": schema["oneOf"]}
-
-
-def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
-    """Response schemas for OpenAPI, with the errors of every dialect on the path."""
-    schemas: dict[int, dict[Any, None]] = {
-        200: {operation.response: None for operation in route.operations}
-    }
-    for operation in route.operations:
+def _described(route: Route) -> dict[str, Any]:
+    """The OpenAPI description of a path: bodies, answers and the errors of every service on it."""
+    responses: dict[int, list[dict[str, Any]]] = {}
+    for wire in route.wires:
+        responses.setdefault(200, []).append(answer_schema(wire.answer))
         for kind in _DOCUMENTED:
-            status = operation.dialect.status(kind)
-            schemas.setdefault(status, {})[operation.dialect.error_schema] = None
+            schemas = responses.setdefault(status_of(wire, kind), [])
+            if (schema := answer_schema(wire.error)) not in schemas:
+                schemas.append(schema)
+    names = re.findall(r"\{(\w+)", route.path)
     return {
-        status: {"model": Union[tuple(models)]}  # noqa: UP007  # made at run time
-        for status, models in schemas.items()
+        "requestBody": {"required": True, "content": _one_of([*map(_reference, route.wires)])},
+        "responses": {
+            str(status): {
+                "description": "Documents, best first." if status == 200 else "An error.",
+                "content": _one_of(schemas),
+            }
+            for status, schemas in responses.items()
+        },
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ],
     }
 
 
-def _path_parameters(path: str) -> dict[str, Any] | None:
-    names = re.findall(r"\{(\w+)", path)
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in names
-    ]
-    return {"parameters": parameters} if parameters else None
+def _one_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    # a body without markers may fit several
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {"application/json": {"schema": schema}}
+
+
+def _reference(wire: Wire) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{request_schema(wire)['title']}"}
+
+
+def add_request_schemas(document: dict[str, Any], routes: tuple[Route, ...]) -> dict[str, Any]:
+    """Add the schemas of all request bodies to an OpenAPI document."""
+    schemas = [request_schema(wire) for route in routes for wire in route.wires]
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    components.update({schema["title"]: schema for schema in schemas})
+    return document

@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.catalog import languages_of
+from bge_rerank_integrations.serving.answers import json_response
 from bge_rerank_integrations.serving.metrics import Metrics
 from bge_rerank_integrations.serving.models import ServedModel
-from bge_rerank_integrations.serving.responses import json_response
 from bge_rerank_integrations.serving.service import RerankService
 
 

@@ -3,69 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from pydantic_core import from_json
-from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind, RefusedError
 
 # parsed on the event loop: a body of this size takes a few milliseconds, whatever it holds
 _SMALL_BYTES = 2**16
 # integers take time with the square of their digits
 _MAX_DIGITS = 100
+_MAX_MESSAGE = 300
 # one thread: parsing holds the GIL, and several threads would pass it on without the event loop
 _PARSER = ThreadPoolExecutor(1, "json-parser")
 
 
-def json_route(max_documents: int) -> type[APIRoute]:
-    """Make the class of routes whose bodies hold few JSON values.
+async def read_json(request: Request, max_documents: int) -> Any:
+    """Read and parse the body of a request.
 
     :param max_documents: maximum number of documents in one request.
+    :raises RefusedError: if it is not JSON, or holds more values than so many documents can.
+    :raises HTTPException: if it is too large or too slow.
     """
+    body = await request.body()
+    if len(body) <= _SMALL_BYTES:
+        return _parse(body)
     # objects with a dozen fields each, and the request's own fields
     max_values = 16 * max_documents + 1_000
-
-    class JsonRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handler = super().get_route_handler()
-
-            async def handle(request: Request) -> Response:
-                return await handler(_JsonRequest(request, max_values))
-
-            return handle
-
-    return JsonRoute
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_PARSER, _parse_large, body, max_values)
 
 
-class _JsonRequest(Request):
-    def __init__(self, request: Request, max_values: int) -> None:
-        super().__init__(request.scope, request.receive)
-        self._max_values = max_values
-
-    async def json(self) -> Any:
-        body = await self.body()
-        if len(body) <= _SMALL_BYTES:
-            return _parse(body)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_PARSER, self._parse_large, body)
-
-    def _parse_large(self, body: bytes) -> Any:
-        refusal = why_refused(body, self._max_values)
-        if refusal is not None:
-            raise HTTPException(413, refusal)
-        return _parse(body)
+def _parse_large(body: bytes, max_values: int) -> Any:
+    refusal = why_refused(body, max_values)
+    if refusal is not None:
+        raise RefusedError(ApiError(ErrorKind.TOO_LARGE, refusal))
+    return _parse(body)
 
 
 def _parse(body: bytes) -> Any:
     try:
         return from_json(body)
     except ValueError as error:
-        # the error that FastAPI expects; the message has the place
-        raise json.JSONDecodeError(str(error), "", 0) from None
+        # the parser's message has the place
+        message = f"the body is not JSON: {error}"[:_MAX_MESSAGE]
+        raise RefusedError(ApiError(ErrorKind.MALFORMED, message)) from None
 
 
 def why_refused(body: bytes, max_values: int) -> str | None:

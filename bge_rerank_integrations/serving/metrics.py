@@ -24,8 +24,8 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations import __version__
-from bge_rerank_integrations.serving import routes
 from bge_rerank_integrations.serving.api_errors import ErrorKind
+from bge_rerank_integrations.serving.routes import found_route
 from bge_rerank_integrations.serving.service import RerankService
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -122,12 +122,12 @@ class MetricsMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = routes.find(scope["path"]) if scope["type"] == "http" else None
-        if found is None:
+        route = found_route(scope)
+        if route is None:
             # arbitrary paths would create arbitrary labels
             await self._app(scope, receive, send)
             return
-        path, status, start = found[0], 500, time.perf_counter()
+        path, status, start = route.path, 500, time.perf_counter()
 
         async def send_and_record(message: Message) -> None:
             nonlocal status

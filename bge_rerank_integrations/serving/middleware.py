@@ -15,35 +15,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
-from bge_rerank_integrations.serving.routes import find
+from bge_rerank_integrations.serving.routes import found_route
 
 # the playground asks for the key itself; orchestrators probe health without one
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json"})
 
 _HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*?)\.?(:\d*)?")
 
-Refuse = Callable[[str, ApiError], Response]
-
-
-class RootPathMiddleware:
-    """Removes the path below which a proxy shows the server, where the proxy left it.
-
-    Everything behind it sees one path a request: limits and keys hold for both kinds of proxies.
-    """
-
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self._app = app
-        self._root_path = root_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(f"{self._root_path}/"):
-            raw = scope.get("raw_path") or b""
-            scope = {
-                **scope,
-                "path": scope["path"].removeprefix(self._root_path),
-                "raw_path": raw.removeprefix(self._root_path.encode()),
-            }
-        await self._app(scope, receive, send)
+Refuse = Callable[[Scope, ApiError], Response]
 
 
 class HostMiddleware:
@@ -54,7 +33,7 @@ class HostMiddleware:
     are let in.
 
     :param allowed: the names, without ports.
-    :param refuse: path and error → response.
+    :param refuse: scope and error → response.
     """
 
     def __init__(self, app: ASGIApp, allowed: Iterable[str], refuse: Refuse) -> None:
@@ -67,7 +46,7 @@ class HostMiddleware:
             await self._app(scope, receive, send)
             return
         message = "this server does not answer to that host name; --allowed-host adds one"
-        response = self._refuse(scope["path"], ApiError(ErrorKind.HOST, message))
+        response = self._refuse(scope, ApiError(ErrorKind.HOST, message))
         await response(scope, receive, send)
 
     def _allows(self, host: str) -> bool:
@@ -89,13 +68,14 @@ def _is_address(name: str) -> bool:
 class KeyMiddleware:
     """Requires an API key on every path except :data:`PUBLIC_PATHS`.
 
-    :param keys: one of them is expected as ``Authorization: Bearer …``.
-    :param refuse: path and error → response.
+    :param keys: one of them is expected as ``Authorization: Bearer …``, or in ``api-key`` or
+        ``x-api-key``, as clients of Azure and Pinecone send it.
+    :param refuse: scope and error → response.
     """
 
     def __init__(self, app: ASGIApp, keys: Iterable[str], refuse: Refuse) -> None:
         self._app = app
-        self._expected = [f"bearer {key}".encode() for key in keys]
+        self._expected = [key.encode() for key in keys]
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,15 +83,22 @@ class KeyMiddleware:
             await self._app(scope, receive, send)
             return
         message = "the API key is missing or wrong: send Authorization: Bearer <key>"
-        response = self._refuse(scope["path"], ApiError(ErrorKind.UNAUTHORIZED, message))
+        response = self._refuse(scope, ApiError(ErrorKind.UNAUTHORIZED, message))
         response.headers["WWW-Authenticate"] = "Bearer"
         await response(scope, receive, send)
 
     def _has_key(self, scope: Scope) -> bool:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = f"{scheme.lower()} {key.strip()}".encode("latin-1")
+        headers = Headers(scope=scope)
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        given = [headers.get(name, "") for name in ("api-key", "x-api-key")]
+        if scheme.lower() == "bearer":
+            given.append(key.strip())
         # all of them, in constant time: the time tells nothing of the keys or of which one matched
-        matches = [hmac.compare_digest(given, expected) for expected in self._expected]
+        matches = [
+            hmac.compare_digest(each.encode("latin-1"), expected)
+            for each in given
+            for expected in self._expected
+        ]
         return any(matches)
 
 
@@ -121,7 +108,7 @@ class BodyMiddleware:
     :param max_bytes: maximum size of a body.
     :param max_total_bytes: maximum size of the bodies of all requests in progress.
     :param timeout_s: seconds in which all of a body must come.
-    :param refuse: path and error → response.
+    :param refuse: scope and error → response.
     """
 
     def __init__(
@@ -142,7 +129,7 @@ class BodyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._error(scope)
         if error is not None:
-            await self._refuse(scope["path"], error)(scope, receive, send)
+            await self._refuse(scope, error)(scope, receive, send)
             return
         received, is_read = 0, False
         deadline = time.monotonic() + self._timeout_s
@@ -181,13 +168,16 @@ class BodyMiddleware:
             # a proxy that reads the other one sees other requests here (RFC 9112, section 6.1)
             message = "send either Content-Length or Transfer-Encoding"
             return ApiError(ErrorKind.MALFORMED, message)
-        if scope["method"] != "POST" or not find(scope["path"]):
+        if scope["method"] != "POST" or found_route(scope) is None:
             return None
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._max_bytes:
             return ApiError(ErrorKind.TOO_LARGE, self._too_large())
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != "application/json":
+        # Weaviate's module sends none. A page of the web could send a request without asking first
+        # only so, and always with its origin.
+        is_missing = not content_type and "origin" not in headers
+        if not is_missing and not re.fullmatch(r"application/([\w.-]+\+)?json", content_type):
             message = f"send Content-Type: application/json, got {content_type or 'none'!r:.80}"
             return ApiError(ErrorKind.MEDIA_TYPE, message)
         encoding = headers.get("content-encoding", "identity").strip().lower()

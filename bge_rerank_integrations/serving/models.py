@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind, RefusedError
 
 if TYPE_CHECKING:
     from bge_rerank_integrations import RerankEngine
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     EngineSource: TypeAlias = RerankEngine | Callable[[], RerankEngine]
 
 logger = logging.getLogger(__name__)
-
-
-class RefusedError(Exception):
-    """The server rejects a request before the engine sees it."""
-
-    def __init__(self, api_error: ApiError) -> None:
-        super().__init__(api_error.message)
-        self.api_error = api_error
 
 
 class ServedModel:
@@ -127,26 +119,31 @@ def _in_daemon_thread(load: Callable[[], RerankEngine]) -> asyncio.Future[Rerank
     return asyncio.wrap_future(future)
 
 
-def find_model(models: Sequence[ServedModel], name: str | None) -> ServedModel:
+def find_model(
+    models: Sequence[ServedModel], name: str | None, in_path: str | None = None
+) -> ServedModel:
     """The model that a request names.
 
     :param models: all models of a server.
     :param name: one of a model's names; or a short name, if one model alone has it. None or empty
-        means the first model.
+        means the one in the path, or the first model.
+    :param in_path: the name in the request's path, which may have an owner that is not ours.
     :raises RefusedError: if no model has that name, or if it is not loaded.
     """
-    if not name:
+    asked = [name] if name else [in_path, PurePath(in_path).name] if in_path else []
+    if not asked:
         return models[0]
-    for model in models:
-        if name in model.names:
-            return model
-    called = [model for model in models if name in model.short_names]
-    if len(called) == 1:
-        return called[0]
+    for each in asked:
+        for model in models:
+            if each in model.names:
+                return model
+        called = [model for model in models if each in model.short_names]
+        if len(called) == 1:
+            return called[0]
     for model in models:
         _ = model.engine  # its name for the model is not known before it is loaded
     known = ", ".join(name for model in models for name in model.names)
-    message = f"there is no model {name!r:.100}; the models are {known}"
+    message = f"there is no model {asked[0]!r:.100}; the models are {known}"
     raise RefusedError(ApiError(ErrorKind.NOT_FOUND, message, "model"))
 
 

@@ -31,7 +31,7 @@ from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.models import read_models
 from bge_rerank_integrations.serving.settings import NOT_SERVED, SERVED_DEFAULTS, ServerSettings
-from bge_rerank_integrations.serving.tracing_setup import start_tracing
+from bge_rerank_integrations.serving.tracing import start_tracing
 from bge_rerank_integrations.settings import (
     BUILT_IN_MODEL,
     SETTINGS,

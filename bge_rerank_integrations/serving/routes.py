@@ -1,92 +1,112 @@
-"""The paths of each dialect."""
+"""Which service is answered at a path."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from starlette.routing import compile_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations.serving.dialects import (
-    azion,
-    cloudflare,
-    cohere,
-    common,
-    dashscope,
-    deepinfra,
-    fireworks,
-    infinity,
-    mixedbread,
-    nim,
-    tei,
-    vllm,
-    voyage,
-    weaviate,
-)
-from bge_rerank_integrations.serving.dialects.base import Dialect, Operation
+from bge_rerank_integrations.wire import Wire
+from bge_rerank_integrations.wire.rows import COMMON, PATHS
+
+_FOUND = "bge_rerank_route"
 
 
 @dataclass(frozen=True)
 class Route:
-    """Paths with the same operations.
+    """A path, and the services that are answered there.
 
-    Clients of a service use the paths without its name. Where two services use one path for
-    different bodies, each also has a path below its own name.
-
-    :param operations: chosen by their markers; the first one is the default.
+    :param path: the template of the path.
+    :param wires: told by the markers in a body.
     """
 
-    paths: tuple[str, ...]
-    operations: tuple[Operation[Any], ...]
+    path: str
+    wires: tuple[Wire, ...]
 
-    def operation_of(self, body: object) -> Operation[Any]:
-        """Choose the operation of a request by the markers in its body, null being none."""
+    def wire_of(self, body: object) -> Wire:
+        """Choose the service of a request by the markers in its body, null being none.
+
+        The first service, unless another one's marker is there; of several, the last.
+        """
         given = body if isinstance(body, Mapping) else {}
         marked = (
-            operation
-            for operation in self.operations
-            if any(given.get(marker) is not None for marker in operation.markers)
+            wire
+            for wire in reversed(self.wires)
+            if any(given.get(marker) is not None for marker in wire.markers)
         )
-        return next(marked, self.operations[0])
+        return next(marked, self.wires[0])
 
 
-ROUTES = (
-    Route(("/rerank",), (common.RERANK, tei.RERANK, voyage.RERANK, weaviate.RERANK)),
-    Route(("/v1/rerank",), (common.RERANK, voyage.RERANK)),
-    Route(("/v2/rerank",), (cohere.RERANK_V2,)),
-    Route(("/score", "/v1/score", "/vllm/score", "/vllm/v1/score"), (vllm.SCORE,)),
-    Route(("/vllm/rerank", "/vllm/v1/rerank", "/vllm/v2/rerank"), (vllm.RERANK,)),
-    Route(("/infinity/rerank",), (infinity.RERANK,)),
-    Route(("/tei/rerank",), (tei.RERANK,)),
-    Route(("/voyage/rerank", "/voyage/v1/rerank"), (voyage.RERANK,)),
-    Route(("/v1/ranking", "/v1/retrieval/{model:path}/reranking"), (nim.RANKING,)),
-    Route(("/v1/reranking",), (mixedbread.RERANKING,)),
-    Route(("/inference/v1/rerank",), (fireworks.RERANK,)),
-    Route(("/api/v1/services/rerank/text-rerank/text-rerank",), (dashscope.RERANK,)),
-    Route(("/compatible-api/v1/reranks",), (dashscope.RERANKS,)),
-    Route(("/v1/inference/{model:path}",), (deepinfra.INFERENCE,)),
-    Route(("/weaviate/rerank",), (weaviate.RERANK,)),
-    Route(("/azion/ai/run/{model}",), (azion.RERANK, azion.SCORE)),
-    Route(
-        ("/client/v4/accounts/{account_id}/ai/run/@cf/baai/bge-reranker-base",), (cloudflare.RUN,)
-    ),
-)
+ROUTES = tuple(Route(path, wires) for paths, wires in PATHS for path in paths)
+
+
+def found_route(scope: Scope) -> Route | None:
+    """The route that :class:`PathMiddleware` found; None if there is none."""
+    route: Route | None = scope.get(_FOUND)
+    return route
+
+
+def wire_at(scope: Scope, body: object = None) -> Wire:
+    """The service in whose format an error is reported."""
+    route = found_route(scope)
+    return COMMON if route is None else route.wire_of(body)
+
+
+class PathMiddleware:
+    """Finds the route of a request, once for all that need it, and makes its path one of ours.
+
+    Everything behind it sees one path a request: without the path below which a proxy shows the
+    server, whether the proxy left it or not; without a slash at the end, doubled slashes, and a
+    ``/v1`` of the base URL before a path that has its own.
+
+    :param root_path: the path below which a proxy shows the server.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        if self._root_path and path.startswith(f"{self._root_path}/"):
+            path = path.removeprefix(self._root_path)
+        path = re.sub("/{2,}", "/", path).rstrip("/") or "/"
+        path = re.sub(r"^/v1(?=/v[12]/)", "", path)
+        # not a copy: what answers a failure of the server sees this scope
+        scope.update(path=path, raw_path=path.encode(), **{_FOUND: _find(path)})
+        await self._app(scope, receive, send)
+
+
+class HeadMiddleware:
+    """Answers HEAD like GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_without_body)
+
+
+def _find(path: str) -> Route | None:
+    return next((route for pattern, route in _patterns() if pattern.match(path)), None)
 
 
 @cache
-def _patterns() -> list[tuple[Any, str, Route]]:
-    return [(compile_path(path)[0], path, route) for route in ROUTES for path in route.paths]
-
-
-def find(path: str) -> tuple[str, Route] | None:
-    """Find the path template and the route of a request's path; None if there is no route."""
-    matches = ((template, route) for regex, template, route in _patterns() if regex.match(path))
-    return next(matches, None)
-
-
-def dialect_at(path: str, body: object = None) -> Dialect:
-    """The dialect in which an error on this path is reported."""
-    found = find(path)
-    return common.COMMON if found is None else found[1].operation_of(body).dialect
+def _patterns() -> list[tuple[re.Pattern[str], Route]]:
+    return [(compile_path(route.path)[0], route) for route in ROUTES]

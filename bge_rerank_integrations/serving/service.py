@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from opentelemetry.trace import NoOpTracerProvider, Status, StatusCode, TracerProvider
+
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.highlighting import SentenceWindows
-from bge_rerank_integrations.serving.dialects.base import ScoreRequest, ScoreResult
+from bge_rerank_integrations.ranking import RankedDocument, rank
+from bge_rerank_integrations.serving.access_log import current_request
+from bge_rerank_integrations.serving.answers import ScoreResult
+from bge_rerank_integrations.serving.bodies import ScoreRequest
 from bge_rerank_integrations.serving.models import find_model, served_models
 from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.setting_types import CallOverrides
@@ -27,6 +32,7 @@ class RerankService:
     :param engines: one engine, or several by name; see :func:`served_models`.
     :param settings: the limits.
     :param on_load_error: called on the event loop if an engine cannot be made.
+    :param tracer_provider: sends a span of each call of an engine; None sends none.
     """
 
     def __init__(
@@ -34,8 +40,11 @@ class RerankService:
         engines: EngineSource | Mapping[str, EngineSource],
         settings: ServerSettings,
         on_load_error: Callable[[Exception], None] | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         self.settings = settings
+        # without a provider its spans are nothing
+        self._tracer = (tracer_provider or NoOpTracerProvider()).get_tracer(__name__)
         self.models = served_models(engines)
         self._on_load_error = on_load_error
 
@@ -56,15 +65,39 @@ class RerankService:
         """Whether all engines are loaded and alive."""
         return all(model.is_ready for model in self.models)
 
-    async def score(self, request: ScoreRequest, model_name: str | None) -> ScoreResult:
+    async def score(
+        self, request: ScoreRequest, model_in_path: str | None = None, *, ranks: bool = True
+    ) -> ScoreResult:
         """Score what an API request asks.
 
-        :param model_name: the model that the request names; None means the first one.
+        :param model_in_path: the model that the request's path names; the body's comes first.
+        :param ranks: rank the documents; otherwise they stay in their order.
         :raises RefusedError: if no model has that name, or its engine is not loaded.
         :raises InputError: if a limit is exceeded.
         :raises RerankError: see :class:`RerankEngine`.
         """
-        model = find_model(self.models, model_name)
+        # an exception's message stays out of the span: nobody knows what another library writes
+        with self._tracer.start_as_current_span(
+            "rerank", record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute("bge_rerank.documents", len(request.documents))
+            answered = current_request()
+            if answered is not None:
+                span.set_attribute("bge_rerank.request_id", answered.id)
+            try:
+                result = await self._score(request, model_in_path, ranks=ranks)
+            except Exception as error:
+                span.set_status(Status(StatusCode.ERROR))
+                span.set_attribute("error.type", type(error).__name__)
+                raise
+            span.set_attribute("bge_rerank.tokens", result.tokens)
+            span.set_attribute("bge_rerank.model", result.model)
+            return result
+
+    async def _score(
+        self, request: ScoreRequest, model_in_path: str | None, *, ranks: bool
+    ) -> ScoreResult:
+        model = find_model(self.models, request.model, model_in_path)
         engine = model.engine
         self._check(request)
         deadline = time.monotonic() + self.settings.timeout_s
@@ -76,14 +109,15 @@ class RerankService:
             scores = await engine.ascore_pairs(pairs, **options)
         result = ScoreResult(
             scores=scores,
+            kept=rank(scores, top_n=request.top_n) if ranks else _in_input_order(scores),
             model=model.names[0],
             id=f"rerank-{uuid.uuid4().hex}",
             created=int(time.time()),
         )
-        if request.highlight and isinstance(request.query, str):
+        if request.highlights and isinstance(request.query, str):
             # both calls share the request's time
             options["timeout_s"] = deadline - time.monotonic()
-            texts = _returned(request, result)
+            texts = {kept.index: request.documents[kept.index] for kept in result.kept}
             return await self._highlighted(engine, request.query, texts, result, options)
         return result
 
@@ -136,6 +170,5 @@ class RerankService:
             )
 
 
-def _returned(request: ScoreRequest, result: ScoreResult) -> dict[int, str]:
-    """The documents that are returned, by index."""
-    return {kept.index: request.documents[kept.index] for kept in result.ranked(request.top_n)}
+def _in_input_order(scores: Sequence[float]) -> list[RankedDocument]:
+    return [RankedDocument(index, score) for index, score in enumerate(scores)]

@@ -44,6 +44,7 @@ class ServerSettings:
     :param api_keys: one of them is required as ``Authorization: Bearer …``; with none, no key is.
     :param allowed_hosts: host names of this server, besides ``localhost`` and addresses; requests
         for others get 421. With none, every host name is answered.
+    :param cors_origins: origins (``https://app.example``, or ``*``) whose pages may read answers.
     :param max_documents: maximum number of documents (or pairs) in one request.
     :param max_characters: maximum number of characters in one text.
     :param max_body_bytes: maximum size of a request body.
@@ -65,6 +66,7 @@ class ServerSettings:
 
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     max_documents: int = 2_048
     max_characters: int = 200_000
     # a parser holds up everything else for some milliseconds for each mebibyte
@@ -86,6 +88,11 @@ class ServerSettings:
         are_names = isinstance(self.allowed_hosts, tuple) and all(map(_is_name, self.allowed_hosts))
         expected = "a tuple of host names without ports"
         require(are_names, "allowed_hosts", expected, self.allowed_hosts)
+        are_origins = isinstance(self.cors_origins, tuple) and all(
+            map(_is_origin, self.cors_origins)
+        )
+        expected = "a tuple of origins like 'https://app.example', or '*'"
+        require(are_origins, "cors_origins", expected, self.cors_origins)
         counts = ("max_documents", "max_characters", "max_body_bytes", "max_total_body_bytes")
         for name in (*counts, "max_connections", "keep_alive_s", "retry_after_s"):
             value = getattr(self, name)
@@ -100,6 +107,11 @@ class ServerSettings:
 
 def _is_key(key: object) -> bool:
     return isinstance(key, str) and all("!" <= character <= "~" for character in key) and key != ""
+
+
+def _is_origin(origin: object) -> bool:
+    pattern = r"\*|https?://[\w.-]+(:\d+)?"
+    return isinstance(origin, str) and re.fullmatch(pattern, origin, re.ASCII) is not None
 
 
 def _is_name(name: object) -> bool:

@@ -314,10 +314,15 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "queue_timeout_s": ("1.5", 1.5),
     "api_keys": ("key", ("key",)),
     "allowed_hosts": ("a.example", ("a.example",)),
+    "cors_origins": ("https://a.example", ("https://a.example",)),
     "root_path": ("/search", "/search"),
 }
 # options that hold one of a setting's several values
-OPTIONS = {"api_keys": "api_key", "allowed_hosts": "allowed_host"}
+OPTIONS = {
+    "api_keys": "api_key",
+    "allowed_hosts": "allowed_host",
+    "cors_origins": "cors_origin",
+}
 
 
 def setting_of(config: uvicorn.Config, engines: FakeEngines, name: str) -> object:

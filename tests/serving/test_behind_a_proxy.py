@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 from pathlib import Path
@@ -107,3 +108,70 @@ def test_a_clients_address_is_believed_from_trusted_proxies(
         httpx.post(f"{url}/rerank", json=BODY, headers={"X-Forwarded-For": "203.0.113.9"})
     clients = [line.client for line in caplog.records if hasattr(line, "client")]
     assert clients == [logged]
+
+
+@pytest.mark.parametrize(
+    "path", ["/rerank/", "//rerank", "/v1/rerank/", "/v1//rerank", "/v1/v1/rerank", "/v1/v2/rerank"]
+)
+async def test_slashes_and_a_version_too_many_are_read_over(serve: Serve, path: str) -> None:
+    async with serve(FakeEngine()) as client:
+        response = await client.post(
+            f"http://server{path}", json={"query": "q", "documents": ["a", "b"]}
+        )
+        assert response.status_code == 200
+        assert len(response.json()["results"]) == 2
+        # one path in the metrics, too
+        metrics = (await client.get("/metrics")).text
+    counted = [line for line in metrics.splitlines() if line.startswith("bge_rerank_requests_to")]
+    assert len(counted) == 1
+    assert re.search('path="(/v[12])?/rerank"', counted[0])
+
+
+@pytest.mark.parametrize("root_path", ["", "/search"])
+async def test_head_is_answered_like_get_without_a_body(serve: Serve, root_path: str) -> None:
+    async with serve(FakeEngine(), ServerSettings(root_path=root_path)) as client:
+        for path in ("/", "/health", "/ready", "/metrics", "/info", "/v1/models", "/openapi.json"):
+            got, asked = await client.get(path), await client.head(path)
+            assert (asked.status_code, asked.content) == (200, b"")
+            assert asked.headers["content-type"] == got.headers["content-type"]
+            if path != "/metrics":
+                assert asked.headers["content-length"] == got.headers["content-length"]
+        assert (await client.head("/rerank")).status_code == 405
+        assert (await client.head("/nothing")).status_code == 404
+
+
+async def test_pages_of_named_origins_may_read_answers(serve: Serve) -> None:
+    settings = ServerSettings(cors_origins=("https://app.example",), api_keys=("k",))
+    body = {"query": "q", "documents": ["a"]}
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    async with serve(FakeEngine(), settings) as client:
+        for origin, is_allowed in (("https://app.example", True), ("https://other.example", False)):
+            headers = {"Origin": origin}
+            # a browser asks without the key
+            asked = await client.options("/v1/rerank", headers=headers | asks)
+            assert asked.status_code == (200 if is_allowed else 400)
+            headers["Authorization"] = "Bearer k"
+            answered = await client.post("/v1/rerank", json=body, headers=headers)
+            told = answered.headers.get("access-control-allow-origin")
+            assert told == (origin if is_allowed else None)
+            # an error is read, too
+            refused = await client.post("/v1/rerank", json=body, headers={"Origin": origin})
+            assert refused.status_code == 401
+            told = refused.headers.get("access-control-allow-origin")
+            assert told == (origin if is_allowed else None)
+
+
+@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "", 5])
+def test_a_wrong_origin_is_named(origin: object) -> None:
+    with pytest.raises(ConfigurationError, match="cors_origins"):
+        ServerSettings(cors_origins=(origin,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["api-key", "x-api-key", "Api-Key", "X-API-Key"])
+async def test_a_key_may_come_as_azures_and_pinecones_clients_send_it(
+    serve: Serve, name: str
+) -> None:
+    async with serve(FakeEngine(), ServerSettings(api_keys=("one", "two"))) as client:
+        for key, status in (("two", 200), ("three", 401), ("", 401), ("Bearer two", 401)):
+            response = await client.get("/v1/models", headers={name: key})
+            assert response.status_code == status

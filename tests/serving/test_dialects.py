@@ -19,6 +19,8 @@ LOGITS = [-1.5, 1.5, 2.5, -0.5]
 SCORES = [pytest.approx(score) for score in (0.18242552, 0.81757448, 0.92414182, 0.37754067)]
 ORDER = [2, 1, 3, 0]
 WHOLE = {"truncated_documents": 0, "query_truncated": False}
+# Together's client reads completion_tokens
+USAGE = {"prompt_tokens": 40, "completion_tokens": 0, "total_tokens": 40, **WHOLE}
 
 
 async def post(client: httpx.AsyncClient, path: str, /, **body: Any) -> Any:
@@ -39,7 +41,14 @@ async def test_the_common_form(client: httpx.AsyncClient, path: str) -> None:
             {"index": 2, "relevance_score": SCORES[2]},
             {"index": 1, "relevance_score": SCORES[1]},
         ],
-        "usage": {"prompt_tokens": 40, "total_tokens": 40, **WHOLE},
+        "usage": USAGE,
+        # Cohere's and Xinference's Java clients read them
+        "meta": {
+            "api_version": {"version": "2"},
+            "billed_units": {"search_units": 1},
+            "tokens": {"input_tokens": 40, "output_tokens": 0},
+            **WHOLE,
+        },
     }
 
 
@@ -143,7 +152,7 @@ async def test_cohere_v2(client: httpx.AsyncClient) -> None:
     assert answer["meta"] == {
         "api_version": {"version": "2"},
         "billed_units": {"search_units": 2},
-        "tokens": {"input_tokens": 1200},
+        "tokens": {"input_tokens": 1200, "output_tokens": 0},
         **WHOLE,
     }
     assert answer.keys() == {"id", "results", "meta"}
@@ -174,7 +183,7 @@ async def test_scores_come_in_input_order(client: httpx.AsyncClient, path: str) 
         {"index": index, "object": "score", "score": score} for index, score in enumerate(SCORES)
     ]
     assert answer["object"] == "list"
-    assert answer["usage"] == {"prompt_tokens": 40, "total_tokens": 40, **WHOLE}
+    assert answer["usage"] == USAGE
 
 
 async def test_two_lists_are_scored_in_step(
@@ -296,6 +305,27 @@ async def test_weaviate_reads_scores_in_the_order_of_its_documents(
     }
 
 
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/reranking"])
+async def test_contexts_are_cloudflares_at_the_root_too(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    contexts = [{"text": text} for text in DOCUMENTS]
+    answer = await post(client, path, query=QUERY, contexts=contexts, top_k=2)
+    assert answer["result"]["response"] == [
+        {"id": 2, "score": SCORES[2]},
+        {"id": 1, "score": SCORES[1]},
+    ]
+    assert answer["success"] is True
+    refused = await client.post(path, json={"query": QUERY, "contexts": ["a"]})
+    assert (refused.status_code, refused.json()["success"]) == (400, False)
+
+
+@pytest.mark.parametrize("path", ["/v1/reranking", "/api/v1/reranking", "/reranking"])
+async def test_llama_cpp_and_mixedbread_share_a_path(client: httpx.AsyncClient, path: str) -> None:
+    answer = await post(client, path, **RANKED, top_n=2)
+    assert [result["index"] for result in answer["results"]] == ORDER[:2]
+
+
 async def test_mixedbread(client: httpx.AsyncClient) -> None:
     answer = await post(
         client,
@@ -307,7 +337,7 @@ async def test_mixedbread(client: httpx.AsyncClient) -> None:
         return_input=True,
     )
     assert answer == {
-        "usage": {"prompt_tokens": 40, "total_tokens": 40, **WHOLE},
+        "usage": USAGE,
         "model": "fake",
         "data": [{"index": 2, "score": SCORES[2], "input": DOCUMENTS[2], "object": "rank_result"}],
         "object": "list",
@@ -328,7 +358,7 @@ async def test_fireworks(client: httpx.AsyncClient) -> None:
         "object": "list",
         "model": "fake",
         "data": [{"relevance_score": SCORES[2], "index": 2, "document": DOCUMENTS[2]}],
-        "usage": {"prompt_tokens": 40, "total_tokens": 40, "completion_tokens": 0, **WHOLE},
+        "usage": USAGE,
     }
     answer = await post(client, path, query=QUERY, documents=DOCUMENTS, top_n=0)
     assert [result["index"] for result in answer["data"]] == ORDER
@@ -458,6 +488,12 @@ async def test_an_object_without_any_of_the_rank_fields_is_refused(
         ("/weaviate/rerank", "top_n", 1),
         ("/weaviate/rerank", "return_documents", True),
         ("/score", "top_n", 1),
+        ("/rerank", "max_chunks_per_doc", 10),
+        ("/v1/rerank", "overlap_tokens", 80),
+        ("/v1/rerank", "rewrite_query", True),
+        ("/v1/rerank", "truncation_side", "left"),
+        ("/v2/rerank", "max_tokens_per_query", 7),
+        ("/v2/rerank", "contexts", [{"text": "a"}]),
     ],
 )
 async def test_a_field_of_another_service_is_never_ignored(
@@ -488,7 +524,9 @@ async def test_fields_of_two_services_are_refused(
         ("/voyage/rerank", "raw_scores", False),
         ("/rerank", "return_documents", None),
         ("/vllm/rerank", "return_documents", False),
-        ("/rerank", "max_chunks_per_doc", 1024),
+        ("/rerank", "max_chunks_per_doc", 1),
+        ("/rerank", "overlap_tokens", 0),
+        ("/v1/reranking", "rewrite_query", False),
         ("/rerank", "user", "me"),
     ],
 )
@@ -523,6 +561,13 @@ ASKED = "Which passage names the animal?"
         ("/vllm/rerank", RANKED | {"instruction": ASKED}, {"instruction": ASKED}),
         ("/vllm/rerank", RANKED | {"truncate_prompt_tokens": 7}, {"max_document_tokens": 7}),
         ("/vllm/rerank", RANKED | {"truncate_prompt_tokens": -1}, {}),
+        ("/vllm/rerank", RANKED | {"truncation_side": "left"}, {"long_documents": "truncate_left"}),
+        ("/vllm/rerank", RANKED | {"truncation_side": "right"}, {}),
+        ("/vllm/rerank", RANKED | {"max_tokens_per_doc": 7}, {"max_document_tokens": 7}),
+        ("/vllm/rerank", RANKED | {"max_tokens_per_query": 7}, {"query_max_length": 7}),
+        ("/vllm/rerank", RANKED | {"activation": False}, {"normalize": False}),
+        ("/rerank", RANKED | {"truncate_prompt_tokens": 7}, {"max_document_tokens": 7}),
+        ("/rerank", RANKED | {"max_tokens_per_doc": "7"}, {"max_document_tokens": 7}),
         ("/vllm/rerank", RANKED | {"use_activation": False}, {"normalize": False}),
         ("/score", COMPARED | {"instruction": ASKED}, {"instruction": ASKED}),
         ("/score", IN_STEP | {"instruction": ASKED}, {"instruction": ASKED}),

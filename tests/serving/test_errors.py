@@ -80,6 +80,9 @@ def message_of(path: str, response: httpx.Response) -> str:
     if path == "/weaviate/rerank":
         assert body.keys() == {"error"}
         return str(body["error"])
+    if path == "/v1/reranking" and "message" in body:
+        # llama.cpp's form of the same path
+        return str(body["message"])
     if path in ("/voyage/v1/rerank", "/v1/reranking") or TEXTS.get(path) == "passages":
         assert body.keys() == {"detail"}
         return str(body["detail"])
@@ -241,11 +244,34 @@ async def test_a_line_break_in_a_path_changes_no_error(client: httpx.AsyncClient
     assert response.json()["success"] is False
 
 
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
 @pytest.mark.parametrize("path", BODIES)
-async def test_another_content_type_is_refused(client: httpx.AsyncClient, path: str) -> None:
-    response = await client.post(path, content=json.dumps(BODIES[path]))
+async def test_another_content_type_is_refused(
+    client: httpx.AsyncClient, path: str, content_type: str
+) -> None:
+    headers = {"Content-Type": content_type}
+    response = await client.post(path, content=json.dumps(BODIES[path]), headers=headers)
     assert response.status_code == 415
     assert "application/json" in message_of(path, response)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_body_without_a_content_type_is_json_unless_a_page_sends_it(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    content = json.dumps(BODIES[path]).encode()
+    assert (await client.post(path, content=content)).status_code == 200
+    # a browser may send such a request to another site without asking it first
+    headers = {"Origin": "https://elsewhere.example"}
+    response = await client.post(path, content=content, headers=headers)
+    assert response.status_code == 415
+
+
+async def test_other_types_of_json_are_json(client: httpx.AsyncClient) -> None:
+    content = json.dumps(BODIES["/rerank"]).encode()
+    for content_type in ("application/json; charset=utf-8", "application/vnd.api+json"):
+        headers = {"Content-Type": content_type}
+        assert (await client.post("/rerank", content=content, headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -256,16 +282,19 @@ async def test_another_method_is_refused(client: httpx.AsyncClient, path: str) -
     assert message_of(path, response)
 
 
-@pytest.mark.parametrize("top_n", [True, "3", -1, 1.5, [1], {}])
+@pytest.mark.parametrize("top_n", [True, "three", "-1", "1.5", "", -1, 1.5, [1], {}, "9" * 5_000])
 async def test_a_wrong_top_n_is_refused(client: httpx.AsyncClient, top_n: object) -> None:
     response = await client.post("/rerank", json=BODIES["/rerank"] | {"top_n": top_n})
     assert response.status_code == 422
     assert response.json()["error"]["param"] == "top_n"
 
 
-async def test_a_whole_number_may_be_written_with_a_point(client: httpx.AsyncClient) -> None:
-    response = await client.post("/rerank", json=BODIES["/rerank"] | {"top_n": 1.0})
-    assert len(response.json()["results"]) == 1
+async def test_a_whole_number_may_be_written_with_a_point_or_as_text(
+    client: httpx.AsyncClient,
+) -> None:
+    for top_n in (1.0, "1"):
+        response = await client.post("/rerank", json=BODIES["/rerank"] | {"top_n": top_n})
+        assert len(response.json()["results"]) == 1
 
 
 @pytest.mark.parametrize("path", BODIES)

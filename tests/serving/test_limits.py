@@ -54,7 +54,10 @@ async def test_only_the_page_and_the_state_are_public(serve: Serve) -> None:
             assert (await client.get(path)).status_code == 200
         for path in PRIVATE:
             assert (await client.get(path)).status_code == 401
-        assert (await client.get("/health/")).status_code == 401
+        # one path a request, for the key too
+        assert (await client.get("/health//")).status_code == 200
+        for path in ("/metrics/", "/metrics//", "/v1/v1/models/", "/health/x", "/v1/health"):
+            assert (await client.get(path)).status_code == 401
 
 
 @cache

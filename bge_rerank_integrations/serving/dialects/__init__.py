@@ -1,1 +1,0 @@
-"""Request, response and error bodies of rerank services; :mod:`routes` assigns their paths."""
