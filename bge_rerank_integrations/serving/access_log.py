@@ -19,7 +19,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-ID"
-PROBES = frozenset({"/health", "/ready", "/metrics"})
+# text-embeddings-inference's and NIM's paths
+HEALTH_PATHS = ("/health", "/tei/health", "/v1/health/live", "/v2/health/live")
+# SageMaker's, NIM's, KServe's; Weaviate's module starts when its service is ready
+READY_PATHS = (
+    "/ready",
+    "/ping",
+    "/v1/health/ready",
+    "/v2/health/ready",
+    "/weaviate/.well-known/ready",
+)
+PROBES = frozenset({*HEALTH_PATHS, *READY_PATHS, "/metrics"})
+# where Xinference's client asks whether it needs a key
+AUTH_PATH = "/v1/cluster/auth"
 
 _ID = re.compile(r"[!-~]{1,128}")
 _MAX_PATH = 200

@@ -151,6 +151,8 @@ def _options(wire: Wire, values: Mapping[Role, Any]) -> CallOverrides:
         options["instruction"] = values[Role.INSTRUCTION]
     if values.get(Role.TRUNCATE) is False or values.get(Role.TRUNCATE_END) == "NONE":
         options["long_documents"] = "refuse"
+    elif (values.get(Role.MAX_CHUNKS) or 1) > 1:
+        options["long_documents"] = "window"
     elif (values.get(Role.SIDE) or "").lower() == "left":
         options["long_documents"] = "truncate_left"
     return options

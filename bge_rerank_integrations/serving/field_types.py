@@ -136,6 +136,13 @@ FIELD_TYPES: Mapping[Role, FieldType] = {
     Role.MAX_QUERY_TOKENS: FieldType(
         _integer(0), None, "Truncate the query to this number of tokens; 0: as many as fit."
     ),
+    Role.MAX_CHUNKS: FieldType(
+        _integer(1),
+        None,
+        "Above 1: read a long document in windows, of which the best counts; there is no other "
+        "bound of their number than that of the document's characters.",
+    ),
+    Role.OVERLAP: FieldType(_integer(0), None, "Ignored: windows overlap as the server has it."),
     Role.TRUNCATE: FieldType(
         _Flag, None, "False: refuse a text that is too long, instead of truncating it."
     ),

@@ -1,4 +1,4 @@
-"""Health, readiness, info, models and metrics."""
+"""Health, readiness, info, models and metrics, at the paths of several services."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from pydantic import BaseModel, Field
 
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.catalog import languages_of
-from bge_rerank_integrations.serving.answers import json_response
+from bge_rerank_integrations.serving.access_log import AUTH_PATH, HEALTH_PATHS, READY_PATHS
+from bge_rerank_integrations.serving.answers import answer_schema, json_response
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind, RefusedError
 from bge_rerank_integrations.serving.metrics import Metrics
-from bge_rerank_integrations.serving.models import ServedModel
+from bge_rerank_integrations.serving.models import ServedModel, find_model
 from bge_rerank_integrations.serving.service import RerankService
+from bge_rerank_integrations.wire.rows import COMMON
 
 
 class Status(BaseModel):
@@ -28,6 +31,8 @@ class ModelInfo(BaseModel):
 
     model_id: str
     model_dtype: str
+    # Dify's plugin reads which kind it is
+    model_type: dict[str, dict[str, Any]] = {"reranker": {}}
     languages: str | None = Field(
         default=None, description="Languages that the model reads, where the catalog knows them."
     )
@@ -40,18 +45,23 @@ class Info(ModelInfo):
 
     models: list[ModelInfo]
     max_documents: int
+    max_client_batch_size: int = Field(description="The same, as text-embeddings-inference says.")
+    max_concurrent_requests: int
+    auto_truncate: bool = True
     max_characters: int
     max_body_bytes: int
     version: str
 
 
 class ListedModel(BaseModel):
-    """One name of a model, in OpenAI's format."""
+    """One name of a model, in OpenAI's format; Xinference's client reads what it is."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "bge-rerank"
+    model_name: str
+    model_type: Literal["rerank"] = "rerank"
 
 
 class ModelList(BaseModel):
@@ -64,48 +74,73 @@ class ModelList(BaseModel):
 def add_health_routes(app: FastAPI, service: RerankService, metrics: Metrics) -> None:
     """Add the paths for orchestrators and monitoring."""
     unavailable: dict[int | str, dict[str, Any]] = {503: {"model": Status}}
+    unknown: dict[int | str, dict[str, Any]] = {
+        404: {
+            "description": "There is no such model.",
+            "content": {"application/json": {"schema": answer_schema(COMMON.error)}},
+        }
+    }
+    created = int(time.time())
 
-    @app.get("/health", response_model=Status, responses=unavailable)
     async def health() -> Response:
         """503 after an engine has failed: restart the process."""
         return _status("ok" if service.is_alive else "failed", ok=service.is_alive)
 
-    # Weaviate's module starts when its service is ready
-    @app.get("/weaviate/.well-known/ready", response_model=Status, responses=unavailable)
-    @app.get("/ready", response_model=Status, responses=unavailable)
     async def ready() -> Response:
         """503 until all models are loaded: send no requests yet."""
         return _status("ready" if service.is_ready else "not ready", ok=service.is_ready)
 
+    for paths, answer in ((HEALTH_PATHS, health), (READY_PATHS, ready)):
+        for path in paths:
+            app.get(path, response_model=Status, responses=unavailable)(answer)
+
     @app.get("/weaviate/meta", response_model=Info)
+    @app.get("/tei/info", response_model=Info)
     @app.get("/info", response_model=Info)
     async def info() -> Response:
         """The first model, all models and the limits of this server."""
         models, settings = [_info_of(model) for model in service.models], service.settings
-        return json_response(
+        return _json(
             Info(
                 **dict(models[0]),
                 models=models,
                 max_documents=settings.max_documents,
+                max_client_batch_size=settings.max_documents,
+                max_concurrent_requests=settings.max_connections,
                 max_characters=settings.max_characters,
                 max_body_bytes=settings.max_body_bytes,
                 version=__version__,
             )
         )
 
-    created = int(time.time())
-
     @app.get("/models", response_model=ModelList)
     @app.get("/v1/models", response_model=ModelList)
     async def models() -> Response:
         """The names that a request's ``model`` may have, aliases too."""
         names = [name for model in service.models for name in model.names]
-        data = [ListedModel(id=name, created=created) for name in names]
-        return json_response(ModelList(data=data))
+        return _json(ModelList(data=[_listed(name, created) for name in names]))
+
+    @app.get("/models/{name:path}", response_model=ListedModel, responses=unknown)
+    @app.get("/v1/models/{name:path}", response_model=ListedModel, responses=unknown)
+    async def model(name: str) -> Response:
+        """One model, by any name that a request's ``model`` may have."""
+        find_model(service.models, name)
+        return _json(_listed(name, created))
+
+    @app.get(AUTH_PATH, include_in_schema=False)
+    async def auth() -> Response:
+        # Xinference's client sends its key only if this says so; its servers without keys have none
+        if not service.settings.api_keys:
+            raise RefusedError(ApiError(ErrorKind.NOT_FOUND, "Not Found"))
+        return json_response({"auth": True})
 
     @app.get("/metrics", include_in_schema=False)
     async def prometheus() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _listed(name: str, created: int) -> ListedModel:
+    return ListedModel(id=name, created=created, model_name=name)
 
 
 def _info_of(model: ServedModel) -> ModelInfo:
@@ -120,4 +155,8 @@ def _info_of(model: ServedModel) -> ModelInfo:
 
 
 def _status(status: str, *, ok: bool) -> Response:
-    return json_response(Status(status=status), 200 if ok else 503)
+    return json_response({"status": status}, 200 if ok else 503)
+
+
+def _json(body: BaseModel) -> Response:
+    return json_response(body.model_dump(exclude_none=True))

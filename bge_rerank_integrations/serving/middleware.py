@@ -14,11 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bge_rerank_integrations.serving.access_log import AUTH_PATH, HEALTH_PATHS, READY_PATHS
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.routes import found_route
 
 # the playground asks for the key itself; orchestrators probe health without one
-PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", *HEALTH_PATHS, *READY_PATHS, AUTH_PATH, "/openapi.json"})
 
 _HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*?)\.?(:\d*)?")
 

@@ -38,6 +38,8 @@ class Role(Enum):
     MAX_DOCUMENT_TOKENS = "truncate each document"
     MAX_DOCUMENT_TOKENS_OR_ALL = "truncate each document; -1: as many as fit"
     MAX_QUERY_TOKENS = "truncate the query"
+    MAX_CHUNKS = "above 1: read a long document in parts, of which the best counts"
+    OVERLAP = "of these parts; this server has its own"
     TRUNCATE = "false: refuse a text that is too long"
     TRUNCATE_END = '"NONE": refuse a text that is too long; "END": truncate it'
     SIDE = '"left" or "right": the side of a long text that is not read'

@@ -50,6 +50,8 @@ _COMMON_FIELDS = {
     "rank_fields": Role.RANK_FIELDS,
     "max_tokens_per_doc": Role.MAX_DOCUMENT_TOKENS,
     "truncate_prompt_tokens": Role.MAX_DOCUMENT_TOKENS_OR_ALL,
+    "max_chunks_per_doc": Role.MAX_CHUNKS,
+    "overlap_tokens": Role.OVERLAP,
     "instruction|instruct": Role.INSTRUCTION,
 }
 _VLLM_FIELDS = {

@@ -36,6 +36,8 @@ BEST = [2, 1, 3]
 # clients that find the scores of their documents by position
 ALL = [0, 1, 2, 3]
 KEY = "the-key"
+# LiteLLM asks Fireworks for fireworks/fake; LibreChat asks for Jina's name and no other
+NAMES = ("fake", "fireworks/fake", "jina-reranker-v2-base-multilingual")
 
 # index and score of each document, in the client's order
 Ranked = Sequence[tuple[int, float]]
@@ -61,10 +63,7 @@ def client(
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    engine = FakeEngine()
-    # LiteLLM asks Fireworks for fireworks/fake; LibreChat asks for Jina's name and no other
-    names = ("fake", "fireworks/fake", "jina-reranker-v2-base-multilingual")
-    with live_server(dict.fromkeys(names, engine)) as url:
+    with live_server(dict.fromkeys(NAMES, FakeEngine())) as url:
         yield url
 
 
