@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from background import programs_of
 from checkpoints import SMALL, SMALL_MODERNBERT, save_checkpoint, save_random
 from fakes import MakeEngine, fake_engine
-from pytest_socket import disable_socket, enable_socket
+from pytest_socket import disable_socket, enable_socket, socket_allow_hosts
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -29,6 +30,16 @@ from transformers import (
 )
 
 from bge_rerank_integrations import RerankEngine
+
+
+def _pairs_are_unix_sockets() -> bool:
+    one, other = socket.socketpair()
+    with one, other:
+        return one.family == getattr(socket, "AF_UNIX", None)
+
+
+# event loops wake themselves through a pair of sockets; on Windows it is a connection to itself
+PAIRS_ARE_UNIX_SOCKETS = _pairs_are_unix_sockets()
 
 
 def pytest_sessionstart() -> None:
@@ -54,9 +65,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("enable_socket"):
         enable_socket()
-    else:
-        # event loops wake themselves through a pair of unix sockets
+    elif PAIRS_ARE_UNIX_SOCKETS:
         disable_socket(allow_unix_socket=True)
+    else:
+        socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
