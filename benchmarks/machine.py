@@ -44,6 +44,13 @@ def machine_name() -> str:
     return re.sub(r"[^a-z0-9_]+", "-", f"{cpu} {hidden or newest}".lower())
 
 
+def computes_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself, and oneDNN is not told to hide it."""
+    hidden = os.environ.get("ONEDNN_MAX_CPU_ISA", "bf16").lower()
+    has_it = {"avx512_bf16", "amx_bf16"} & set(_cpu_field("flags").split())
+    return bool(has_it) and ("bf16" in hidden or "amx" in hidden)
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Versions of those packages that are installed."""
     found = {}

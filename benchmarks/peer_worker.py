@@ -95,10 +95,9 @@ def _quantized_onnx(model: str, device: str, per_channel: bool) -> str:
     return str(file)
 
 
-def _openvino(folder: str, device: str) -> Score:
-    # OpenVINO asks the processor itself: where bfloat16 is hidden it would take a slow detour
-    is_hidden = "ONEDNN_MAX_CPU_ISA" in os.environ
-    kwargs = {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}} if is_hidden else {}
+def _openvino(folder: str, device: str, precision: str = "f32") -> Score:
+    # told, because OpenVINO asks the processor itself, and takes bfloat16 wherever it finds it
+    kwargs = {"ov_config": {"INFERENCE_PRECISION_HINT": precision}}
     return _cross_encoder(folder, device, backend="openvino", model_kwargs=kwargs)
 
 
@@ -244,45 +243,46 @@ def _langchain(model: str, device: str) -> Score:
     return score
 
 
-# name → (what must be installed, how to make it for a model on a device)
+# name, which ends with the precision → (what must be installed, how to make it for a model on a
+# device)
 Peers = dict[str, tuple[tuple[str, ...], Callable[[str, str], Score]]]
+
+_ONNX = ("sentence-transformers", "optimum-onnx", "onnxruntime")
+_OPENVINO = ("sentence-transformers", "optimum-intel", "openvino")
 
 CPU_PEERS: Peers = {
     "engine float32": ((), lambda m, d: _engine(m, d, "float32")),
+    "engine bfloat16": ((), lambda m, d: _engine(m, d, "bfloat16")),
     "engine int8": ((), lambda m, d: _engine(m, d, "int8")),
-    "engine auto": ((), lambda m, d: _engine(m, d, "auto")),
-    # a checkpoint stored in half precision would run in it, which is slower on a CPU
-    "sentence-transformers": (
-        ("sentence-transformers",),
-        lambda m, d: _cross_encoder(m, d, model_kwargs={"dtype": "float32"}),
-    ),
-    "sentence-transformers onnx": (
-        ("sentence-transformers", "optimum-onnx", "onnxruntime"),
-        _onnx,
-    ),
-    "sentence-transformers openvino": (
-        ("sentence-transformers", "optimum-intel", "openvino"),
+    "sentence-transformers float32": (("sentence-transformers",), _cross_encoder_in("float32")),
+    "sentence-transformers bfloat16": (("sentence-transformers",), _cross_encoder_in("bfloat16")),
+    "sentence-transformers onnx float32": (_ONNX, _onnx),
+    "sentence-transformers openvino float32": (
+        _OPENVINO,
         lambda m, d: _openvino(_exported(m, d, "openvino"), d),
     ),
+    # what OpenVINO takes by itself on such a processor
+    "sentence-transformers openvino bfloat16": (
+        _OPENVINO,
+        lambda m, d: _openvino(_exported(m, d, "openvino"), d, "bf16"),
+    ),
     "sentence-transformers onnx int8": (
-        ("sentence-transformers", "optimum-onnx", "onnxruntime"),
+        _ONNX,
         lambda m, d: _onnx_int8(m, d, per_channel=False),
     ),
-    "sentence-transformers onnx int8 per channel": (
-        ("sentence-transformers", "optimum-onnx", "onnxruntime"),
+    "sentence-transformers onnx per channel int8": (
+        _ONNX,
         lambda m, d: _onnx_int8(m, d, per_channel=True),
     ),
-    "sentence-transformers openvino int8": (
-        ("sentence-transformers", "optimum-intel", "openvino", "nncf"),
-        _openvino_int8,
-    ),
+    "sentence-transformers openvino int8": ((*_OPENVINO, "nncf"), _openvino_int8),
     "FlashRank int8": (("flashrank", "onnxruntime", "optimum-onnx"), _flashrank),
-    "FlagEmbedding": (("FlagEmbedding",), _flag_embedding),
-    "LlamaIndex SentenceTransformerRerank": (
+    # what these three compute a float32 checkpoint in, on a CPU
+    "FlagEmbedding float32": (("FlagEmbedding",), _flag_embedding),
+    "LlamaIndex SentenceTransformerRerank float32": (
         ("llama-index-core", "sentence-transformers"),
         _llama_index,
     ),
-    "LangChain CrossEncoderReranker": (
+    "LangChain CrossEncoderReranker float32": (
         ("langchain-classic", "langchain-community", "sentence-transformers"),
         _langchain,
     ),
@@ -290,7 +290,7 @@ CPU_PEERS: Peers = {
 # these take any decoder; sentence-transformers takes those that it has saved itself
 GPU_PEERS: Peers = {
     "engine float32": CPU_PEERS["engine float32"],
-    "engine bfloat16": ((), lambda m, d: _engine(m, d, "bfloat16")),
+    "engine bfloat16": CPU_PEERS["engine bfloat16"],
     "engine float16": ((), lambda m, d: _engine(m, d, "float16")),
     "FlagEmbedding float16": (
         ("FlagEmbedding",),
@@ -299,21 +299,20 @@ GPU_PEERS: Peers = {
     "vLLM bfloat16": (("vllm",), _vllm),
 }
 GPU_ENCODER_PEERS: Peers = {
-    "sentence-transformers bfloat16": (
-        ("sentence-transformers",),
-        _cross_encoder_in("bfloat16"),
-    ),
-    "sentence-transformers float16": (
-        ("sentence-transformers",),
-        _cross_encoder_in("float16"),
-    ),
-    "sentence-transformers flash_attention_2": (
+    "sentence-transformers bfloat16": CPU_PEERS["sentence-transformers bfloat16"],
+    "sentence-transformers float16": (("sentence-transformers",), _cross_encoder_in("float16")),
+    "sentence-transformers flash_attention_2 bfloat16": (
         ("sentence-transformers", "flash-attn"),
         _cross_encoder_in("bfloat16", "flash_attention_2"),
     ),
     "infinity bfloat16": (("infinity-emb",), _infinity),
 }
 PEERS = {**CPU_PEERS, **GPU_PEERS, **GPU_ENCODER_PEERS}
+
+
+def precision_of(name: str) -> str:
+    """What a peer computes in."""
+    return name.split()[-1]
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Draw the figures of ``peers.py``: pairs a second of each reranker.
+"""Draw the figures of ``peers.py``: pairs a second of each reranker, by precision.
 
-python -m benchmarks.plot_peers results/bge-reranker-base.json results/peers.png
+python -m benchmarks.plot_peers results/bge-reranker-base-xquad-en.json results/peers.png
 """
 
 from __future__ import annotations
@@ -10,25 +10,43 @@ import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from benchmarks.peer_worker import precision_of
+
+_COLORS = {"float32": "C0", "bfloat16": "C1", "int8": "C2"}
 
 
 def main() -> None:
     """Read the first file and write the second."""
     report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    rows = sorted(report["rows"], key=lambda row: row["pairs_per_s"])
-    figure = Figure(figsize=(8, 0.4 * len(rows) + 1.2), layout="constrained")
+    measured = [row for row in report["rows"] if "failure" not in row]
+    # only bars of one color compare like with like
+    order = list(_COLORS)
+    rows = sorted(
+        measured, key=lambda row: (-order.index(precision_of(row["peer"])), row["pairs_per_s"])
+    )
+    figure = Figure(figsize=(8, 0.35 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(
         [row["peer"] for row in rows],
         [row["pairs_per_s"] for row in rows],
-        color=["C0" if row["peer"].startswith("engine") else "0.7" for row in rows],
+        color=[_COLORS[precision_of(row["peer"])] for row in rows],
+        edgecolor=["black" if row["peer"].startswith("engine") else "none" for row in rows],
     )
+    for bar, row in zip(bars, rows, strict=True):
+        bar.set_alpha(1.0 if row["peer"].startswith("engine") else 0.5)
     axes.bar_label(bars, padding=4, fmt="%.1f")
+    axes.legend(
+        handles=[Patch(color=color, label=name) for name, color in _COLORS.items()],
+        loc="lower right",
+    )
     machine = report["machine"]
     axes.set(
         xlabel="pairs per second",
-        title=f"{report['model']}, {machine['cores']}-core {machine['cpu']}, "
-        f"{report['pairs']} pairs, median of {report['rounds']} rounds",
+        title=f"{report['model']}, {report['weights']} weights, {machine['cores']}-core "
+        f"{machine['cpu']},\n{report['pairs']} passages of {report['texts']}, "
+        f"median of {report['rounds']} rounds",
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(sys.argv[2], dpi=110)
