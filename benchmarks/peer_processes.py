@@ -26,7 +26,7 @@ from benchmarks.texts import Pair
 # what is shown of a peer's log when it ends
 _LOG_END = 1_500
 # seconds of a round
-_SLOW_S = 30.0
+_SLOW_S = 60.0
 
 
 class PeerError(Exception):

@@ -1,6 +1,8 @@
 """Draw the figures of ``peers.py``: pairs a second of each reranker, by precision.
 
-python -m benchmarks.plot_peers results/bge-reranker-base-xquad-en.json results/peers.png
+python -m benchmarks.plot_peers RESULTS.json [MORE.json …] PICTURE.png
+
+Several files are runs with other peers; a reranker that is in several is drawn from the first.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -18,13 +21,17 @@ _COLORS = {"float32": "C0", "bfloat16": "C1", "int8": "C2"}
 
 
 def main() -> None:
-    """Read the first file and write the second."""
-    report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    measured = [row for row in report["rows"] if "failure" not in row]
+    """Read all files but the last, and write that."""
+    *sources, picture = sys.argv[1:]
+    reports = [json.loads(Path(source).read_text(encoding="utf-8")) for source in sources]
+    measured: dict[str, dict[str, Any]] = {}
+    for row in (row for report in reports for row in report["rows"] if "failure" not in row):
+        measured.setdefault(row["peer"], row)
     # only bars of one color compare like with like
     order = list(_COLORS)
     rows = sorted(
-        measured, key=lambda row: (-order.index(precision_of(row["peer"])), row["pairs_per_s"])
+        measured.values(),
+        key=lambda row: (-order.index(precision_of(row["peer"])), row["pairs_per_s"]),
     )
     figure = Figure(figsize=(8, 0.35 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
@@ -41,15 +48,14 @@ def main() -> None:
         handles=[Patch(color=color, label=name) for name, color in _COLORS.items()],
         loc="lower right",
     )
-    machine = report["machine"]
+    report, machine = reports[0], reports[0]["machine"]
     axes.set(
         xlabel="pairs per second",
         title=f"{report['model']}, {report['weights']} weights, {machine['cores']}-core "
-        f"{machine['cpu']},\n{report['pairs']} passages of {report['texts']}, "
-        f"median of {report['rounds']} rounds",
+        f"{machine['cpu']},\n{report['pairs']} passages of {report['texts']}, median of the rounds",
     )
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(sys.argv[2], dpi=110)
+    figure.savefig(picture, dpi=110)
 
 
 if __name__ == "__main__":

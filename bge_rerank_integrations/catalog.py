@@ -71,7 +71,7 @@ CATALOG = (
     CatalogEntry(
         "BAAI/bge-reranker-v2-m3", "encoder", 568, "100+", 8192, "Apache-2.0",
         "BEIR 55.4, MIRACL 72.8, C-MTEB retrieval 71.8, MTEB 55.3",
-        "the default: any language, long texts; leads on many languages (MIRACL)",
+        "the default: any language, long texts, on a GPU of any size",
     ),
     CatalogEntry(
         "BAAI/bge-reranker-v2-gemma", "decoder", 2506, "100+", 8192, "Apache-2.0",

@@ -91,7 +91,9 @@ class Highlighting:
     once. The score of a sentence is the mean over its two windows; the first and the last one are
     alone in one of theirs. The neighbor often names what a pronoun means, and next to an answer a
     sentence has only one window that scores high. The mean of probabilities is geometric, that
-    of logits arithmetic. ``benchmarks/context.py`` compares this with simpler scores.
+    of logits arithmetic. At a fixed threshold this removes more words than sentences alone do
+    where nearly all answers are to be kept, and fewer elsewhere (``benchmarks/README.md``, Short
+    contexts).
     """
 
     def highlight(

@@ -3,8 +3,9 @@
 A figure is a number written in digits, outside code, links, names and versions. It is looked up in
 the result files that its own section names (or the lines before the document's first section), with
 the rounding that it shows. All others stand, word for word, in `figures_elsewhere.json`, each with
-the place that it comes from. Figures spelled in words are not seen, and a wrong figure passes where
-the same file has its number by chance; `test_most_altered_figures_are_found_out` bounds how often.
+the place that it comes from. Numbers in words stand there too, where a unit follows. A wrong figure
+passes where the same file has its number by chance; `test_most_altered_figures_are_found_out` bounds
+how often. What ratios compare is in `test_ratios.py`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ _ORDINAL = re.compile(r"^#+ .*$|^\s*\d+\. |(?:notebook|section) \d+", re.MULTILI
 _NUMBER = re.compile(
     r"(?<![\w@./])(?P<sign>[+−±-])?(?P<digits>\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
     r"(?P<exponent>e[+-]?\d+)?(?![\w.]*\w)(?P<unit>\s?(?:%|ms|s)(?!\w))?"
+)
+
+_WORD = (
+    "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty"
+    "|ninety|hundred|thousand"
+)
+_SPELLED = re.compile(
+    rf"\b(?:{_WORD})(?:-(?:{_WORD}))?(?: and a half)?[ -]"
+    r"(?:times?|minutes?|seconds?|hours?|days?|milliseconds?|per ?cent|layers?|points?)\b",
+    re.IGNORECASE,
 )
 
 
@@ -179,12 +190,24 @@ def test_every_figure_is_in_a_result_file_or_has_another_source(path: Path) -> N
     assert unfounded(path.read_text("utf-8")) == []
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_number_in_words_with_a_unit_has_a_source(path: Path) -> None:
+    text = without_elsewhere(plain(path.read_text("utf-8")))
+    assert [text[found.start() - 30 : found.end() + 30] for found in _SPELLED.finditer(text)] == []
+
+
+def test_a_duration_in_words_is_found_out() -> None:
+    made_up = "trains in less than fifteen minutes, half as long as four-hour runs and twenty-five times"
+    assert len(_SPELLED.findall(made_up)) == 3
+
+
 def test_every_passage_with_another_source_is_in_a_document_and_names_its_source() -> None:
     texts = [plain(path.read_text("utf-8")) for path in DOCUMENTS]
     for row in json.loads(ELSEWHERE.read_text("utf-8")):
         assert row.keys() == {"text", "source"}
         assert len(row["source"]) > 5, row
-        assert list(figures(row["text"])), f"no figure in {row['text']!r}"
+        is_figure = bool(list(figures(row["text"])) or _SPELLED.search(row["text"]))
+        assert is_figure, f"no figure in {row['text']!r}"
         assert any(row["text"] in text for text in texts), f"{row['text']!r} is in no document"
 
 

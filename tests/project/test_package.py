@@ -95,13 +95,19 @@ def test_the_metadata_name_the_licenses_of_the_code_and_of_the_weights() -> None
     root = ROOT
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["license"] == "MIT AND Apache-2.0"
-    tiny = "bge_rerank_integrations/models/tiny/LICENSE"
-    assert project["license-files"] == ["LICENSE", tiny]
+    tiny = "bge_rerank_integrations/models/tiny"
+    files_named = ["LICENSE", f"{tiny}/LICENSE", f"{tiny}/LICENSE-MiniLM"]
+    assert project["license-files"] == files_named
     assert (root / "LICENSE").read_text("utf-8").startswith("MIT License")
     weights = (files("bge_rerank_integrations") / "models/tiny/LICENSE").read_text("utf-8")
     assert weights.startswith("Copyright 2026 The bge-rerank-integrations authors")
     assert "sentence-transformers/all-MiniLM-L6-v2" in weights
     assert "[yyyy]" not in weights
+    base = (files("bge_rerank_integrations") / "models/tiny/LICENSE-MiniLM").read_text("utf-8")
+    assert "Copyright (c) Microsoft Corporation" in base
+    # the same terms as the code's
+    terms = "Permission is hereby granted"
+    assert base.partition(terms)[2] == (root / "LICENSE").read_text("utf-8").partition(terms)[2]
 
 
 def test_the_package_is_typed() -> None:
