@@ -18,7 +18,16 @@ from pathlib import Path
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.evaluation import bm25, read_beir, text_only
 from training.evaluate import LARGE, Figures, sampled, write
-from training.records import Data, evaluation_queries, judged_passages, load, trained_on
+from training.records import (
+    SIMILAR,
+    UNSEEN,
+    Data,
+    evaluation_queries,
+    from_pairs,
+    judged_passages,
+    load,
+    trained_on,
+)
 from training.texts import Twins, normalized
 
 DEPTH = 50
@@ -50,6 +59,21 @@ def counts(data: Data, reserved: Data, collections: Path) -> dict[str, Figures]:
     questions: Figures = {source: float(count) for source, count in asked.most_common()}
     totals = {"all": float(len(data.questions)), "reserved": float(len(reserved.questions))}
     return {"training questions": {**totals, **questions}, "evaluation sets": shared}
+
+
+def uncompared(data: Data, reserved: Data, pairs: Path) -> Figures:
+    """Training questions that are like one of a set which the recipe does not compare them with."""
+    sets = {"reserved": [question.query for question in reserved.questions]}
+    for question in from_pairs(pairs):
+        if question.source in UNSEEN:
+            sets.setdefault(question.source, []).append(question.query)
+    found: Figures = {}
+    for name, queries in sets.items():
+        twins = Twins(queries)
+        likeness = [twins.closest(question.query) for question in data.questions]
+        found[f"{name}: training questions like one"] = float(sum(x >= SIMILAR for x in likeness))
+        found[f"{name}: most similar"] = max(likeness)
+    return found
 
 
 def wrong_candidates(
@@ -87,6 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     training, reserved = load(arguments.pairs, arguments.collections)
     results = counts(training, reserved, arguments.collections)
+    results["sets that were not compared"] = uncompared(training, reserved, arguments.pairs)
     print(json.dumps(results, indent=1), flush=True)
     results |= wrong_candidates(
         arguments.model, trained_on(training), trained_on(reserved), arguments.collections

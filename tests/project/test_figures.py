@@ -197,7 +197,9 @@ def test_a_number_in_words_with_a_unit_has_a_source(path: Path) -> None:
 
 
 def test_a_duration_in_words_is_found_out() -> None:
-    made_up = "trains in less than fifteen minutes, half as long as four-hour runs and twenty-five times"
+    made_up = (
+        "trains in less than fifteen minutes, half as long as four-hour runs and twenty-five times"
+    )
     assert len(_SPELLED.findall(made_up)) == 3
 
 
