@@ -4,8 +4,8 @@ A figure is a number written in digits, outside code, links, names and versions.
 the result files that its own section names (or the lines before the document's first section), with
 the rounding that it shows. All others stand, word for word, in `figures_elsewhere.json`, each with
 the place that it comes from. Numbers in words stand there too, where a unit follows. A wrong figure
-passes where the same file has its number by chance; `test_most_altered_figures_are_found_out` bounds
-how often. What ratios compare is in `test_ratios.py`.
+passes where the same file has its number by chance; `test_most_altered_figures_are_found_out`
+bounds how often. What ratios compare is in `test_ratios.py`.
 """
 
 from __future__ import annotations
