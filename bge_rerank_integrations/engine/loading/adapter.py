@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from bge_rerank_integrations.engine.loading.no_checkpoint import CONVERT
 from bge_rerank_integrations.engine.scorers.stored_tensors import (
     ADAPTER_WEIGHTS,
     StoredTensor,
@@ -52,6 +53,8 @@ _PART = re.compile(
 _HEADS = ("classifier", "score", "classifier.out_proj")
 # a decoder's embeddings and output layer
 _TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+# GPT-2's layers, whose weights lie the other way round; fan_in_fan_out says nothing of others
+_TRANSPOSED = ("c_attn", "c_proj", "c_fc", "q_attn")
 _EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "tok_embeddings.weight")
 
 
@@ -97,12 +100,11 @@ class Adapter:
         """
         path = folder / ADAPTER_WEIGHTS
         if not path.is_file():
-            found = (
-                "adapter_model.bin" if (folder / "adapter_model.bin").is_file() else "no weights"
-            )
+            pickled = "adapter_model.bin"
+            found = f"{pickled}. {CONVERT}" if (folder / pickled).is_file() else "no weights"
             raise ModelLoadError(
                 f"{folder.name} is a LoRA adapter, whose weights must be {ADAPTER_WEIGHTS}; found "
-                f"{found}. `bge-rerank convert FOLDER OUT` makes a model of one with a .bin"
+                + found
             )
         return cls(folder, config, read_tensors([path]))
 
@@ -199,7 +201,8 @@ class Adapter:
         if not _is_target(self.config, module):
             raise self._unknown(module, f"is none of the target_modules in {ADAPTER_CONFIG}")
         scale = self._scale(module, low.get_shape()[0])
-        transposed = embedding or self.config.get("fan_in_fan_out") is True
+        is_transposed = module.rpartition(".")[2] in _TRANSPOSED
+        transposed = embedding or (is_transposed and self.config.get("fan_in_fan_out") is True)
         shape = [high.get_shape()[0], *low.get_shape()[1:]]
         if merged[name].get_shape() != (shape[::-1] if transposed else shape):
             raise self._unknown(module, f"changes a weight {shape}, and the base has another shape")
@@ -233,15 +236,13 @@ class Adapter:
 
         :param rank: rows of its ``lora_A``.
         """
-        ranks, alphas = (
-            _of_pattern(
-                self.config.get(f"{key}_pattern") or {}, module, self.config.get(default, 8)
-            )
-            for key, default in (("rank", "r"), ("alpha", "lora_alpha"))
+        said, alpha = (
+            _of_pattern(self.config.get(pattern), module, self.config.get(key, 8))
+            for pattern, key in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
         )
-        if ranks != rank:
-            raise self._unknown(module, f"has rank {rank}, and {ADAPTER_CONFIG} says {ranks}")
-        return float(alphas) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+        if said != rank:
+            raise self._unknown(module, f"has rank {rank}, and {ADAPTER_CONFIG} says {said}")
+        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def _unknown(self, name: str, why: str) -> ModelLoadError:
         return ModelLoadError(f"the adapter {self.folder.name} does not fit its base: {name} {why}")

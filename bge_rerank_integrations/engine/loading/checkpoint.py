@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -13,6 +12,8 @@ from typing import Any, TypeVar
 
 from bge_rerank_integrations.engine.loading.adapter import ADAPTER_CONFIG, Adapter
 from bge_rerank_integrations.engine.loading.no_checkpoint import (
+    BUILT_IN_HINT,
+    explain_cache,
     explain_folder,
     explain_name,
     explain_weights,
@@ -44,7 +45,6 @@ _NEEDED = (
     "tokenizer_config.json",
     ADAPTER_WEIGHTS,
 )
-_BUILT_IN_HINT = f"model={BUILT_IN_MODEL!r} is built in and needs no download"
 # any of these is a tokenizer; the others beside them are read from the same folder
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _OF_TOKENIZER = frozenset({
@@ -300,36 +300,13 @@ def _download(config: EngineConfig, with_weights: bool) -> Path:
     except HFValidationError as error:
         raise ModelLoadError(
             f"{config.model!r} is neither a folder nor a hub id like 'BAAI/bge-reranker-v2-m3'; "
-            + _BUILT_IN_HINT
+            + BUILT_IN_HINT
         ) from error
     except GatedRepoError as error:
         raise ModelLoadError(f"{config.model}: the hub wants you to ask for access") from error
     except RevisionNotFoundError as error:
         raise ModelLoadError(f"{config.model} has no revision {config.revision!r}") from error
     except RepositoryNotFoundError as error:
-        raise ModelLoadError(f"the hub has no model {config.model!r}; {_BUILT_IN_HINT}") from error
+        raise ModelLoadError(f"the hub has no model {config.model!r}; {BUILT_IN_HINT}") from error
     except (LocalEntryNotFoundError, OSError) as error:
-        raise ModelLoadError(_not_cached(config, error)) from error
-
-
-def _not_cached(config: EngineConfig, error: Exception) -> str:
-    """Why a model cannot be had from the local cache, and what to do."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    offline = config.local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
-    why = "downloads are switched off" if offline else "the model hub cannot be reached"
-    cache = Path(config.cache_folder or HF_HUB_CACHE).expanduser()
-    snapshots = cache / f"models--{config.model.replace('/', '--')}" / "snapshots"
-    there = sorted(path.name for path in snapshots.glob("*") if path.is_dir())
-    if hasattr(error, "snapshot_path"):
-        return (
-            f"{config.model} is incomplete in the local cache: its download was interrupted, and "
-            f"{why}: {error}"
-        )
-    if there:
-        asked = config.revision or "main"
-        return (
-            f"{config.model} is in the local cache, but its revision {asked!r} is not, and {why}; "
-            f"there is {', '.join(there)}"
-        )
-    return f"{config.model} is not in the local cache and {why}; {_BUILT_IN_HINT}"
+        raise ModelLoadError(explain_cache(config, error)) from error

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from bge_rerank_integrations.engine.loading.adapter import ADAPTER_CONFIG, Adapter
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint, read_json
-from bge_rerank_integrations.engine.loading.no_checkpoint import explain_weights
+from bge_rerank_integrations.engine.loading.no_checkpoint import PICKLES, explain_weights
 from bge_rerank_integrations.engine.loading.recipes import read_recipe
 from bge_rerank_integrations.engine.scorers.stored_tensors import INDEX, WEIGHTS, StoredTensor
 from bge_rerank_integrations.errors import (
@@ -188,7 +188,11 @@ def _pickles(folder: Path, why: str) -> list[Path]:
     if index.is_file():
         found = sorted({folder / name for name in read_json(index, dict)["weight_map"].values()})
     else:
-        found = [path for path in folder.glob("*.bin") if not _TRAINING.fullmatch(path.name)]
+        found = [
+            path
+            for path in folder.iterdir()
+            if path.suffix in PICKLES and not _TRAINING.fullmatch(path.name)
+        ]
     missing = [path.name for path in found if path.parent != folder or not path.is_file()]
     if missing or not found or (len(found) > 1 and not index.is_file()):
         named = f"{missing[0]} is missing" if missing else why

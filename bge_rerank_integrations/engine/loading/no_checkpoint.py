@@ -6,7 +6,13 @@ import os
 import re
 from pathlib import Path
 
+from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+
+BUILT_IN_HINT = f"model={BUILT_IN_MODEL!r} is built in and needs no download"
 CONVERT = "`bge-rerank convert FOLDER OUT` makes safetensors of it"
+PICKLES = (".bin", ".pt", ".pth")
+# weights of TensorFlow and Flax
+_OTHERS = (".h5", ".msgpack")
 _HUB = re.compile(r"https?://(www\.)?(huggingface\.co|hf\.co|hf-mirror\.com)/(?P<id>[^/]+/[^/?#]+)")
 _CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
@@ -49,6 +55,32 @@ def explain_name(model: str) -> str | None:
     return None
 
 
+def explain_cache(config: EngineConfig, error: Exception) -> str:
+    """Why a model cannot be had from the local cache, and what to do.
+
+    :param error: what the hub's client raised.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    offline = config.local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
+    why = "downloads are switched off" if offline else "the model hub cannot be reached"
+    cache = Path(config.cache_folder or HF_HUB_CACHE).expanduser()
+    snapshots = cache / f"models--{config.model.replace('/', '--')}" / "snapshots"
+    there = sorted(path.name for path in snapshots.glob("*") if path.is_dir())
+    if hasattr(error, "snapshot_path"):
+        return (
+            f"{config.model} is incomplete in the local cache: its download was interrupted, and "
+            f"{why}: {error}"
+        )
+    if there:
+        asked = config.revision or "main"
+        return (
+            f"{config.model} is in the local cache, but its revision {asked!r} is not, and {why}; "
+            f"there is {', '.join(there)}"
+        )
+    return f"{config.model} is not in the local cache and {why}; {BUILT_IN_HINT}"
+
+
 def explain_folder(folder: Path) -> str | None:
     """What a folder without a ``config.json`` is; None if nothing is known about it."""
     snapshots = [path for path in folder.glob("snapshots/*") if (path / "config.json").exists()]
@@ -87,15 +119,16 @@ def explain_weights(folder: Path) -> str | None:
     if any(path.name != "adapter_model.safetensors" for path in files):
         return None
     if (folder / "model.safetensors.index.json").is_file():
-        return "is incomplete: the files that model.safetensors.index.json names are missing"
+        missing = "the files that model.safetensors.index.json names are missing"
+        return missing + _interrupted(folder)
     if (what := _known(folder)) is not None:
         return what
-    pickles = sorted(path.name for path in folder.glob("*.bin"))
-    weights = [name for name in pickles if name != "training_args.bin"] or pickles
-    found = weights or "no weights"
+    named = sorted(path.name for path in folder.iterdir() if path.suffix in (*PICKLES, *_OTHERS))
+    weights = [name for name in named if name != "training_args.bin"] or named
+    can_convert = any(name.endswith(PICKLES) for name in weights)
     return (
         "weights must be safetensors, which cannot run code when they are read; found "
-        f"{found}" + (f". {CONVERT}" if weights else _interrupted(folder))
+        f"{weights or 'no weights'}" + (f". {CONVERT}" if can_convert else _interrupted(folder))
     )
 
 

@@ -336,6 +336,13 @@ def test_an_adapter_of_the_built_in_model(tmp_path: Path) -> None:
     assert_equal_to_merged(folder, merged, "tiny")
 
 
+def test_a_flag_for_transposed_layers_says_nothing_of_others(both: tuple[Path, Path]) -> None:
+    """peft sets it to false for them."""
+    folder, merged = both
+    edit_json(folder / "adapter_config.json", fan_in_fan_out=True)
+    assert scores(folder) == pytest.approx(scores(merged), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -90,6 +90,10 @@ def pickles(folder: Path) -> None:
     (folder / "training_args.bin").write_bytes(b"")
 
 
+def tensorflow(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "tf_model.h5")
+
+
 def nothing(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
@@ -107,6 +111,7 @@ FOLDERS = {
     no_config: r"there is no config\.json in .*: copy it from the base model",
     adapter_without_config: r"the weights of an adapter, and no adapter_config\.json",
     pickles: r"found \['pytorch_model\.bin'\]\. `bge-rerank convert FOLDER OUT`",
+    tensorflow: r"found \['tf_model\.h5'\]$",
     nothing: "found no weights",
 }
 
