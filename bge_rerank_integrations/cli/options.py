@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -37,6 +37,7 @@ def with_settings(
     but: tuple[str, ...] = (),
     variables: bool = False,
     defaults: Mapping[str, Any] = MappingProxyType({}),
+    more: Sequence[inspect.Parameter] = (),
 ) -> Callable[[Any], Any]:
     """Give a command an option for every setting but the model.
 
@@ -47,12 +48,14 @@ def with_settings(
     :param variables: read each option, the command's own too, from ``BGE_RERANK_…`` where the
         command line leaves it out; several values have spaces between them there.
     :param defaults: the command's own defaults, where they differ from the settings'.
+    :param more: further options; ``**settings`` take their values, too.
     """
     names = [name for name in SETTINGS if name not in ("model", *but)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        given = signature.parameters.values()
+        own = [*(each for each in given if each.kind is not each.VAR_KEYWORD), *more]
         if variables:
             for each in own:
                 _read_variable(each)

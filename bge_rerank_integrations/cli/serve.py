@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import ipaddress
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -30,7 +32,21 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8787
 
 
-@with_settings(but=NOT_SERVED, variables=True, defaults=SERVED_DEFAULTS)
+_TYPES = get_type_hints(ServerSettings)
+# an option for every setting of a server that has a help text
+_LIMITS = [
+    inspect.Parameter(
+        each.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=each.default,
+        annotation=Annotated[_TYPES[each.name], typer.Option(help=each.metadata["help"])],
+    )
+    for each in fields(ServerSettings)
+    if each.metadata
+]
+
+
+@with_settings(but=NOT_SERVED, variables=True, defaults=SERVED_DEFAULTS, more=_LIMITS)
 def serve(
     model: Annotated[
         list[str] | None,
@@ -59,9 +75,6 @@ def serve(
     ssl_keyfile_password: Annotated[
         str | None, typer.Option(help="Opens the key; better given in its variable.")
     ] = None,
-    root_path: Annotated[
-        str, typer.Option(help="Path below which a proxy shows this server, such as /search.")
-    ] = ServerSettings.root_path,
     forwarded_allow_ips: Annotated[
         str,
         typer.Option(
@@ -104,37 +117,6 @@ def serve(
             show_default="none",
         ),
     ] = None,
-    max_documents: Annotated[
-        int, typer.Option(help="Maximum number of documents in one request.")
-    ] = ServerSettings.max_documents,
-    max_characters: Annotated[
-        int, typer.Option(help="Maximum number of characters in one text.")
-    ] = ServerSettings.max_characters,
-    max_body_bytes: Annotated[
-        int, typer.Option(help="Maximum size of a request in bytes.")
-    ] = ServerSettings.max_body_bytes,
-    max_total_body_bytes: Annotated[
-        int, typer.Option(help="Maximum size in bytes of all requests in progress.")
-    ] = ServerSettings.max_total_body_bytes,
-    max_connections: Annotated[
-        int, typer.Option(help="Maximum number of connections; more are told to come later.")
-    ] = ServerSettings.max_connections,
-    timeout_s: Annotated[
-        float, typer.Option(help="Seconds after which a request gets 504.")
-    ] = ServerSettings.timeout_s,
-    header_timeout_s: Annotated[
-        float, typer.Option(help="Seconds in which the head of a request must come.")
-    ] = ServerSettings.header_timeout_s,
-    body_timeout_s: Annotated[
-        float,
-        typer.Option(help="Seconds for a request's body to come, and its response to be taken."),
-    ] = ServerSettings.body_timeout_s,
-    keep_alive_s: Annotated[
-        int, typer.Option(help="Seconds after which an idle connection is closed.")
-    ] = ServerSettings.keep_alive_s,
-    retry_after_s: Annotated[
-        int, typer.Option(help="Seconds in the Retry-After header of a 429 or 503.")
-    ] = ServerSettings.retry_after_s,
     log_level: Annotated[LogLevel, typer.Option(help="What is logged, to stderr.")] = LogLevel.INFO,
     log_format: Annotated[
         LogFormat,
@@ -169,17 +151,7 @@ def serve(
         # a page of the web cannot have the name localhost, see HostMiddleware
         allowed_hosts=tuple(allowed_host or (["localhost"] if _is_loopback(host) else [])),
         cors_origins=tuple(cors_origin or []),
-        max_documents=max_documents,
-        max_characters=max_characters,
-        max_body_bytes=max_body_bytes,
-        max_total_body_bytes=max_total_body_bytes,
-        max_connections=max_connections,
-        timeout_s=timeout_s,
-        header_timeout_s=header_timeout_s,
-        body_timeout_s=body_timeout_s,
-        keep_alive_s=keep_alive_s,
-        retry_after_s=retry_after_s,
-        root_path=root_path,
+        **{limit.name: settings.pop(limit.name) for limit in _LIMITS},
     )
     models = read_models(model or [BUILT_IN_MODEL])
     # now, so that a setting that cannot work is refused before the server starts

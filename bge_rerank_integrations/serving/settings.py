@@ -37,49 +37,60 @@ class LogLevel(str, Enum):
     DEBUG = "debug"
 
 
+def _option(default: Any, help_text: str) -> Any:
+    """A setting that ``bge-rerank serve`` has as an option of the same name."""
+    return field(default=default, metadata={"help": help_text})
+
+
 @dataclass(frozen=True)
 class ServerSettings:
-    """Settings of one server.
+    """Settings of one server; the others are described where they are declared.
 
     :param api_keys: one of them is required as ``Authorization: Bearer …``; with none, no key is.
     :param allowed_hosts: host names of this server, besides ``localhost`` and addresses; requests
         for others get 421. With none, every host name is answered.
     :param cors_origins: origins (``https://app.example``, or ``*``) whose pages may read answers.
-    :param max_documents: maximum number of documents (or pairs) in one request.
-    :param max_characters: maximum number of characters in one text.
-    :param max_body_bytes: maximum size of a request body.
-    :param max_total_body_bytes: maximum size of the bodies of all requests in progress; a request
-        whose body would exceed it gets 503.
-    :param max_connections: maximum number of connections; on more, only probes are answered, and
-        other requests get 503.
-    :param timeout_s: seconds after which a request gets 504.
-    :param header_timeout_s: seconds in which the head of a request must come; else it gets 408.
-    :param body_timeout_s: seconds in which all of a body must come, else the request gets 408; and
-        in which a client must take its response, else the connection is closed.
-    :param keep_alive_s: whole seconds after which an idle connection is closed.
-    :param root_path: the path below which a proxy shows the server, such as ``/search``; the
-        proxy may remove it from its requests, or leave it.
-    :param retry_after_s: seconds in the ``Retry-After`` header of a 503, and of a 429 for which the
-        engine has no estimate.
     :raises ConfigurationError: for an invalid setting; the message names it.
     """
 
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
-    max_documents: int = 2_048
-    max_characters: int = 200_000
+    max_documents: int = _option(2_048, "Maximum number of documents (or pairs) in one request.")
+    max_characters: int = _option(200_000, "Maximum number of characters in one text.")
     # a parser holds up everything else for some milliseconds for each mebibyte
-    max_body_bytes: int = 4 * 2**20
-    max_total_body_bytes: int = 256 * 2**20
-    max_connections: int = 1_000
-    timeout_s: float = 60.0
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 20.0
+    max_body_bytes: int = _option(4 * 2**20, "Maximum size of a request body.")
+    max_total_body_bytes: int = _option(
+        256 * 2**20,
+        "Maximum size of the bodies of all requests in progress; a request whose body would exceed "
+        "it gets 503.",
+    )
+    max_connections: int = _option(
+        1_000,
+        "Maximum number of connections; beyond it, only probes are answered, and other requests "
+        "get 503.",
+    )
+    timeout_s: float = _option(60.0, "Seconds after which a request gets 504.")
+    header_timeout_s: float = _option(
+        10.0, "Seconds in which the head of a request must come; else it gets 408."
+    )
+    body_timeout_s: float = _option(
+        20.0,
+        "Seconds in which all of a body must come, else the request gets 408; and in which a "
+        "client must take its response, else the connection is closed.",
+    )
     # longer than the clients and proxies keep theirs: they close first, and never lose a request
-    keep_alive_s: int = 75
-    retry_after_s: int = 1
-    root_path: str = ""
+    keep_alive_s: int = _option(75, "Seconds after which an idle connection is closed.")
+    retry_after_s: int = _option(
+        1,
+        "Seconds in the Retry-After header of a 503, and of a 429 for which the engine has no "
+        "estimate.",
+    )
+    root_path: str = _option(
+        "",
+        "Path below which a proxy shows this server, such as /search; the proxy may remove it from "
+        "its requests, or leave it.",
+    )
 
     def __post_init__(self) -> None:
         # their values stay out of the message
