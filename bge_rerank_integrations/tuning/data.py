@@ -168,9 +168,7 @@ def with_teacher_logits(lists: Sequence[TrainingList], teacher: PairScorer) -> l
 def blend_labels(
     judged: Sequence[TrainingList], logits: Sequence[TrainingList], share: float
 ) -> list[TrainingList]:
-    """Judged lists whose labels give a share to what a model finds relevant.
-
-    A document that nobody judged may answer, and the model then says so.
+    """Judged lists whose labels give a share to what a model finds relevant: some unjudged answer.
 
     :param logits: the same lists with the model's logits for labels.
     """
