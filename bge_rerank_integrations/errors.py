@@ -3,7 +3,7 @@
 ::
 
     RerankError
-    ├── ConfigurationError (ValueError)      a setting that cannot work
+    ├── ConfigurationError (ValueError)      an invalid setting
     ├── InputError (ValueError)              a query or document that cannot be scored
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── ModelLoadError                       the checkpoint cannot be read
@@ -29,7 +29,7 @@ class RerankError(Exception):
 
 
 class ConfigurationError(RerankError, ValueError):
-    """A setting that cannot work; the message says what was expected and what came."""
+    """An invalid setting; the message says what was expected and what came."""
 
 
 class InputError(RerankError, ValueError):

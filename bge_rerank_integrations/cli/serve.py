@@ -154,7 +154,7 @@ def serve(
         **{limit.name: settings.pop(limit.name) for limit in _LIMITS},
     )
     models = read_models(model or [BUILT_IN_MODEL])
-    # now, so that a setting that cannot work is refused before the server starts
+    # now, so that an invalid setting is refused before the server starts
     for each in models.values():
         split_settings(each, settings)
     # one function for each model, however many names it has

@@ -38,7 +38,7 @@ class RerankEngine(Highlighting):
     the engine's own, and raises:
 
     * ``InputError`` for a query or document that is not a string or not valid Unicode;
-    * ``ConfigurationError`` for an option that cannot work, or does not fit the model;
+    * ``ConfigurationError`` for an invalid option, or one that does not fit the model;
     * ``ScoringError`` if the model fails on one of the documents, or answers NaN;
     * ``OverloadedError``, ``DeadlineError``, ``EngineClosedError``, ``EngineFailedError``,
       ``ForkedProcessError`` as their names say.
@@ -47,7 +47,7 @@ class RerankEngine(Highlighting):
     :param settings: the other settings of :class:`EngineConfig`, where ``model`` is a name, and
         options of :class:`CallOptions` for all calls.
     :raises ModelLoadError: if the model cannot be loaded.
-    :raises ConfigurationError: if a setting cannot work, or does not fit this machine or model.
+    :raises ConfigurationError: for an invalid setting, or one that this machine or model lacks.
     """
 
     def __init__(

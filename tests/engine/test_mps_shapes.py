@@ -14,7 +14,7 @@ from paths import GOLDEN
 
 from bge_rerank_integrations.engine.loading.encoders import make_body, make_head
 from bge_rerank_integrations.engine.scorers import attention, bert, linear
-from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
+from bge_rerank_integrations.engine.scorers.heads import EncoderScorer
 from bge_rerank_integrations.engine.scorers.linear import PlainLinear, n_padding_rows
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence

@@ -16,8 +16,7 @@ from bge_rerank_integrations.engine.loading.sample_pairs import SAMPLE_PAIRS
 from bge_rerank_integrations.engine.scorers import Scorer, bert_config, modernbert_config
 from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
 from bge_rerank_integrations.engine.scorers.bert_config import BertConfig
-from bge_rerank_integrations.engine.scorers.encoder import EncoderBody, EncoderScorer
-from bge_rerank_integrations.engine.scorers.heads import Head, Pooling
+from bge_rerank_integrations.engine.scorers.heads import EncoderBody, EncoderScorer, Head, Pooling
 from bge_rerank_integrations.engine.scorers.int8 import Int8Layers
 from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
 from bge_rerank_integrations.engine.scorers.modernbert_config import ModernBertConfig

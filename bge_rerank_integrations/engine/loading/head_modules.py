@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import linear, normalize
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.scorers.activations import ACTIVATIONS, activation_name
+from bge_rerank_integrations.engine.scorers.heads import ACTIVATIONS, activation_name
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
 from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
 

@@ -22,8 +22,7 @@ from bge_rerank_integrations.engine.loading.head_modules import (
     HeadModule,
     read_head_module,
 )
-from bge_rerank_integrations.engine.scorers.activations import activation_name
-from bge_rerank_integrations.engine.scorers.heads import Pooling
+from bge_rerank_integrations.engine.scorers.heads import Pooling, activation_name
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
 from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
 from bge_rerank_integrations.ranking import SCORE_ACTIVATIONS

@@ -16,8 +16,7 @@ from bge_rerank_integrations.engine.loading.chat_files import has_chat_template,
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.head_modules import HeadModule
 from bge_rerank_integrations.engine.loading.module_files import ModuleFiles
-from bge_rerank_integrations.engine.scorers.activations import activation_name
-from bge_rerank_integrations.engine.scorers.heads import Pooling
+from bge_rerank_integrations.engine.scorers.heads import Pooling, activation_name
 from bge_rerank_integrations.engine.tokenization import templates
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
 from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate

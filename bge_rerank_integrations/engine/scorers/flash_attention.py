@@ -23,7 +23,7 @@ else:
 IS_COMPLETE = {"scale", "window_size"} <= _PARAMETERS
 # The kernel itself lets several heads of the queries share one of the keys. torch 2.12 wants to be
 # told so; torch 2.11 has no parameter for it.
-IS_TOLD_OF_SHARED_HEADS = "enable_gqa" in _PARAMETERS
+TAKES_ENABLE_GQA = "enable_gqa" in _PARAMETERS
 
 
 def flash_attention(
@@ -41,7 +41,7 @@ def flash_attention(
     :param window: how many tokens before and behind itself a token sees; -1 means all.
     """
     told: dict[str, Any] = {}
-    if IS_TOLD_OF_SHARED_HEADS:
+    if TAKES_ENABLE_GQA:
         told["enable_gqa"] = query.shape[1] != key.shape[1]
     attended: torch.Tensor = varlen_attn(
         query,

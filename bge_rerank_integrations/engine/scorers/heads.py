@@ -1,20 +1,58 @@
-"""From an encoder's hidden states to logits: pooling, and the modules behind it.
+"""Encoders without padding: a body pools each sequence's states, a head makes the logits.
 
-A head computes in float32 always: a bfloat16 logit of 9 would be a multiple of 1/16, and ties.
+Every sequence's tokens lie one behind the other, so linear layers see real tokens only. A body
+that pools first tokens computes its last layer for those rows alone. Both are exact; a padded pass
+gives the same logits to float rounding. A head computes in float32 always: a bfloat16 logit of 9
+would be a multiple of 1/16, and ties.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch.nn import functional
 from torch.nn.functional import pad
 
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
-from bge_rerank_integrations.engine.scorers.packing import Packing, positions_of, upload
+from bge_rerank_integrations.engine.scorers.packing import Packing, download, positions_of, upload
+from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.errors import UnsupportedModelError
+
+#: what may follow a linear layer, by the class's name; as with its default arguments
+ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "Identity": lambda states: states,
+    "Tanh": torch.tanh,
+    "Sigmoid": torch.sigmoid,
+    "GELU": functional.gelu,
+    "ReLU": functional.relu,
+    "SiLU": functional.silu,
+    "Mish": functional.mish,
+    "ELU": functional.elu,
+    "LeakyReLU": functional.leaky_relu,
+    "Softplus": functional.softplus,
+}
+
+
+def activation_name(path: object, allowed: Mapping[str, object], file: str) -> str:
+    """The class's name, if it is one of torch's that is known here.
+
+    :param path: as saved, like ``torch.nn.modules.activation.GELU``.
+    :param allowed: by name.
+    :param file: where it stands, for the message.
+    :raises UnsupportedModelError: for any other.
+    """
+    module, _, name = str(path).rpartition(".")
+    if not f"{module}.".startswith("torch.nn.") or name not in allowed:
+        raise UnsupportedModelError(
+            f"{file} names the activation {path!r:.80}; known are torch.nn's {', '.join(allowed)}"
+        )
+    return name
+
 
 Pooling = Literal["cls", "mean"]
 
@@ -62,3 +100,37 @@ def mean_pool(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
     # unsafe: nothing is checked on the device, which would be waited for
     means = torch.segment_reduce(rows, "mean", offsets=packing.starts.long(), unsafe=True)
     return pad(means, (0, 0, 0, n_padding_rows(len(means), means.device)))
+
+
+class EncoderBody(Protocol):
+    """Embeddings and layers of an encoder, on one device."""
+
+    def __call__(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
+        """Pooled states of the sequences, `(n, hidden)`; on a CPU, padding rows may follow.
+
+        :param batch: sequences in any order; neighbors of equal length are fastest.
+        """
+        ...
+
+
+class EncoderScorer:
+    """Scores packed batches.
+
+    :param body: made with the head's pooling.
+    :param head: pooled states → logits.
+    """
+
+    padded = False
+
+    def __init__(self, body: EncoderBody, head: Head) -> None:
+        self._body = body
+        self._head = head
+
+    @torch.inference_mode()
+    def score(self, batch: Sequence[TokenSequence]) -> npt.ArrayLike:
+        """Score one packed batch.
+
+        :returns: float32 logits, `(n, 1)`; on CUDA still being computed.
+        """
+        logits = self._head(self._body(batch))
+        return download(logits[: len(batch)])

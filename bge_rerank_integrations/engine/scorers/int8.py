@@ -137,7 +137,7 @@ class Int8Layers:
         return self._layers[-1]
 
     def quantize(self) -> None:
-        """Go over to 8 bits, by what the layers have read so far.
+        """Quantize, calibrated on the inputs seen so far.
 
         :raises RuntimeError: if :func:`weight_levels` is None.
         """

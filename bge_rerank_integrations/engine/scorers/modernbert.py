@@ -1,8 +1,11 @@
 """ModernBERT: embeddings, layers and head over packed sequences.
 
 Recipe: transformers, `models/modernbert/modeling_modernbert.py`. Norms stand before attention and
-feed-forward, positions are rotary, the feed-forward is a GELU-gated linear unit, and most layers
-attend within a window.
+feed-forward, the feed-forward is a GELU-gated linear unit, and most layers attend within a window.
+
+Positions are rotary: a head's dimensions i and i + head_dim / 2 turn together. :func:`paired_order`
+puts them side by side when weights are read, so that a pair is one complex number and a rotation
+one product. Dot products of queries and keys stay the same: both are reordered alike.
 """
 
 from __future__ import annotations
@@ -14,13 +17,15 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding
 
-from bge_rerank_integrations.engine.scorers.attention import packed_attention, split_heads
+from bge_rerank_integrations.engine.scorers.attention import (
+    LocalAttention,
+    packed_attention,
+    split_heads,
+)
 from bge_rerank_integrations.engine.scorers.heads import Head, Pooling, first_tokens, mean_pool
 from bge_rerank_integrations.engine.scorers.linear import Linear, n_padding_rows
-from bge_rerank_integrations.engine.scorers.local_attention import LocalAttention
 from bge_rerank_integrations.engine.scorers.modernbert_config import LayerType, ModernBertConfig
-from bge_rerank_integrations.engine.scorers.packing import Packing, upload
-from bge_rerank_integrations.engine.scorers.rotary import paired_order, rotate, rotations
+from bge_rerank_integrations.engine.scorers.packing import Packing, positions_of, upload
 from bge_rerank_integrations.engine.scorers.weights import Weights
 from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 
@@ -150,7 +155,7 @@ class _FirstTokensLayer(_Block):
         if self._seen is not None:
             seen, packing = first_tokens(packing, self._seen)
             hidden, rotation = hidden[seen], rotation[seen]
-        # position 0 turns a query by nothing
+        # position 0 is the identity rotation
         (query,) = split_heads(self._query(self._before_attention(rows)), 1, self._heads)
         states = self._key_value(self._before_attention(hidden))
         key, value = split_heads(states, 2, self._heads)
@@ -193,3 +198,38 @@ def _linear_of(
     """A layer with some of the outputs of a stored one."""
     weight, bias = stored
     return weights.make_linear(weight[rows], None if bias is None else bias[rows])
+
+
+def paired_order(heads: int, head_dim: int) -> torch.Tensor:
+    """Rows of a query's or key's weights, so that dimensions that turn together are neighbors.
+
+    :returns: `(heads * head_dim,)` int64.
+    """
+    rows = torch.arange(heads * head_dim).view(heads, 2, head_dim // 2)
+    return rows.transpose(1, 2).flatten()
+
+
+def rotations(
+    lengths: Sequence[int], n_padding: int, head_dim: int, theta: float, device: torch.device
+) -> torch.Tensor:
+    """Rotation of each token by its position in its sequence, as transformers' default RoPE.
+
+    :param lengths: the packed sequences' lengths.
+    :param n_padding: rows behind them.
+    :param theta: base of the frequencies.
+    :returns: complex64, `(tokens, 1, head_dim / 2)`.
+    """
+    positions = upload(torch.from_numpy(positions_of([*lengths, n_padding])), device)
+    dimensions = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+    angles = positions.float().unsqueeze(1) * (1.0 / theta ** (dimensions / head_dim))
+    return torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
+
+
+def rotate(states: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Turn queries or keys, computed in float32; what is float32 already is changed in place.
+
+    :param states: `(tokens, heads, head_dim)` in :func:`paired_order`.
+    :param rotation: of :func:`rotations`.
+    """
+    pairs = torch.view_as_complex(states.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs.mul_(rotation)).flatten(-2).to(states.dtype)

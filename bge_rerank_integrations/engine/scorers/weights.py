@@ -62,7 +62,7 @@ class WeightFiles:
         return self._stored(name) in self.tensors
 
     def count(self) -> int:
-        """How many numbers all tensors have together."""
+        """The number of parameters."""
         return sum(map(math.prod, self._shapes()))
 
     def check_sizes(self, config: Mapping[str, Any]) -> None:
@@ -118,8 +118,7 @@ class WeightFiles:
         stored = self._stored(name)
         if stored not in self.tensors:
             raise ModelLoadError(
-                f"{self.folder.name} is no complete checkpoint: {stored} is missing"
-                + self._hint(name)
+                f"{self.folder.name} is incomplete: tensor {stored} is missing" + self._hint(name)
             )
         tensor = self.tensors[stored][...]
         if len(tensor.shape) != len(shape) or any(
@@ -224,7 +223,7 @@ class Weights:
         )
 
     def in_float32(self) -> Weights:
-        """The same ones in full precision, with the layers that belong to it."""
+        """A float32 view, with unquantized linear layers."""
         return Weights(self._files, self.device, torch.float32, self._prefix)
 
     def read(self, name: str, *shape: int | None) -> torch.Tensor:

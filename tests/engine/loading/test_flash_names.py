@@ -21,7 +21,7 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.engine.scorers.encoder import EncoderScorer
+from bge_rerank_integrations.engine.scorers.heads import EncoderScorer
 
 SETTINGS: Any = {"dtype": "float32", "device": "cpu", "normalize": False}
 DOCUMENTS = ["a bear of China", "", "x" * 60, "who? [PAD] me"]

@@ -13,8 +13,7 @@ from processes import run
 
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scorers import attention, flash_attention, local_attention
-from bge_rerank_integrations.engine.scorers.attention import packed_attention
-from bge_rerank_integrations.engine.scorers.local_attention import LocalAttention
+from bge_rerank_integrations.engine.scorers.attention import LocalAttention, packed_attention
 from bge_rerank_integrations.engine.scorers.packing import Packing
 
 CPU = torch.device("cpu")
@@ -84,7 +83,7 @@ def test_local_attention_stays_in_its_window_and_its_sequence(window: int, n_pad
 
 MEMORY_OF_LOCAL_ATTENTION = """
 import resource, torch
-from bge_rerank_integrations.engine.scorers.local_attention import LocalAttention
+from bge_rerank_integrations.engine.scorers.attention import LocalAttention
 from bge_rerank_integrations.engine.scorers.packing import Packing
 
 def attend(tokens):
@@ -159,7 +158,7 @@ def varlen_on_the_cpu(
     assert cu_seq_k.diff().max() == max_k
     assert cu_seq_q[-1] <= len(query)
     is_shared = query.shape[1] != key.shape[1]
-    assert told == ({"enable_gqa": is_shared} if flash_attention.IS_TOLD_OF_SHARED_HEADS else {})
+    assert told == ({"enable_gqa": is_shared} if flash_attention.TAKES_ENABLE_GQA else {})
     output = torch.zeros_like(query)
     for number in range(len(cu_seq_q) - 1):
         asking = slice(int(cu_seq_q[number]), int(cu_seq_q[number + 1]))
@@ -185,7 +184,7 @@ def test_the_stand_in_takes_what_torchs_kernel_takes() -> None:
     assert ours[:7] == theirs[:7]
     assert set(ours) <= set(theirs)
     # from torch 2.12 on
-    assert ("enable_gqa" in theirs) == flash_attention.IS_TOLD_OF_SHARED_HEADS
+    assert ("enable_gqa" in theirs) == flash_attention.TAKES_ENABLE_GQA
 
 
 @pytest.mark.parametrize("model", ["xlmr", "modernbert", "gemma", "light"])
@@ -210,7 +209,7 @@ def test_a_kernel_that_is_told_of_shared_heads_and_one_that_is_not(
     is_told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch 2.12 has a parameter for them, and torch 2.11 has none."""
-    monkeypatch.setattr(flash_attention, "IS_TOLD_OF_SHARED_HEADS", is_told)
+    monkeypatch.setattr(flash_attention, "TAKES_ENABLE_GQA", is_told)
     packing = Packing.from_lengths([5, 3], CPU)
     query, key = torch.randn(8, 4, 8), torch.randn(8, 2, 8)
     packed = packed_attention(query, key, key, packing, packing, scale=0.3, causal=True)

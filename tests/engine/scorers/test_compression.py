@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bge_rerank_integrations.engine.scorers.compression import Span, compress
+from bge_rerank_integrations.engine.scorers.decoder import Span, compress
 
 SPANS = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 20), st.integers(0, 4)).map(
