@@ -12,7 +12,7 @@ from paths import GOLDEN
 from processes import run
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.engine.scorers import attention, flash_attention, local_attention
+from bge_rerank_integrations.engine.scorers import attention, flash_attention
 from bge_rerank_integrations.engine.scorers.attention import LocalAttention, packed_attention
 from bge_rerank_integrations.engine.scorers.packing import Packing
 
@@ -171,8 +171,7 @@ def varlen_on_the_cpu(
 def flash_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the path of CUDA in half precision, with a kernel that runs anywhere."""
     monkeypatch.setattr(flash_attention, "varlen_attn", varlen_on_the_cpu, raising=False)
-    for module in (attention, local_attention):
-        monkeypatch.setattr(module, "has_flash_kernel", lambda _: True)
+    monkeypatch.setattr(attention, "has_flash_kernel", lambda _: True)
 
 
 @pytest.mark.skipif(
