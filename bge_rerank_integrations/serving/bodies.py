@@ -112,6 +112,7 @@ def read(wire: Wire, body: Any) -> ScoreRequest:
                 f"got {len(query)} and {len(documents)}"
             )
         query = query[0] if len(query) == 1 else query
+    returns = values.get(Role.RETURN_TEXTS)
     return ScoreRequest(
         query,
         documents,
@@ -119,7 +120,7 @@ def read(wire: Wire, body: Any) -> ScoreRequest:
         values.get(Role.MODEL),
         # 0 means all
         values.get(Role.TOP_N) or values.get(Role.TOP_N_OR_ALL) or None,
-        wire.repeats_texts or bool(values.get(Role.RETURN_TEXTS)),
+        wire.repeats_texts if returns is None else returns,
         bool(values.get(Role.RETURN_TOKENS)),
         bool(values.get(Role.HIGHLIGHT)),
     )

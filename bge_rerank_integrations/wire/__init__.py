@@ -91,7 +91,7 @@ class Wire:
     :param statuses: status by kind of error, where it differs from ``api_errors.STATUSES``.
     :param in_input_order: results are in the order of the documents, not ranked.
     :param answers_logits: scores are always logits.
-    :param repeats_texts: results always repeat the texts.
+    :param repeats_texts: results repeat the texts, unless a request says not to.
     :param keep_nulls: unknown values are null instead of left out.
     """
 

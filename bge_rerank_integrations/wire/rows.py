@@ -200,6 +200,7 @@ SGLANG = Wire(
     [{"score": Slot.SCORE, "document": Slot.TEXT, "index": Slot.INDEX}],
     {"object": "error", **_ERROR},
     statuses=_AS_400,
+    repeats_texts=True,
 )
 VOYAGE = Wire(
     "voyage",

@@ -61,8 +61,10 @@ def last_post(sent: bytes) -> dict[str, Any]:
     lines = head.decode("latin-1").split("\r\n")
     is_chunked = any(line.lower() == "transfer-encoding: chunked" for line in lines)
     body = rest.split(b"\r\n")[1] if is_chunked else rest
+    # of this request, or of this machine
     differ = re.compile(
-        r"(?i)(host|content-length|.*(request|trace|idempot|session)[^:]*id[^:]*|traceparent):"
+        r"(?i)(host|content-length|traceparent|.*(request|trace|idempot|session)[^:]*id[^:]*|"
+        r"x-fern-platform|x-stainless-(os|arch|runtime.*)):|.*platform/"
     )
     return {
         "head": [line for line in lines if not differ.match(line)],

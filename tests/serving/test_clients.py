@@ -1,16 +1,20 @@
 """Clients that others wrote, against a server on a socket; docs/clients.md says their base URLs.
 
-A library that is not installed is skipped: all are in the extra ``clients``. Programs that are no
-libraries are tried by the requests of their published sources.
+A library that is not installed is skipped: those for Python are in the extra ``clients``, and those
+for JavaScript in the folder that ``BGE_RERANK_NPM_CLIENTS`` names. Their bytes, and those of
+programs that are no libraries, are sent in ``test_client_bytes.py``, which needs none of them.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from paths import ROOT
 
@@ -67,11 +71,14 @@ def url() -> Iterator[str]:
         yield url
 
 
-def test_every_client_of_the_page_is_tried() -> None:
-    assert [name for name, _ in ROWS] == list(CLIENTS)
+LIBRARIES = [(name, path) for name, path in ROWS if "(*request*)" not in name]
 
 
-@pytest.mark.parametrize(("name", "path"), ROWS)
+def test_every_library_of_the_page_is_tried() -> None:
+    assert {name for name, _ in LIBRARIES} == set(CLIENTS)
+
+
+@pytest.mark.parametrize(("name", "path"), LIBRARIES)
 def test_a_client_gets_the_engines_ranking(
     url: str, monkeypatch: pytest.MonkeyPatch, name: str, path: str
 ) -> None:
@@ -333,68 +340,42 @@ def llama_index_mixedbread(url: str) -> Ranked:
         return llama_index(library.MixedbreadAIRerank(top_n=3, model="fake", api_key=KEY))
 
 
-def posted(url: str, body: dict[str, Any]) -> Any:
-    response = httpx.post(url, json=body)
-    assert response.status_code == 200, response.text
-    return response.json()
+def npm(name: str, order: list[int] = BEST) -> None:
+    @client(name, order)
+    def call(url: str) -> Ranked:
+        folder = os.environ.get("BGE_RERANK_NPM_CLIENTS")
+        if folder is None:
+            pytest.skip("BGE_RERANK_NPM_CLIENTS names no folder with the libraries")
+        command = ["node", str(Path(__file__).with_name("npm_clients.mjs")), name, url]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return [(index, score) for index, score in json.loads(done.stdout)]
 
 
-@client("Open WebUI (*request*)", ALL)
-def open_webui(url: str) -> Ranked:
-    """backend/open_webui/retrieval/models/external.py of open-webui/open-webui."""
-    body = {"model": "fake", "query": QUERY, "documents": DOCUMENTS, "top_n": len(DOCUMENTS)}
-    results = sorted(posted(url, body)["results"], key=lambda result: result["index"])
-    return [(result["index"], result["relevance_score"]) for result in results]
+npm("npm `cohere-ai` (v1)")
+npm("npm `cohere-ai` (v2)")
+npm("npm `voyageai`", [*BEST, 0])
+npm("npm `together-ai`")
+npm("npm `@mixedbread/sdk`")
+npm("npm `openai`")
+npm("npm `@ai-sdk/cohere`")
+npm("npm `@ai-sdk/togetherai`")
+npm("npm `voyage-ai-provider`")
+npm("npm `@langchain/cohere`")
 
 
-@client("Dify, OpenAI-API-compatible (*request*)")
-def dify(url: str) -> Ranked:
-    """interfaces/model/openai_compatible/rerank.py of langgenius/dify-plugin-sdks."""
-    body = {
-        "model": "fake", "query": QUERY, "documents": DOCUMENTS, "top_n": 3,
-        "return_documents": True,
-    }  # fmt: skip
-    results = posted(f"{url}/rerank", body)["results"]
-    assert [result["document"]["text"] for result in results] == [DOCUMENTS[i] for i in BEST]
-    return [(result["index"], result["relevance_score"]) for result in results]
+@client("openai")
+def openai(url: str) -> Ranked:
+    library = pytest.importorskip("openai")
+    asked = library.OpenAI(api_key=KEY, base_url=url)
+    body = {"model": asked.models.retrieve("fake").id, "query": QUERY, "documents": DOCUMENTS}
+    answer = asked.post("/rerank", body={**body, "top_n": 3}, cast_to=object)
+    return [(result["index"], result["relevance_score"]) for result in answer["results"]]
 
 
-@client("LibreChat (*request*)")
-def librechat(url: str) -> Ranked:
-    """src/tools/search/rerankers.ts of danny-avila/agents."""
-    body = {
-        "model": "jina-reranker-v2-base-multilingual", "query": QUERY, "top_n": 3,
-        "documents": DOCUMENTS, "return_documents": True,
-    }  # fmt: skip
-    results = posted(url, body)["results"]
-    assert [result["document"]["text"] for result in results] == [DOCUMENTS[i] for i in BEST]
-    return [(result["index"], result["relevance_score"]) for result in results]
-
-
-@client("RAGFlow, Xinference (*request*)", [*BEST, 0])
-def ragflow_xinference(url: str) -> Ranked:
-    """rag/llm/rerank_model.py of infiniflow/ragflow."""
-    body = {
-        "model": "fake", "query": QUERY, "return_documents": "true", "return_len": "true",
-        "documents": DOCUMENTS,
-    }  # fmt: skip
-    results = posted(url, body)["results"]
-    return [(result["index"], result["relevance_score"]) for result in results]
-
-
-@client("RAGFlow, OpenAI-API-Compatible (*request*)", [*BEST, 0])
-def ragflow_openai(url: str) -> Ranked:
-    """rag/llm/rerank_model.py of infiniflow/ragflow."""
-    body = {"model": "fake", "query": QUERY, "documents": DOCUMENTS, "top_n": len(DOCUMENTS)}
-    results = posted(url, body)["results"]
-    return [(result["index"], result["relevance_score"]) for result in results]
-
-
-@client("Weaviate, reranker-transformers (*request*)", ALL)
-def weaviate(url: str) -> Ranked:
-    """modules/reranker-transformers/clients of weaviate/weaviate: ranker.go, startup.go, meta."""
-    assert httpx.get(f"{url}/.well-known/ready").status_code <= 299
-    assert httpx.get(f"{url}/meta").json()["model_id"] == "fake"
-    answer = posted(f"{url}/rerank", {"query": QUERY, "documents": DOCUMENTS, "property": ""})
-    assert [scored["document"] for scored in answer["scores"]] == DOCUMENTS
-    return [(index, scored["score"]) for index, scored in enumerate(answer["scores"])]
+@client("xinference-client")
+def xinference(url: str) -> Ranked:
+    library = pytest.importorskip("xinference_client")
+    model = library.RESTfulClient(url, KEY).get_model("fake")
+    answer = model.rerank(DOCUMENTS, QUERY, top_n=3, return_documents=True)
+    return [(result["index"], result["relevance_score"]) for result in answer["results"]]
