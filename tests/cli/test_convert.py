@@ -80,6 +80,15 @@ def test_pickled_weights_under_a_wrappers_names(
     assert not (out / "training_args.bin").exists()
 
 
+def test_weights_that_an_old_torch_saved(bert: str, tmp_path: Path) -> None:
+    folder = pickled(bert, tmp_path / "model")
+    path = folder / "pytorch_model.bin"
+    state = torch.load(path, weights_only=True)
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    run(folder, tmp_path / "out")
+    assert scores(tmp_path / "out") == scores(bert)
+
+
 def test_wrapped_safetensors(bert: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bert, tmp_path / "model"))
     tensors = load_file(folder / WEIGHTS)

@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -204,7 +205,9 @@ def _load_pickles(paths: Iterable[Path], notes: list[str]) -> dict[str, StoredTe
     tensors: dict[str, StoredTensor] = {}
     for path in paths:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # files of torch before 1.6 are no archives, and cannot be mapped
+            is_archive = zipfile.is_zipfile(path)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
             raise ModelLoadError(
                 f"{path} cannot be read without running code that is in it, or is cut off: "
