@@ -42,7 +42,7 @@ class CallOverrides(TypedDict, total=False):
     max_length: int | None
     query_max_length: int | None
     max_document_tokens: int | None
-    long_documents: LongDocuments
+    long_documents: LongDocuments | None
     instruction: str | None
     normalize: bool
     calibration: str | None

@@ -144,8 +144,8 @@ class CallOptions(_Settings):
         None,
         at_least(16).or_none(),
         "Tokens of query, passage and special tokens together, at most; the model's own limit is "
-        f"the ceiling. None means what sentence-transformers saved with the model, else "
-        f"{DEFAULT_MAX_LENGTH}.",
+        "the ceiling. None means what was saved with the model (model_max_length; other than "
+        f"sentence-transformers', at most {DEFAULT_MAX_LENGTH}), else {DEFAULT_MAX_LENGTH}.",
     )
     query_max_length: int | None = _setting(
         None,
@@ -155,12 +155,13 @@ class CallOptions(_Settings):
     max_document_tokens: int | None = _setting(
         None, at_least(1).or_none(), "Cut each document after this many tokens; None reads all."
     )
-    long_documents: LongDocuments = _setting(  # noqa: RUF009  # it makes a field
-        "truncate",
-        one_of(LongDocuments),
-        "What becomes of a document that is too long: 'truncate' reads its head, as the reference "
-        "does; 'truncate_left' reads its end; 'window' reads all of it in overlapping windows and "
-        "takes the best; 'refuse' raises InputError.",
+    long_documents: LongDocuments | None = _setting(  # noqa: RUF009  # it makes a field
+        None,
+        one_of(LongDocuments).or_none(),
+        "What becomes of a document that is too long: 'truncate' reads its head; 'truncate_left' "
+        "reads its end; 'window' reads all of it in overlapping windows and takes the best; "
+        "'refuse' raises InputError. None means as the model's tokenizer was saved: 'truncate', or "
+        "'truncate_left' with truncation_side \"left\".",
     )
     instruction: str | None = _setting(
         None,

@@ -50,7 +50,7 @@ def models(
 def _show_recipe(config: EngineConfig) -> None:
     # torch takes seconds to import
     from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
-    from bge_rerank_integrations.engine.loading.recipes import read_recipe
+    from bge_rerank_integrations.engine.loading.proofs import read_recipe
 
     found = read_recipe(config, open_checkpoint(config, with_weights=False))
     for name, value in found.described():

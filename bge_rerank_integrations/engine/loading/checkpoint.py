@@ -134,7 +134,7 @@ def read_json(path: Path, kind: type[Json]) -> Json:
     :raises ModelLoadError: naming the file, if it is missing, no JSON or of another kind.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ModelLoadError(f"there is no {path.name} in {path.parent}") from error
     except ValueError as error:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from bge_rerank_integrations.engine.loading.adapter import ADAPTER_CONFIG, Adapter
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint, read_json
 from bge_rerank_integrations.engine.loading.no_checkpoint import PICKLES, explain_weights
-from bge_rerank_integrations.engine.loading.recipes import read_recipe
+from bge_rerank_integrations.engine.loading.proofs import read_recipe
 from bge_rerank_integrations.engine.scorers.stored_tensors import INDEX, WEIGHTS, StoredTensor
 from bge_rerank_integrations.errors import (
     ConfigurationError,

@@ -20,7 +20,7 @@ from transformers import (
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.loading.recipes import PACKED_DECODERS
-from bge_rerank_integrations.engine.loading.transformers_models import load_model
+from bge_rerank_integrations.engine.loading.transformers_models import check_class, load_model
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.config_values import read_positive
 from bge_rerank_integrations.engine.scorers.decoder import (
@@ -31,6 +31,23 @@ from bge_rerank_integrations.engine.scorers.decoder import (
 from bge_rerank_integrations.errors import UnsupportedModelError
 
 _ROPE_OF_LENGTH = ("dynamic", "longrope")
+# FlagEmbedding, `models/configuration_minicpm_reranker.py`
+_MINICPM = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "attention_bias": False,
+    "scale_emb": 1,
+    "scale_depth": 1,
+    "start_layer": 8,
+    "head_multi": True,
+}
 
 
 def make_decoder(request: LoadRequest) -> Scorer:
@@ -45,6 +62,8 @@ def make_decoder(request: LoadRequest) -> Scorer:
             f"can be run are of {', '.join(PACKED_DECODERS)}"
         )
     _check_rope(checkpoint)
+    if answer is None:
+        check_class(checkpoint)
     model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
     if not getattr(model.config, "is_causal", True):
         _see_all(model)
@@ -91,9 +110,7 @@ def make_bidirectional(request: LoadRequest) -> Scorer:
 
 
 def _check_rope(checkpoint: Checkpoint) -> None:
-    # older checkpoints call it rope_scaling, and its type "type"
-    rope = checkpoint.config.get("rope_parameters") or checkpoint.config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = _rope(checkpoint.config)["rope_type"]
     if kind in _ROPE_OF_LENGTH:
         raise UnsupportedModelError(
             f"{checkpoint.folder.name} has rotary embeddings of type {kind!r}, which change with "
@@ -114,24 +131,41 @@ def _see_all(model: Any) -> None:
 
 
 def make_layerwise(request: LoadRequest) -> Scorer:
-    """MiniCPM as Granite: the same layers, with the scales as multipliers (exact in float32)."""
-    given = request.checkpoint.config
+    """MiniCPM as Granite: the same layers, with the scales as multipliers (exact in float32).
+
+    What its config leaves out has the defaults of FlagEmbedding's `LayerWiseMiniCPMConfig`.
+
+    :raises UnsupportedModelError: for positions that change with a batch.
+    """
+    _check_rope(request.checkpoint)
+    given = {**_MINICPM, **request.checkpoint.config}
+    heads, layers = given["num_attention_heads"], given["num_hidden_layers"]
     config = GraniteConfig(
         **_shared_config(given, request.layers[-1]),
         hidden_act=given["hidden_act"],
         embedding_multiplier=given["scale_emb"],
         # the scale counts all layers of the released model, also those that are not loaded
-        residual_multiplier=given["scale_depth"] / math.sqrt(given["num_hidden_layers"]),
-        attention_multiplier=(given["hidden_size"] // given["num_attention_heads"]) ** -0.5,
+        residual_multiplier=given["scale_depth"] / math.sqrt(layers),
+        attention_multiplier=(given["hidden_size"] // heads) ** -0.5,
     )
-    start = given["start_layer"]
-    heads = _layer_heads(request, {layers: layers - start for layers in request.layers})
-    return DecoderScorer(_load_body(GraniteModel, request, config), heads)
+    if given["head_multi"]:
+        start = given["start_layer"]
+        rows = _layer_heads(request, {layers: layers - start for layers in request.layers})
+    else:
+        row = request.files.read_row(["lm_head.linear_head.weight"], 0).to(request.device)
+        rows = dict.fromkeys(request.layers, row)
+    return DecoderScorer(_load_body(GraniteModel, request, config), rows)
 
 
 def make_lightweight(request: LoadRequest) -> Scorer:
-    """Gemma2's layers, without their attention cap, as the released class runs them."""
-    given, config = request.checkpoint.config, request.config
+    """Gemma2's layers, without their attention cap, as the released class runs them.
+
+    :raises UnsupportedModelError: for positions that change with a batch.
+    """
+    _check_rope(request.checkpoint)
+    # what its config leaves out has the defaults of Gemma2's
+    given = {**Gemma2Config().to_dict(), **request.checkpoint.config}
+    config = request.config
     body_config = Gemma2Config(
         **_shared_config(given, request.layers[-1]),
         head_dim=given["head_dim"],
@@ -144,33 +178,42 @@ def make_lightweight(request: LoadRequest) -> Scorer:
     compression = None
     if config.compress_layers and (config.compress_ratio or 1) > 1:
         compression = Compression(frozenset(config.compress_layers), config.compress_ratio or 1)
-    cap = float(given["final_logit_softcapping"])
+    cap = given["final_logit_softcapping"]
     return DecoderScorer(
         _load_body(Gemma2Model, request, body_config),
         heads,
         compression=compression,
-        activation=lambda logits: cap * torch.tanh(logits / cap),
+        activation=None if cap is None else lambda logits: cap * torch.tanh(logits / cap),
     )
 
 
-def _shared_config(given: dict[str, Any], layers: int) -> dict[str, Any]:
+def _shared_config(given: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """Config values that Granite and Gemma2 name as the released models do."""
     names = (
         "vocab_size",
         "hidden_size",
         "intermediate_size",
         "num_attention_heads",
-        "num_key_value_heads",
         "max_position_embeddings",
         "rms_norm_eps",
         "attention_bias",
     )
     return {
         **{name: given[name] for name in names},
+        "num_key_value_heads": given["num_key_value_heads"] or given["num_attention_heads"],
         "num_hidden_layers": layers,
-        "rope_parameters": {"rope_type": "default", "rope_theta": given["rope_theta"]},
+        "rope_parameters": _rope(given),
         "pad_token_id": given.get("pad_token_id"),
     }
+
+
+def _rope(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary embeddings as transformers 5 names them; older configs have two keys for them."""
+    rope = {**(given.get("rope_scaling") or {}), **(given.get("rope_parameters") or {})}
+    rope["rope_type"] = rope.pop("rope_type", rope.pop("type", "default"))
+    rope.pop("type", None)
+    rope.setdefault("rope_theta", given.get("rope_theta", 10_000.0))
+    return rope
 
 
 def _load_body(model_class: Any, request: LoadRequest, config: Any) -> Any:

@@ -22,7 +22,7 @@ from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modern
 from bge_rerank_integrations.engine.scorers.modernbert_config import ModernBertConfig
 from bge_rerank_integrations.engine.scorers.weights import Weights
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
-from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
+from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.settings import CallOptions
 
 Config = Mapping[str, Any]
@@ -31,17 +31,10 @@ Config = Mapping[str, Any]
 def make_encoder(request: LoadRequest) -> Scorer:
     """A classifier of one label, or a body with the recipe's modules behind it.
 
-    :raises UnsupportedModelError: if it has relative positions.
     :raises ConfigurationError: for int8 and layers that cannot be packed.
     """
     checkpoint = request.checkpoint
     config = checkpoint.config
-    # transformers 5 would read such a model as if its positions were absolute
-    positions = config.get("position_embedding_type", "absolute")
-    if checkpoint.model_type in bert_config.MODEL_TYPES and positions != "absolute":
-        raise UnsupportedModelError(
-            f"{checkpoint.folder.name} has positions of type {positions!r}, not 'absolute'"
-        )
     if not is_packable(config):
         if request.config.dtype == "int8":
             raise ConfigurationError(

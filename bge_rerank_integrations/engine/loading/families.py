@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 
 import torch
 from tokenizers import Tokenizer
 
+from bge_rerank_integrations.engine.loading import ledger
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.recipes import LAYER_SETTINGS, RECIPES, Recipe
-from bge_rerank_integrations.engine.scorers import Scorer
+from bge_rerank_integrations.engine.scorers import Scorer, bert_config, modernbert_config
 from bge_rerank_integrations.engine.scorers.heads import Head
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization.pairs import Template
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate
-from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
+from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.settings import EngineConfig
 
 
@@ -65,17 +65,56 @@ def make_scorer(request: LoadRequest) -> Scorer:
     :raises UnsupportedModelError: if this package has no scorer for the checkpoint's layers, or
         the checkpoint is quantized already.
     """
-    checkpoint = request.checkpoint
-    if checkpoint.config.get("quantization_config"):
-        raise UnsupportedModelError(
-            f"{checkpoint.folder.name} is quantized already: its config.json has a "
-            "quantization_config, and only floating-point weights can be read"
-        )
+    if request.recipe.family == "encoder":
+        from bge_rerank_integrations.engine.loading.encoders import make_encoder
+
+        return make_encoder(request)
     # the import of transformers, which decoders need, takes seconds
-    kind = "encoders" if request.recipe.family == "encoder" else "decoders"
-    makers = import_module(f"{__package__}.{kind}").MAKERS
-    scorer: Scorer = makers[request.recipe.family](request)
-    return scorer
+    from bge_rerank_integrations.engine.loading.decoders import MAKERS
+
+    return MAKERS[request.recipe.family](request)
+
+
+def config_reader(checkpoint: Checkpoint, recipe: Recipe) -> str:
+    """Who reads ``config.json``: the name of a table of the ledger, or transformers."""
+    if recipe.family in ("layerwise", "lightweight"):
+        return recipe.family
+    if recipe.family == "encoder" and modernbert_config.is_packable(checkpoint.config):
+        return "modernbert"
+    if recipe.family == "encoder" and checkpoint.model_type in bert_config.MODEL_TYPES:
+        return "bert"
+    return "transformers"
+
+
+def check_config(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Refuse keys of ``config.json`` that a reference obeys and this package does not.
+
+    :raises UnsupportedModelError: naming the key and what to do instead.
+    """
+    table = ledger.CONFIG[config_reader(checkpoint, recipe)]
+    ledger.check(checkpoint, "config.json", checkpoint.config, table)
+
+
+def max_positions(checkpoint: Checkpoint, recipe: Recipe, *, is_padded: bool) -> int | None:
+    """Tokens that the model can count, and see at once; None if nothing says it.
+
+    :param is_padded: whether transformers runs it, which knows layers of sliding windows.
+    """
+    config = checkpoint.config
+    is_catalogs = recipe.family in ("bidirectional", "layerwise", "lightweight")
+    if config_reader(checkpoint, recipe) == "transformers" and not is_catalogs:
+        # what is left out has the defaults of transformers' class
+        from bge_rerank_integrations.engine.loading.transformers_models import read_config
+
+        config = read_config(checkpoint).to_dict()
+    positions = bert_config.max_positions(config)
+    window: int | None = config.get("sliding_window")
+    # lightweight models' class knows no other layers than Gemma2's, with a window in every second
+    layers = None if recipe.family == "lightweight" else config.get("layer_types")
+    if is_padded or not window or (layers and "sliding_attention" not in layers):
+        return positions
+    # up to its window, a layer with a sliding window is an ordinary one
+    return window if positions is None else min(positions, window)
 
 
 def check_settings(config: EngineConfig, recipe: Recipe) -> None:
@@ -104,10 +143,14 @@ def scored_layers(config: EngineConfig, checkpoint: Checkpoint, recipe: Recipe) 
     deepest = int(checkpoint.config.get("num_hidden_layers", 0))
     if not recipe.is_layerwise or config.cutoff_layers is None:
         return (deepest,)
-    start = int(checkpoint.config.get("start_layer", 1))
-    if config.cutoff_layers[0] < start or config.cutoff_layers[-1] > deepest:
+    # what a config leaves out has the defaults of FlagEmbedding's classes
+    is_lightweight = recipe.family == "lightweight"
+    start = int(checkpoint.config.get("start_layer", 28 if is_lightweight else 8))
+    step = int(checkpoint.config.get("layer_sep", 28)) if is_lightweight else 1
+    if set(config.cutoff_layers) - set(range(start, deepest + 1, step)):
+        every = f" in steps of {step}" if step > 1 else ""
         raise ConfigurationError(
-            f"cutoff_layers must be within {start}..{deepest} for {config.model}, got "
+            f"cutoff_layers must be within {start}..{deepest}{every} for {config.model}, got "
             f"{list(config.cutoff_layers)}"
         )
     return config.cutoff_layers

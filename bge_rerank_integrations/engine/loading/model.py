@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint
+from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
 from bge_rerank_integrations.engine.loading.devices import (
     default_batch_tokens,
     resolve_device,
@@ -15,17 +17,24 @@ from bge_rerank_integrations.engine.loading.devices import (
 )
 from bge_rerank_integrations.engine.loading.families import (
     LoadRequest,
+    check_config,
     check_settings,
     make_scorer,
+    max_positions,
     scored_layers,
 )
-from bge_rerank_integrations.engine.loading.recipes import read_recipe
-from bge_rerank_integrations.engine.loading.tokenizers import load_tokenizer, template_of
-from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.bert_config import max_positions
+from bge_rerank_integrations.engine.loading.proofs import read_recipe
+from bge_rerank_integrations.engine.loading.recipes import Recipe
+from bge_rerank_integrations.engine.loading.tokenizer import load_tokenizer
+from bge_rerank_integrations.engine.loading.tokenizer_files import TokenizerFiles
+from bge_rerank_integrations.engine.scorers import Scorer, bert_config
 from bge_rerank_integrations.engine.scorers.weights import FlashWeightFiles, WeightFiles
-from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
+from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer, Template
+from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
+from bge_rerank_integrations.errors import UnsupportedModelError
 from bge_rerank_integrations.settings import EngineConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +75,29 @@ def load(config: EngineConfig) -> LoadedModel:
     checkpoint = open_checkpoint(config)
     recipe = read_recipe(config, checkpoint)
     check_settings(config, recipe)
+    check_config(checkpoint, recipe)
     is_flash = checkpoint.model_type == "xlm-roberta-flash"
     files = (FlashWeightFiles if is_flash else WeightFiles)(
         checkpoint.folder, checkpoint.open_tensors()
     )
     files.check_sizes(checkpoint.config)
     layers = scored_layers(config, checkpoint, recipe)
-    tokenizer = load_tokenizer(checkpoint, recipe)
-    template = template_of(tokenizer, checkpoint, recipe)
+    tokenizer_files = TokenizerFiles(checkpoint)
+    tokenizer, truncates_left = load_tokenizer(tokenizer_files, lowercase=recipe.lowercase)
+    template = _template_of(tokenizer, tokenizer_files, recipe)
+    logger.info("%s reads %s", checkpoint.folder.name, recipe.texts)
     scorers = tuple(
         make_scorer(
             LoadRequest(
-                checkpoint,
-                recipe,
-                files,
-                config,
-                tokenizer,
-                template,
-                layers,
-                device,
-                dtype,
+                checkpoint=checkpoint,
+                recipe=recipe,
+                files=files,
+                config=config,
+                tokenizer=tokenizer,
+                template=template,
+                layers=layers,
+                device=device,
+                dtype=dtype,
             )
         )
         for device, dtype in zip(devices, dtypes, strict=True)
@@ -95,8 +107,9 @@ def load(config: EngineConfig) -> LoadedModel:
         tokenizer=PairTokenizer(
             tokenizer,
             template,
-            max_positions=_max_positions(checkpoint),
+            max_positions=max_positions(checkpoint, recipe, is_padded=scorers[0].padded),
             saved_length=recipe.max_length,
+            truncates_left=truncates_left,
             max_cached_tokens=config.max_cached_tokens,
         ),
         scorers=scorers,
@@ -109,12 +122,26 @@ def load(config: EngineConfig) -> LoadedModel:
     )
 
 
-def _max_positions(checkpoint: Checkpoint) -> int | None:
-    """Tokens that the model can count and see at once; None if its config does not say."""
-    given = checkpoint.config
-    positions = max_positions(given)
-    if given.get("sliding_window") and given.get("use_sliding_window", True):
-        # up to its window, a layer with a sliding window is an ordinary one
-        window = int(given["sliding_window"])
-        return window if positions is None else min(positions, window)
-    return positions
+def _template_of(tokenizer: Tokenizer, files: TokenizerFiles, recipe: Recipe) -> Template:
+    """What stands around a pair: the tokenizer's own template, or the recipe's.
+
+    :raises UnsupportedModelError: if an encoder's tokenizer does not keep query and passage apart,
+        or if the first token of a decoder's prompt is not in its vocabulary.
+    """
+    template, name = recipe.template, files.checkpoint.folder.name
+    if template is None:
+        has_types = files.has_types and bert_config.has_types(files.checkpoint.config)
+        return PairTemplate.from_tokenizer(tokenizer, recipe.prompt, has_types=has_types)
+    if not isinstance(template, PromptTemplate) or not template.has_bos:
+        return template
+    bos = files.bos(recipe.bos)
+    if bos is None:
+        return template
+    token = tokenizer.token_to_id(bos)
+    # a token that is named and not in the vocabulary was added behind it
+    if token is None or token >= int(files.checkpoint.config.get("vocab_size", token + 1)):
+        raise UnsupportedModelError(
+            f"{name}: its sequences begin with {bos!r}, and its vocabulary has no such token. Name "
+            "the right one as bos_token in tokenizer_config.json; null if there is none"
+        )
+    return replace(template, bos_id=token)

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from bge_rerank_integrations.engine.loading.chat_files import read_chat_template
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, read_json
 from bge_rerank_integrations.engine.loading.head_modules import (
     HEAD_MODULES,
     HeadModule,
     read_head_module,
 )
+from bge_rerank_integrations.engine.loading.ledger import check_files
+from bge_rerank_integrations.engine.loading.tokenizer_files import NO_LIMIT, TokenizerFiles
 from bge_rerank_integrations.engine.scorers.heads import Pooling, activation_name
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
 from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
@@ -41,8 +42,6 @@ _LEGACY_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# transformers' sign of a tokenizer that knows no limit
-_NO_LIMIT = 10**29
 _SIZES = {"padding", "truncation", "return_tensors", "max_length", "padding_side"}
 
 
@@ -72,6 +71,7 @@ class ModuleFiles:
     @cached_property
     def task(self) -> str:
         """What the transformer does, one of three."""
+        check_files(self.checkpoint)
         task = str(self._transformer.get("transformer_task", "feature-extraction"))
         if task not in _OUTPUTS:
             raise self._unsupported("sentence_bert_config.json", f"the task {task!r}")
@@ -116,15 +116,14 @@ class ModuleFiles:
     def max_length(self) -> int | None:
         """Tokens of a pair; None where only the model's own limit holds."""
         options = self._transformer
-        tokenizer = self.checkpoint.read_json("tokenizer_config.json")
         named = [
             *(part.get("max_length") for part in self._processing),
             options.get("max_seq_length"),
             self._object(options, "processor_kwargs").get("model_max_length"),
             self._object(options, "tokenizer_args").get("model_max_length"),
-            tokenizer.get("model_max_length"),
+            TokenizerFiles(self.checkpoint).max_length,
         ]
-        lengths = [each for each in named if isinstance(each, (int, float)) and each < _NO_LIMIT]
+        lengths = [each for each in named if isinstance(each, (int, float)) and each < NO_LIMIT]
         return int(lengths[0]) if lengths else None
 
     @property
@@ -145,8 +144,7 @@ class ModuleFiles:
             )
         settings = self._processing[0]
         variables = {name: settings[name] for name in settings.keys() - _SIZES - {"restore_suffix"}}
-        return read_chat_template(
-            self.checkpoint,
+        return TokenizerFiles(self.checkpoint).chat_template(
             self._object(self._inputs, "message").get("format"),
             variables,
             self.prompt,

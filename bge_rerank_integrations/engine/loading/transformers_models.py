@@ -9,21 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.families import LoadRequest
+from bge_rerank_integrations.engine.loading.tokenizer_files import slow_message
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles
@@ -45,6 +50,14 @@ def make_padded(request: LoadRequest) -> Scorer:
             f"does not have{own if checkpoint.config.get('auto_map') else ''}; code of a "
             "checkpoint is never run"
         )
+    check_class(checkpoint)
+    positions = checkpoint.config.get("position_embedding_type") or "absolute"
+    known = hasattr(CONFIG_MAPPING[checkpoint.model_type](), "position_embedding_type")
+    if positions != "absolute" and not known:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} has positions of type {positions!r}, and transformers 5 "
+            "reads those of any type as absolute"
+        )
     model = load_model(AutoModelForSequenceClassification if head is None else AutoModel, request)
     if isinstance(model, GenericForSequenceClassification) and model.config.pad_token_id is None:
         raise UnsupportedModelError(
@@ -53,6 +66,35 @@ def make_padded(request: LoadRequest) -> Scorer:
         )
     logger.info("%s cannot be packed: its batches are padded", checkpoint.model_type)
     return PaddedScorer(model, request.passage_type, head)
+
+
+def check_class(checkpoint: Checkpoint) -> None:
+    """Refuse a class of the checkpoint's own: its code may pool or score in any way.
+
+    :raises UnsupportedModelError: naming the class, and transformers' own.
+    """
+    named, kind = checkpoint.architecture, checkpoint.model_type
+    classes = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(kind, ())
+    known = (classes,) if isinstance(classes, str) else tuple(classes)
+    is_known = named in known or not checkpoint.config.get("architectures")
+    if not named.endswith("ForSequenceClassification"):
+        is_known = is_known or hasattr(transformers, named)
+    if not is_known:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} is a {named}, and transformers' class of type {kind!r} is "
+            f"{' or '.join(known) or 'no classifier'}: code of a checkpoint is never run, and that "
+            "class may score otherwise. If it scores the same, name it in the architectures of "
+            "config.json"
+        )
+
+
+def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """``config.json`` with the defaults of transformers' class for what it leaves out."""
+    config = CONFIG_MAPPING[checkpoint.model_type].from_dict(checkpoint.config)
+    if not checkpoint.architecture.endswith("ForSequenceClassification"):
+        # as sentence-transformers does where a model was not saved as a classifier
+        config.num_labels = 1
+    return config
 
 
 def load_model(
@@ -101,16 +143,7 @@ def _config_and_class(checkpoint: Checkpoint, auto: Any) -> tuple[Any, Any]:
 
     :raises ValueError: if there is no such class.
     """
-    folder = checkpoint.path("config.json").parent
-    config = AutoConfig.from_pretrained(
-        folder,
-        local_files_only=True,
-        # by default transformers asks on the terminal
-        trust_remote_code=False,
-    )
-    if checkpoint.adapter is not None and (labels := checkpoint.config.get("id2label")):
-        config.num_labels = len(labels)
-        config.vocab_size = checkpoint.config.get("vocab_size", config.vocab_size)
+    config = read_config(checkpoint)
     try:
         found = auto._model_mapping[type(config)]
     except KeyError as error:
@@ -138,9 +171,13 @@ def _check_count(model_class: Any, config: Any, files: WeightFiles) -> None:
 def convert_tokenizer(folder: Path) -> Tokenizer:
     """The fast tokenizer of a checkpoint that has no ``tokenizer.json``."""
     with _quiet_transformers():
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
-        ).backend_tokenizer
+        )
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(slow_message(folder.name, type(tokenizer).__name__))
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    return backend
 
 
 @contextmanager

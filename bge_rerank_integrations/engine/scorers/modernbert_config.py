@@ -73,7 +73,7 @@ class ModernBertConfig:
 
         :raises ValueError: if one is missing or no size, or if they do not fit each other.
         """
-        hidden_size = read_size(config, "hidden_size")
+        hidden_size = read_size(config, "hidden_size", 768)
         heads = read_heads(config, hidden_size, 12)
         if hidden_size // heads % 2:
             raise ValueError(
@@ -86,9 +86,9 @@ class ModernBertConfig:
                 f"config.json: classifier_pooling must be 'cls' or 'mean', got {pooling!r:.80}"
             )
         return cls(
-            vocab_size=read_size(config, "vocab_size"),
+            vocab_size=read_size(config, "vocab_size", 50_368),
             hidden_size=hidden_size,
-            intermediate_size=read_size(config, "intermediate_size"),
+            intermediate_size=read_size(config, "intermediate_size", 1152),
             num_attention_heads=heads,
             layer_types=_layer_types(config),
             rope_thetas={kind: _theta(config, kind) for kind in get_args(LayerType)},

@@ -30,6 +30,9 @@ class PaddedScorer:
         self._passage_type = passage_type
         self._head = head
         self._padding_id = model.config.pad_token_id or 0
+        # a decoder would keep states of tokens to come, which never come
+        has_cache = getattr(model.config, "use_cache", None) is not None
+        self._options = {"use_cache": False} if has_cache else {}
         self._has_types = getattr(model.config, "type_vocab_size", 0) > 1
 
     @torch.inference_mode()
@@ -51,7 +54,7 @@ class PaddedScorer:
             inputs["token_type_ids"] = types
         device = self._model.device
         tensors = {name: upload(torch.from_numpy(array), device) for name, array in inputs.items()}
-        outputs = self._model(**tensors)
+        outputs = self._model(**tensors, **self._options)
         if self._head is None:
             return download(outputs.logits)
         hidden = outputs.last_hidden_state

@@ -9,6 +9,7 @@ not fit is cut off the document; what stands behind it in the template stays
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -82,6 +83,33 @@ class ChatTemplate:
         for role, rendered in (("query", query), ("document", document)):
             if rendered == base:
                 raise UnsupportedModelError(f"{self.file} does not render messages of role {role}")
+
+    def check_roles(self) -> None:
+        """Render a pair under two roles that nobody has.
+
+        :raises UnsupportedModelError: if they are rendered as query and document are: a template
+            for any chat, which says nothing of how a model reads pairs.
+        """
+        # transformers takes seconds to import
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        texts = {}
+        for roles in (("query", "document"), ("narrator", "juggler")):
+            chat = self._messages("a", "b", None)
+            for message, role in zip(chat, roles, strict=True):
+                message["role"] = role
+            try:
+                answer: Any = render_jinja_template(
+                    [chat], chat_template=self.source, **self.variables
+                )
+            except Exception:  # a template may raise anything, also for roles that it does not know
+                return
+            texts[roles] = re.sub("|".join(roles), "role", answer[0][0], flags=re.IGNORECASE)
+        if len(set(texts.values())) == 1:
+            raise UnsupportedModelError(
+                f"{self.file} renders any role alike: it is for chats, and says nothing of how "
+                "query and document are read"
+            )
 
     def render(self, query: str, document: str, instruction: str | None) -> str:
         """The text that the model reads of a pair."""
@@ -169,7 +197,7 @@ class ChatLayout:
             given or min(max_length * 3 // 4, longest_query),
             options.max_document_tokens,
             max_length,
-            options.long_documents,
+            options.long_documents or "truncate",
         )
 
     def tokenize(

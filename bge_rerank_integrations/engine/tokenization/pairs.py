@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -172,6 +172,7 @@ class PairTokenizer:
     :param template: what stands around a pair.
     :param max_positions: tokens that the model reads, at most; None where it does not say.
     :param saved_length: ``max_length`` of calls that name none, where the model was saved with one.
+    :param truncates_left: whether calls that do not say keep the end of a long document.
     :param max_cached_tokens: token ids to remember for texts that come again.
     """
 
@@ -182,6 +183,7 @@ class PairTokenizer:
         *,
         max_positions: int | None = None,
         saved_length: int | None = None,
+        truncates_left: bool = False,
         max_cached_tokens: int = 0,
     ) -> None:
         self.cache = CachedTokenizer(tokenizer, max_cached_tokens)
@@ -189,6 +191,7 @@ class PairTokenizer:
         self._template = template
         self._max_positions = max_positions
         self._default_length = saved_length or DEFAULT_MAX_LENGTH
+        self._side: LongDocuments = "truncate_left" if truncates_left else "truncate"
         self._layouts: dict[tuple[object, ...], AnyLayout] = {}
 
     def max_length(self, options: CallOptions) -> int:
@@ -228,6 +231,7 @@ class PairTokenizer:
         return layout.tokenize(pairs, self.cache)
 
     def _make_layout(self, options: CallOptions) -> AnyLayout:
+        options = replace(options, long_documents=options.long_documents or self._side)
         max_length = self.max_length(options)
         if max_length < (options.max_length or self._default_length):
             logger.warning("max_length is %d: the model reads no more tokens", max_length)
@@ -264,7 +268,7 @@ class PairTokenizer:
             max_document_tokens=options.max_document_tokens,
             max_length=max_length,
             budget=budget,
-            long_documents=options.long_documents,
+            long_documents=options.long_documents or self._side,
         )
 
     def _encode(self, text: str) -> TokenIds:

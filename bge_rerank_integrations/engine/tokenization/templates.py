@@ -59,10 +59,14 @@ class PairTemplate:
     prompt: str | None = None
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Tokenizer, prompt: str | None = None) -> PairTemplate:
+    def from_tokenizer(
+        cls, tokenizer: Tokenizer, prompt: str | None = None, *, has_types: bool = True
+    ) -> PairTemplate:
         """Read the template off an example.
 
-        :raises UnsupportedModelError: if the tokenizer does not keep query and passage apart.
+        :param has_types: whether the model reads token types.
+        :raises UnsupportedModelError: if the tokenizer does not keep query and passage apart, or
+            has other types than the two.
         """
         pair = tokenizer.encode("a", "b")
         sequences = pair.sequence_ids
@@ -73,13 +77,19 @@ class PairTemplate:
                 "names the text"
             )
         query, passage = sequences.index(0), sequences.index(1)
+        types = pair.type_ids
+        if has_types and (any(types[:passage]) or len(set(types[passage:])) > 1):
+            raise UnsupportedModelError(
+                f"the tokenizer gives a pair the token types {types}; those that are run are 0 up "
+                "to the passage, and one from there on"
+            )
         query_end = query + sequences.count(0)
         passage_end = passage + sequences.count(1)
         return cls(
             before=tuple(pair.ids[:query]),
             between=tuple(pair.ids[query_end:passage]),
             after=tuple(pair.ids[passage_end:]),
-            passage_type=pair.type_ids[passage],
+            passage_type=types[passage] if has_types else 0,
             prompt=prompt,
         )
 

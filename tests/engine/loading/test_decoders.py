@@ -228,7 +228,10 @@ def test_texts_are_cut_at_a_sliding_window(
     whole = request.getfixturevalue("qwen2") if name == "qwen2" else str(GOLDEN / name)
     folder = Path(shutil.copytree(whole, tmp_path / Path(whole).name))
     settings: Any = {"device": "cpu", "dtype": "float32", "normalize": False}
-    edit_json(folder / "config.json", sliding_window=150, use_sliding_window=True)
+    layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    types = ["sliding_attention", *["full_attention"] * (layers - 1)]
+    changes = {"use_sliding_window": True, "layer_types": types}
+    edit_json(folder / "config.json", sliding_window=150, **changes)
     with (
         RerankEngine(str(folder), **settings) as engine,
         RerankEngine(whole, max_length=150, **settings) as short,
@@ -236,7 +239,9 @@ def test_texts_are_cut_at_a_sliding_window(
         assert "max_length is 150" in caplog.text
         assert engine.max_length == 150
         assert engine.score_pairs([LONG]) == short.score_pairs([LONG])
-    edit_json(folder / "config.json", sliding_window=150, use_sliding_window=False)
+    # lightweight models' class knows no switch
+    off = {"sliding_window": None} if name == "light" else {"use_sliding_window": False}
+    edit_json(folder / "config.json", **{"layer_types": None, **off})
     with RerankEngine(str(folder), max_length=200, device="cpu") as engine:
         assert engine.max_length == 200
 

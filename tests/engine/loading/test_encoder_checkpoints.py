@@ -112,9 +112,11 @@ def test_an_activation_that_is_not_packed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model_type", ["bert", "camembert"])
 def test_positions_that_would_be_read_wrongly(model_type: str, tmp_path: Path) -> None:
     make_bert(tmp_path)
+    kind = {"bert": "Bert", "camembert": "Camembert"}[model_type]
     changes = {"model_type": model_type, "position_embedding_type": "relative_key"}
+    edit_json(tmp_path / "config.json", architectures=[f"{kind}ForSequenceClassification"])
     edit_json(tmp_path / "config.json", **changes)
-    with pytest.raises(UnsupportedModelError, match="positions of type 'relative_key'"):
+    with pytest.raises(UnsupportedModelError, match="position_embedding_type 'relative_key'"):
         engine_scores(tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_scores_equal_those_of_the_model_under_transformers_names(plain: Path, f
 
 def test_rotary_positions_are_refused(flash: Path) -> None:
     edit_json(flash / "config.json", position_embedding_type="rotary")
-    with pytest.raises(UnsupportedModelError, match="positions of type 'rotary'"):
+    with pytest.raises(UnsupportedModelError, match="position_embedding_type 'rotary'"):
         RerankEngine(str(flash), **SETTINGS)
 
 
