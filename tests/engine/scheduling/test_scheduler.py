@@ -248,6 +248,15 @@ def test_a_call_larger_than_the_queue_is_taken_alone(make_engine: MakeEngine) ->
     assert engine.score("q", ["a", "b", "c"]) == expected("q", ["a", "b", "c"])
 
 
+@pytest.mark.parametrize("max_queued_pairs", [1, 2, 3])
+def test_a_stream_goes_through_the_smallest_queue(
+    make_engine: MakeEngine, max_queued_pairs: int
+) -> None:
+    engine = make_engine(max_queued_pairs=max_queued_pairs)
+    pairs = [("q", document) for document in "abcde"]
+    assert engine.score_pairs(iter(pairs)) == expected("q", list("abcde"))
+
+
 def test_windows_of_a_document_count_as_their_best(make_engine: MakeEngine) -> None:
     def windows(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
         ids = [np.array([score], dtype=np.int32) for score in (3, 9, 5)]

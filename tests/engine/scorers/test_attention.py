@@ -122,6 +122,24 @@ def test_bfloat16_products_agree_with_the_formula(size: float) -> None:
         assert packed[start:end].isfinite().all()
 
 
+@pytest.mark.parametrize("key_heads", [4, 2])
+@pytest.mark.parametrize("causal", [True, False])
+def test_bfloat16_of_long_sequences_is_causal_and_shares_heads(
+    key_heads: int, causal: bool
+) -> None:
+    """Lengths and head sizes of released decoders, which the products would take too."""
+    torch.manual_seed(0)
+    lengths = [70, 5, 130]
+    packing = Packing.from_lengths(lengths, CPU)
+    query = torch.randn(sum(lengths), 4, 64).bfloat16()
+    key, value = torch.randn(2, sum(lengths), key_heads, 64).bfloat16()
+    packed = packed_attention(query, key, value, packing, packing, scale=0.125, causal=causal)
+    for start, end in pairwise(packing.starts.tolist()):
+        states = (states[start:end].float() for states in (query, key, value))
+        alone = naive(*states, 0.125, (-1, 0) if causal else (-1, -1))
+        torch.testing.assert_close(packed[start:end].float(), alone, atol=0.02, rtol=0.05)
+
+
 def test_few_different_shapes_reach_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN keeps a compiled product for each, and memory would grow with every new length."""
     shapes: set[torch.Size] = set()
