@@ -25,6 +25,8 @@ from transformers import (
     GPT2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
+    Qwen3Config,
+    Qwen3ForSequenceClassification,
 )
 
 from bge_rerank_integrations import ModelLoadError, RerankEngine, UnsupportedModelError
@@ -323,6 +325,36 @@ def test_a_base_with_a_relative_path(
     edit_json(folder / "adapter_config.json", base_model_name_or_path="./base")
     monkeypatch.chdir(folder.parent)
     assert scores("adapter") == expected
+
+
+def test_a_base_in_the_hubs_cache(both: tuple[Path, Path], bert: str) -> None:
+    folder, merged = both
+    model, sha = folder.parent / "models--me--base", "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(bert, model / "snapshots" / sha)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(sha)
+    cached = {"cache_folder": str(folder.parent), "local_files_only": True}
+    for revision in (None, sha):
+        edit_json(
+            folder / "adapter_config.json", base_model_name_or_path="me/base", revision=revision
+        )
+        assert scores(folder, **cached) == pytest.approx(scores(merged), abs=1e-5)
+
+
+def test_an_adapter_of_a_decoder_with_a_trained_head(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "head_dim": 16}
+    config = Qwen3Config(
+        **sizes, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, num_labels=1
+    )
+    config.pad_token_id = 0
+    model = Qwen3ForSequenceClassification(config)
+    base = save_checkpoint(model, tmp_path / "base")
+    model.name_or_path = base
+    adapted = train(model, task_type="SEQ_CLS", target_modules="all-linear")
+    folder, merged = save_both(adapted, base, tmp_path)
+    assert_equal_to_merged(folder, merged, base)
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    assert_equal_to_merged(folder, merged, base)
 
 
 def test_an_adapter_of_the_built_in_model(tmp_path: Path) -> None:
