@@ -23,7 +23,8 @@ def models(
 ) -> None:
     """List the rerankers that run here: size, languages, license, published quality.
 
-    Or say of one model, by hub id or folder, which recipe it is scored by, without its weights.
+    Or say of one model, by hub id or folder, which recipe it is scored by and which keys of its
+    files are obeyed, without its weights.
     """
     if model is not None:
         _show_recipe(EngineConfig(model, recipe=recipe))
@@ -49,9 +50,13 @@ def models(
 
 def _show_recipe(config: EngineConfig) -> None:
     # torch takes seconds to import
+    from bge_rerank_integrations.engine.loading import ledger
     from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
+    from bge_rerank_integrations.engine.loading.families import config_reader
     from bge_rerank_integrations.engine.loading.proofs import read_recipe
 
-    found = read_recipe(config, open_checkpoint(config, with_weights=False))
-    for name, value in found.described():
+    checkpoint = open_checkpoint(config, with_weights=False)
+    found = read_recipe(config, checkpoint)
+    obeyed = ledger.obeyed(checkpoint, config_reader(checkpoint, found))
+    for name, value in (*found.described(), *obeyed):
         typer.echo(f"{name}\t{value}")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bge_rerank_integrations.engine.loading.adapter import HARMLESS, OBEYED
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.errors import UnsupportedModelError
 
@@ -56,6 +57,13 @@ FILES: Mapping[str, Entry] = {
         "sentence-transformers' modules",
         "modules.json sentence_bert_config.json config_sentence_transformers.json",
     ),
+    **_entries("obeyed", "the weights", "model.safetensors"),
+    **_entries(
+        "obeyed",
+        "which file each tensor is in, where there is no model.safetensors",
+        "model.safetensors.index.json",
+    ),
+    **_entries("obeyed", "an adapter of LoRA", "adapter_config.json adapter_model.safetensors"),
     **_entries("harmless", "for generating text", "generation_config.json"),
     **_entries(
         "harmless", "for images and sound", "preprocessor_config.json processor_config.json"
@@ -68,6 +76,12 @@ FILES: Mapping[str, Entry] = {
         "sentence_camembert_config.json sentence_albert_config.json "
         "sentence_xlm-roberta_config.json sentence_xlnet_config.json",
     ),
+}
+
+#: keys of adapter_config.json; any other that has a value is refused, for peft adds methods
+ADAPTER: Mapping[str, Entry] = {
+    **_entries("obeyed", "what is added to the base, and how much", " ".join(sorted(OBEYED))),
+    **_entries("harmless", "for training", " ".join(sorted(HARMLESS))),
 }
 
 _TOKENS = "bos_token eos_token unk_token sep_token pad_token cls_token mask_token"
@@ -344,13 +358,15 @@ def obeyed(checkpoint: Checkpoint, reader: str) -> Iterator[tuple[str, str]]:
     :returns: a file or key, and its value or what it decides.
     """
     for name, entry in FILES.items():
-        if entry.word == "obeyed" and (checkpoint.folder / name).exists():
+        if entry.word == "obeyed" and checkpoint.path(name).exists():
             yield name, entry.note
     tables = {
         "config.json": CONFIG[reader],
         "tokenizer_config.json": TOKENIZER_CONFIG,
+        "adapter_config.json": ADAPTER,
     }
     for name, table in tables.items():
         for key, value in checkpoint.read_json(name).items():
             if key in table and table[key].word == "obeyed" and value is not None:
-                yield f"{name}: {key}", f"{value!r:.60}"
+                # a model's name is what is copied
+                yield f"{name}: {key}", repr(value)[: None if "name_or_path" in key else 60]

@@ -28,8 +28,10 @@ from transformers import (
     Qwen3Config,
     Qwen3ForSequenceClassification,
 )
+from typer.testing import CliRunner
 
 from bge_rerank_integrations import ModelLoadError, RerankEngine, UnsupportedModelError
+from bge_rerank_integrations.cli.app import app
 
 peft = pytest.importorskip("peft")
 
@@ -373,6 +375,17 @@ def test_a_flag_for_transposed_layers_says_nothing_of_others(both: tuple[Path, P
     folder, merged = both
     edit_json(folder / "adapter_config.json", fan_in_fan_out=True)
     assert scores(folder) == pytest.approx(scores(merged), abs=1e-5)
+
+
+def test_the_command_shows_the_base_and_what_is_obeyed(both: tuple[Path, Path], bert: str) -> None:
+    done = CliRunner().invoke(app, ["models", str(both[0])])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert f"adapter_config.json: base_model_name_or_path\t{bert!r}" in lines
+    assert "adapter_config.json: r\t4" in lines
+    assert "config.json: hidden_size\t32" in lines
+    assert "tokenizer.json\tthe tokenizer" in lines
+    assert "recipe\tsequence-classification" in lines
 
 
 @pytest.mark.parametrize(
