@@ -124,9 +124,7 @@ def test_bfloat16_products_agree_with_the_formula(size: float) -> None:
 
 @pytest.mark.parametrize("key_heads", [4, 2])
 @pytest.mark.parametrize("causal", [True, False])
-def test_bfloat16_of_long_sequences_is_causal_and_shares_heads(
-    key_heads: int, causal: bool
-) -> None:
+def test_bfloat16_of_long_texts_is_causal_and_shares_heads(key_heads: int, causal: bool) -> None:
     """Lengths and head sizes of released decoders, which the products would take too."""
     torch.manual_seed(0)
     lengths = [70, 5, 130]
