@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--results", type=Path, help="write the figures to this folder, in one of the processor's"
     )
+    parser.add_argument("--name", help="of the file there; without: model and corpus")
     arguments = parser.parse_args(argv)
     pythons = [Path(sys.executable), *(env / "bin" / "python" for env in arguments.env)]
     pairs = read_pairs([arguments.collection] if arguments.collection else [], arguments.pairs)
@@ -130,8 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = arguments.results / machine_name()
         folder.mkdir(parents=True, exist_ok=True)
         corpus = re.sub(r"\W+", "-", texts.lower())
-        name = f"{report['model']}-{corpus}{'' if clock == 'wall' else '-one-core'}.json"
-        (folder / name).write_text(json.dumps(report, indent=1) + "\n")
+        default = f"{report['model']}-{corpus}{'' if clock == 'wall' else '-one-core'}"
+        (folder / f"{arguments.name or default}.json").write_text(
+            json.dumps(report, indent=1) + "\n"
+        )
     print(as_markdown(report))
 
 
