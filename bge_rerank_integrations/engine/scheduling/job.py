@@ -15,7 +15,7 @@ import numpy as np
 
 from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.tokenization.pairs import AnyLayout
-from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
 from bge_rerank_integrations.errors import NonFiniteScoreError
 from bge_rerank_integrations.ranking import TokenUsage
 from bge_rerank_integrations.settings import CallOptions

@@ -26,7 +26,7 @@ from bge_rerank_integrations.engine.scheduling.job import (
 from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scheduling.wait_estimate import InFlight, Take, WaitEstimate
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
 from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
 
 # Jobs in order of arrival, any of which may leave at once.

@@ -27,7 +27,7 @@ from bge_rerank_integrations.engine.scheduling.worker import (
 )
 from bge_rerank_integrations.engine.threads import gate, start_thread
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
-from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
 from bge_rerank_integrations.errors import (
     EngineClosedError,
     EngineFailedError,

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
 from bge_rerank_integrations.engine.scorers.packing import Packing, download, positions_of, upload
-from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
 from bge_rerank_integrations.errors import UnsupportedModelError
 
 #: what may follow a linear layer, by the class's name; as with its default arguments

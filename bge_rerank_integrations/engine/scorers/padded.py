@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from bge_rerank_integrations.engine.scorers.heads import Head
 from bge_rerank_integrations.engine.scorers.packing import download, upload
-from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
+from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
 
 
 class PaddedScorer:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.sequence import (
+from bge_rerank_integrations.engine.tokenization.token_cache import (
+    CachedTokenizer,
     TokenIds,
     TokenSequence,
     to_ids,
     window_starts,
 )
-from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
 from bge_rerank_integrations.errors import (
     ConfigurationError,
     InputError,

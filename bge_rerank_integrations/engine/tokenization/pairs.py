@@ -15,18 +15,18 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations.engine.tokenization.chat import ChatLayout, ChatTemplate
-from bge_rerank_integrations.engine.tokenization.sequence import (
-    TokenIds,
-    TokenSequence,
-    to_ids,
-    window_starts,
-)
 from bge_rerank_integrations.engine.tokenization.templates import (
     Frame,
     PairTemplate,
     PromptTemplate,
 )
-from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
+from bge_rerank_integrations.engine.tokenization.token_cache import (
+    CachedTokenizer,
+    TokenIds,
+    TokenSequence,
+    to_ids,
+    window_starts,
+)
 from bge_rerank_integrations.errors import ConfigurationError, InputError
 from bge_rerank_integrations.setting_types import LongDocuments
 from bge_rerank_integrations.settings import DEFAULT_MAX_LENGTH, CallOptions

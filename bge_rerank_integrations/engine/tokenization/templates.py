@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.sequence import TokenIds, to_ids
+from bge_rerank_integrations.engine.tokenization.token_cache import TokenIds, to_ids
 from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
 
 Encode = Callable[[str], TokenIds]

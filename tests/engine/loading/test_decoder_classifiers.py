@@ -35,8 +35,8 @@ from bge_rerank_integrations import (
 )
 from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer, n_padding_behind
 from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
-from bge_rerank_integrations.engine.tokenization.sequence import to_ids
 from bge_rerank_integrations.engine.tokenization.templates import QWEN3
+from bge_rerank_integrations.engine.tokenization.token_cache import to_ids
 
 EXACT = 1e-5
 SETTINGS: Any = {"dtype": "float32", "device": "cpu"}

@@ -14,9 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bge_rerank_integrations import ConfigurationError, InputError, UnsupportedModelError
 from bge_rerank_integrations.engine.tokenization.pairs import Layout, PairTokenizer
-from bge_rerank_integrations.engine.tokenization.sequence import TokenSequence
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
-from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
+from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer, TokenSequence
 from bge_rerank_integrations.settings import CallOptions
 
 # reads instruction, query and passage
