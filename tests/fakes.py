@@ -34,6 +34,8 @@ CLOCKS = [f"{_ENGINE}.scheduling.{name}.time" for name in ("admission", "job", "
 # pairs that the tokenizer takes at one time, and seconds that close() waits for a forward pass
 TOKENIZE_PAIRS = f"{_ENGINE}.scheduling.scheduler._TOKENIZE_PAIRS"
 CLOSE_TIMEOUT_S = f"{_ENGINE}.scheduling.scheduler._CLOSE_TIMEOUT_S"
+# pairs of one part of a long call
+CHUNK_PAIRS = f"{_ENGINE}.pair_stream._CHUNK_PAIRS"
 # seconds that a fork waits for what computes
 FORK_TIMEOUT_S = f"{_ENGINE}.threads._FORK_TIMEOUT_S"
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from itertools import count
 from threading import Event
 from types import FrameType
+from typing import Any
 
 import pytest
 from callers import PATIENCE_S, assert_works, expected, in_thread, is_traced, until, wait_until
-from fakes import FakeScorer, MakeEngine, TokenSequence, tokenize
+from fakes import CHUNK_PAIRS, FakeScorer, MakeEngine, TokenSequence, tokenize
 
 from bge_rerank_integrations import RerankEngine
 
@@ -258,3 +263,77 @@ def test_a_generator_that_fails_takes_its_calls_along(make_engine: MakeEngine) -
     assert engine.stats().queued_pairs == 0
     gate.set()
     assert_works(engine)
+
+
+def test_garbage_collection_cancels_calls_in_any_thread(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls are abandoned with their event loops, and collected in the engine's threads.
+
+    The collector cancels them where the queue's lock is held: if that took the lock again, or
+    changed what the thread is walking through, the engine would end.
+    """
+    monkeypatch.setattr(CHUNK_PAIRS, 4)
+    gate = Event()
+    engine = make_engine(FakeScorer(gate=gate), max_batch_tokens=64)
+    threshold = gc.get_threshold()
+    for _ in range(12):
+        gate.clear()
+        gc.disable()
+        # what was there before takes no time in the collections
+        gc.freeze()
+        for number in range(10):
+            _abandon(engine, number)
+        gc.set_threshold(1, 1, 1)
+        gc.enable()
+        try:
+            gate.set()
+            wait_until(lambda: engine.stats().queued_pairs == 0)
+        finally:
+            gc.set_threshold(*threshold)
+    assert_works(engine)
+
+
+@pytest.mark.parametrize("moment", range(16))
+def test_calls_cancelled_while_their_lengths_are_read(make_engine: MakeEngine, moment: int) -> None:
+    """As a collection might do it: in the scorer's thread, which holds the queue's lock."""
+    futures: list[Future[Any]] = []
+    reads = count()
+
+    class Ids(list[int]):
+        def __len__(self) -> int:
+            is_scorer = threading.current_thread().name == "bge-rerank-scorer-0"
+            if is_scorer and next(reads) == moment:
+                for future in futures:
+                    future.cancel()
+            return super().__len__()
+
+    def tokenize_watched(pairs: Sequence[tuple[str, str]]) -> list[list[TokenSequence]]:
+        return [
+            [replace(sequence, ids=Ids(sequence.ids)) for sequence in sequences]  # type: ignore[arg-type]
+            for sequences in tokenize(pairs)
+        ]
+
+    gate = Event()
+    scorer = FakeScorer(gate=gate)
+    engine = make_engine(scorer, tokenize=tokenize_watched, max_batch_tokens=12)
+    blocked = in_thread(engine.score, "q", ["blocked"])
+    assert scorer.entered.wait(PATIENCE_S)
+    for number in range(3):
+        pairs = [(f"q{number}", f"{index}") for index in range(6)]
+        futures.append(engine._submit(pairs, engine.options).future)
+    wait_until(lambda: engine.stats().queued_pairs == 19)
+    reads = count()
+    gate.set()
+    blocked.result(PATIENCE_S)
+    assert_works(engine)
+
+
+def _abandon(engine: RerankEngine, number: int) -> None:
+    """Begin a call of many parts, and never resume it."""
+    loop = asyncio.new_event_loop()
+    pairs = ((f"q{number}", f"document {index}") for index in range(40))
+    task = loop.create_task(engine.ascore_pairs(pairs))
+    loop.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()

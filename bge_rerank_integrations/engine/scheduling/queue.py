@@ -201,8 +201,10 @@ class JobQueue:
     def without_answered(self, batch: Sequence[PendingSequence]) -> list[PendingSequence]:
         """Drop the sequences that nobody waits for any more."""
         with self._locked():
-            self._in_flight.remove(each for each in batch if each.job.is_done)
-            return [each for each in batch if not each.job.is_done]
+            # asked once: a job may be cancelled at any moment
+            waited_for = [each for each in batch if not each.job.is_done]
+            self._in_flight.remove(set(batch).difference(waited_for))
+            return waited_for
 
     def expire_jobs(self) -> None:
         """Answer every call whose time is over, when it is over, until the queue is stopped."""
