@@ -54,9 +54,10 @@ def common_runs(queries: Packing, keys: Packing) -> Iterator[tuple[int, int, int
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the host, on the device."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    if device.type != "cuda":
+        # elsewhere a copy that nobody waits for may read memory that was freed: pytorch#189690
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def download(logits: torch.Tensor) -> npt.ArrayLike:

@@ -14,7 +14,7 @@ from processes import run
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scorers import attention, flash_attention
 from bge_rerank_integrations.engine.scorers.attention import LocalAttention, packed_attention
-from bge_rerank_integrations.engine.scorers.packing import Packing
+from bge_rerank_integrations.engine.scorers.packing import Packing, upload
 
 CPU = torch.device("cpu")
 
@@ -84,7 +84,7 @@ def test_local_attention_stays_in_its_window_and_its_sequence(window: int, n_pad
 MEMORY_OF_LOCAL_ATTENTION = """
 import resource, torch
 from bge_rerank_integrations.engine.scorers.attention import LocalAttention
-from bge_rerank_integrations.engine.scorers.packing import Packing
+from bge_rerank_integrations.engine.scorers.packing import Packing, upload
 
 def attend(tokens):
     packing = Packing.from_lengths([tokens], torch.device("cpu"))
@@ -301,3 +301,17 @@ def assert_is_naive(
     for start, end in pairwise(packing.starts.tolist()):
         alone = naive(*(each[start:end] for each in states), scale, window)
         torch.testing.assert_close(packed[start:end], alone, atol=noise, rtol=noise)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps", "xpu"])
+def test_only_cuda_copies_without_waiting(kind: str) -> None:
+    """On Apple's GPUs, such a copy of a temporary may read memory that was freed."""
+    asked: list[dict[str, object]] = []
+
+    class Host:
+        def to(self, device: torch.device, **options: object) -> Host:
+            asked.append(options)
+            return self
+
+    upload(Host(), torch.device(kind))  # type: ignore[arg-type]
+    assert asked == [{}]
