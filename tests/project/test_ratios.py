@@ -169,8 +169,8 @@ def test_ratios_are_found_in_text_and_in_tables() -> None:
 
 RUN = "amd-epyc-avx2/gte-reranker-modernbert-base.json"
 SPEED = (
-    "On a 2-core AMD EPYC, passages of Python's reference, random weights: in float32 {value} times "
-    "as fast as sentence-transformers in float32 ([figures]({file})).\n"
+    "On a 2-core AMD EPYC, passages of Python's reference, random weights: in float32 {value} "
+    "times as fast as sentence-transformers in float32 ([figures]({file})).\n"
 )
 
 
