@@ -17,6 +17,8 @@ from bge_rerank_integrations import (
     RankedDocument,
     Ranking,
 )
+from bge_rerank_integrations.calibration import Calibration
+from bge_rerank_integrations.highlighting import SentenceWindows
 from bge_rerank_integrations.ranking import Scores, TokenUsage, rank, sigmoid
 
 LOGITS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False))
@@ -140,3 +142,26 @@ def test_normalizing_never_changes_the_order(logits: list[float]) -> None:
 @example(-710.0)
 def test_sigmoid_is_symmetric(logit: float) -> None:
     assert sigmoid(logit) + sigmoid(-logit) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "activation", "expected"),
+    [
+        (True, "Sigmoid", True),
+        (True, Calibration("m", 2.0, 1.0), True),
+        (True, "Tanh", False),
+        (True, "Identity", False),
+        (False, "Sigmoid", False),
+    ],
+)
+def test_scores_know_whether_they_are_probabilities(
+    normalize: bool, activation: Any, expected: bool
+) -> None:
+    """Sentences get the geometric mean of probabilities, and the mean of what may be below 0."""
+    scores = Scores.from_logits([0.2, 0.8], normalize, activation)
+    assert scores.are_probabilities == expected
+    [[sentence]] = SentenceWindows(["one sentence"]).spans(scores)
+    one, other = scores
+    assert sentence.score == pytest.approx(
+        math.sqrt(one * other) if expected else (one + other) / 2, abs=1e-9
+    )

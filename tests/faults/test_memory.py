@@ -48,6 +48,15 @@ def test_a_stream_of_a_million_pairs_is_never_all_in_memory(make_engine: MakeEng
     assert_works(engine)
 
 
+def test_answered_calls_are_let_go_long_before_their_deadlines(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    for number in range(1_000):
+        engine.score("q", [f"{number}"], timeout_s=3_600)
+    gc.collect()
+    # a deadline's job stays until as many more have come as are waiting, and at least 64
+    assert sum(type(each).__name__ == "Job" for each in gc.get_objects()) < 200
+
+
 def test_a_giant_document_makes_no_giant_batch(xlmr: str) -> None:
     normal = [f"document {number}: " + "the panda eats bamboo " * 30 for number in range(40)]
     giant = "giant " * (MILLION // 6)
