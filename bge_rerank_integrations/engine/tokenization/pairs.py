@@ -47,6 +47,8 @@ class Layout:
     :param max_length: tokens of the passage's part, at most, unless it is read in windows.
     :param budget: tokens of query, passage and what stands between them, at most.
     :param long_documents: what becomes of a passage that is longer.
+    :param cuts_whole_part: whether it is cut with what stands before it, as the tokenizer was saved
+        to cut.
     """
 
     frame: Frame
@@ -55,6 +57,7 @@ class Layout:
     max_length: int
     budget: int
     long_documents: LongDocuments
+    cuts_whole_part: bool = False
 
     @property
     def known_query_tokens(self) -> int | None:
@@ -109,6 +112,8 @@ class Layout:
         :raises InputError: if one of them is too long and ``long_documents`` is ``"refuse"``.
         """
         frame = self.frame
+        if self.cuts_whole_part and len(passage) + len(query) + len(frame.between) > self.budget:
+            return [self._cut_whole_part(query, passage)]
         is_windowed = self.long_documents == "window"
         head = np.concatenate([frame.before, query[: self.max_query_tokens], frame.between])
         around = len(head) + len(frame.after)
@@ -142,6 +147,20 @@ class Layout:
             return passage[:limit]
         start = self.frame.passage_start
         return np.concatenate([start, passage[len(passage) - limit + len(start) :]])
+
+    def _cut_whole_part(self, query: TokenIds, passage: TokenIds) -> TokenSequence:
+        """The end of separator and passage together, as FlagEmbedding's tokenizer leaves it."""
+        frame = self.frame
+        head = np.concatenate([frame.before, query[: self.max_query_tokens]])
+        part = np.concatenate([frame.between, passage[-self.max_length :]])
+        part = part[-(self.budget + len(frame.before) - len(head)) :]
+        return TokenSequence(
+            np.concatenate([head, part, frame.after]),
+            len(head),
+            len(head) + len(part),
+            query_truncated=len(query) > self.max_query_tokens,
+            document_truncated=True,
+        )
 
     def _check_lengths(self, query: TokenIds, passage: TokenIds, read: int, around: int) -> None:
         """Refuse what would be cut.
@@ -231,6 +250,7 @@ class PairTokenizer:
         return layout.tokenize(pairs, self.cache)
 
     def _make_layout(self, options: CallOptions) -> AnyLayout:
+        is_saved_side = options.long_documents is None and self._side == "truncate_left"
         options = replace(options, long_documents=options.long_documents or self._side)
         max_length = self.max_length(options)
         if max_length < (options.max_length or self._default_length):
@@ -269,6 +289,9 @@ class PairTokenizer:
             max_length=max_length,
             budget=budget,
             long_documents=options.long_documents or self._side,
+            cuts_whole_part=is_saved_side
+            and frame.cuts_whole_part
+            and options.max_document_tokens is None,
         )
 
     def _encode(self, text: str) -> TokenIds:

@@ -29,6 +29,8 @@ class Frame:
     :param around_passage: texts right before and after the document, tokenized with it.
     :param passage_start: ids that every window of a passage begins with.
     :param uncounted: tokens granted beyond ``max_length``.
+    :param cuts_whole_part: whether a tokenizer that cuts on the left cuts what stands before the
+        document too, from ``between`` on.
     """
 
     before: TokenIds
@@ -38,6 +40,7 @@ class Frame:
     around_passage: tuple[str, str] = ("", "")
     passage_start: TokenIds = field(default_factory=lambda: to_ids(()))
     uncounted: int = 0
+    cuts_whole_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class PromptTemplate:
     :param bos_id: that token, once the tokenizer is known.
     :param uncounted_before: how often the tokens before the pair are granted beyond ``max_length``.
     :param uncounted_after: the same for the tokens after it.
+    :param cuts_whole_part: see :class:`Frame`.
     """
 
     query: str
@@ -142,6 +146,7 @@ class PromptTemplate:
     bos_id: int | None = None
     uncounted_before: int = 0
     uncounted_after: int = 0
+    cuts_whole_part: bool = False
 
     def __str__(self) -> str:
         return repr("".join([self.before, self.query, self.separator, self.passage, *self.after]))
@@ -168,6 +173,7 @@ class PromptTemplate:
             around_passage=(before_passage, after_passage),
             passage_start=encode(before_passage + after_passage),
             uncounted=self.uncounted_before * len(before) + self.uncounted_after * len(after),
+            cuts_whole_part=self.cuts_whole_part,
         )
 
 
@@ -182,6 +188,7 @@ def _bge(instruction: str) -> PromptTemplate:
         instruction=instruction,
         has_bos=True,
         uncounted_after=2,
+        cuts_whole_part=True,
     )
 
 
