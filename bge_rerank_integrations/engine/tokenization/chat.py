@@ -1,10 +1,10 @@
 """Pairs in a chat template, tokenized as a whole.
 
-A template may do anything with its texts: it is rendered once where it provably does nothing with
-them, and else for each pair. A tokenizer may join what meets at their ends, so no part of a
-rendered pair is tokenized by itself, but for a query or document that is cut. What does
-not fit is cut off the document; what stands behind it in the template stays
-(sentence-transformers, `base/modules/transformer.py`, does the same with a template's end).
+A template may do anything with its texts, so it is rendered for each pair. A tokenizer may join
+what meets at their ends, so no part of a rendered pair is tokenized by itself, but for a query or
+document that is cut. What does not fit is cut off the document; what stands behind it in the
+template stays (sentence-transformers, `base/modules/transformer.py`, does the same with a
+template's end).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -33,9 +33,6 @@ from bge_rerank_integrations.errors import (
 )
 from bge_rerank_integrations.setting_types import LongDocuments
 from bge_rerank_integrations.settings import CallOptions
-
-if TYPE_CHECKING:
-    from bge_rerank_integrations.engine.tokenization.fixed_parts import FixedParts
 
 # two texts that tokenize differently from their first token to their last
 _FILLERS = ("0", "1 2 3 4")
@@ -121,17 +118,6 @@ class ChatTemplate:
         text: str = rendered[0][0]
         return text
 
-    def fixed_parts(self, instruction: str | None) -> FixedParts | None:
-        """What stands around query and document, or None where they may change it."""
-        # jinja takes a moment to import
-        from bge_rerank_integrations.engine.tokenization.fixed_parts import fixed_parts
-
-        return fixed_parts(
-            self.source,
-            self.variables,
-            lambda query, document: self._messages(query, document, instruction),
-        )
-
     def _messages(self, query: str, document: str, instruction: str | None) -> list[dict[str, Any]]:
         texts = {"system": instruction or None, "query": query, "document": document}
         return [
@@ -173,10 +159,7 @@ class ChatLayout:
         :raises ConfigurationError: if the template leaves no token for query or document.
         """
         instruction = template.prompt if options.instruction is None else options.instruction
-        parts = template.fixed_parts(instruction)
-        render = (
-            partial(template.render, instruction=instruction) if parts is None else parts.render
-        )
+        render = partial(template.render, instruction=instruction)
         rendered = render(_FILLERS[0], _FILLERS[0])
         around = len(tokenizer.encode(rendered, add_special_tokens=False)) + _JUNCTION_TOKENS
         longest_query = max_length - around - 1

@@ -235,7 +235,8 @@ class PairTokenizer:
         layout = self._layouts.get(key)
         if layout is None:
             if len(self._layouts) >= _MAX_LAYOUTS:
-                self._layouts.clear()
+                # the oldest goes; another thread may have taken it out
+                self._layouts.pop(next(iter(self._layouts)), None)
             layout = self._layouts[key] = self._make_layout(options)
         return layout
 
