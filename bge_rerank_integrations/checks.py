@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeGuard, get_args
@@ -26,12 +27,15 @@ class SettingType:
     :param accepts: whether a value is one of them.
     :param read: text → value; raises ``ValueError`` or ``KeyError`` for text that is none.
     :param convert: applied to a value before it is checked.
+
+    One rule for all: a bool is no number, a text is neither a number nor a bool, and a number or a
+    bool of numpy's is what it is.
     """
 
     expected: str
     accepts: Callable[[Any], bool]
     read: Callable[[str], Any] = str
-    convert: Callable[[Any], Any] = lambda value: value
+    convert: Callable[[Any], Any] = lambda value: plain(value)
 
     def or_none(self) -> SettingType:
         """The same kind, and None."""
@@ -42,22 +46,48 @@ class SettingType:
             lambda value: None if value is None else self.convert(value),
         )
 
+    def checked(self, name: str, value: Any) -> Any:
+        """A value in the form that it is kept in.
+
+        :raises ConfigurationError: naming the setting, what was expected and what came.
+        """
+        value = self.convert(value)
+        require(self.accepts(value), name, self.expected, value)
+        return value
+
+
+def plain(value: Any) -> Any:
+    """A number, bool or text of numpy's as Python's own; anything else as it is."""
+    numpy = sys.modules.get("numpy")  # where it is not loaded, nothing is of its types
+    return value.item() if numpy is not None and isinstance(value, numpy.generic) else value
+
+
+def as_float(value: Any) -> Any:
+    """A number as a float, infinite where it is too large for one; anything else as it is."""
+    value = plain(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
 
 def is_int(value: object, minimum: int) -> TypeGuard[int]:
     """Whether ``value`` is an int of at least ``minimum``, and not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+    number = plain(value)
+    return isinstance(number, int) and not isinstance(number, bool) and number >= minimum
 
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a number or infinity, and neither a bool nor NaN."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return not math.isnan(value)
+    number = as_float(value)
+    return isinstance(number, float) and not math.isnan(number)
 
 
 def is_finite(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a finite number, and not a bool."""
-    return is_number(value) and math.isfinite(value)
+    return is_number(value) and math.isfinite(as_float(value))
 
 
 def require(holds: bool, name: str, expected: str, value: Any) -> None:
@@ -77,11 +107,14 @@ def at_least(minimum: int) -> SettingType:
 def one_of(choices: Any) -> SettingType:
     """The values of a ``Literal``."""
     allowed = get_args(choices)
-    return SettingType("one of " + ", ".join(map(repr, allowed)), lambda value: value in allowed)
+    return SettingType(
+        "one of " + ", ".join(map(repr, allowed)),
+        lambda value: isinstance(value, str) and value in allowed,
+    )
 
 
 def _path(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    return os.fspath(value) if isinstance(value, os.PathLike) else plain(value)
 
 
 def _devices(value: Any) -> Any:
@@ -109,8 +142,8 @@ def _read_devices(text: str) -> str | tuple[str, ...]:
 
 def _layers(value: Any) -> Any:
     """A number of layers, or several, as different numbers in ascending order."""
-    numbers = _several(value)
-    numbers = numbers if isinstance(numbers, tuple) else (numbers,)
+    several = _several(value)
+    numbers = tuple(map(plain, several if isinstance(several, tuple) else (several,)))
     return tuple(sorted(set(numbers))) if all(is_int(each, 1) for each in numbers) else value
 
 
@@ -121,9 +154,14 @@ PATH = SettingType("a non-empty string or a path", TEXT.accepts, convert=_path)
 BOOL = SettingType(
     "a bool", lambda value: isinstance(value, bool), lambda text: _TRUTH[text.lower()]
 )
-TIMEOUT = SettingType("a number of seconds", is_number, float)
+STRING = SettingType("a string", lambda value: isinstance(value, str))
+TIMEOUT = SettingType("a number of seconds", is_number, float, as_float)
 WAIT = SettingType(
-    "a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, float
+    "a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, float, as_float
+)
+FINITE = SettingType("a finite number", is_finite, float, as_float)
+SHARE = SettingType(
+    "a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1, float, as_float
 )
 LAYERS = SettingType(
     "an int of at least 1, or several",

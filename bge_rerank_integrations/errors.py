@@ -23,6 +23,8 @@ caller's list, or None where it is the query or cannot be told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class RerankError(Exception):
     """Base class of every error raised by this package."""
@@ -145,3 +147,30 @@ class EngineFailedError(RerankError):
 
 class ForkedProcessError(RerankError):
     """The process was forked while a model computed, or after its GPU was in use."""
+
+
+#: every later call would meet them too, so that no answer without a rerank may hide them
+PERMANENT_ERRORS = (
+    ConfigurationError,
+    MissingExtraError,
+    ModelLoadError,
+    EngineClosedError,
+    EngineFailedError,
+    ForkedProcessError,
+)
+
+
+def placed(error: Exception, places: Sequence[int]) -> Exception:
+    """An error of one of some documents, with its place in the caller's list.
+
+    :param places: the place of each document that was scored.
+    """
+    if not isinstance(error, (InputError, ScoringError)) or error.index is None:
+        return error
+    if not 0 <= error.index < len(places) or places[error.index] == error.index:
+        return error
+    place = places[error.index]
+    if isinstance(error, NonFiniteScoreError):
+        return NonFiniteScoreError(place, error.value)
+    kind = InputError if isinstance(error, InputError) else ScoringError
+    return kind(str(error).replace(f"document {error.index}", f"document {place}", 1), place)

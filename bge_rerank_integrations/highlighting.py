@@ -74,16 +74,6 @@ class Highlighter(Protocol):
         ...
 
 
-class _TextScorer(Protocol):
-    """What highlights: an engine, or a remote client."""
-
-    @property
-    def score(self) -> Callable[..., Scores]: ...
-
-    @property
-    def ascore(self) -> Callable[..., Awaitable[Scores]]: ...
-
-
 class Highlighting:
     """Adds ``highlight`` and ``ahighlight`` to a reranker that has ``score`` and ``ascore``.
 
@@ -96,9 +86,10 @@ class Highlighting:
     contexts).
     """
 
-    def highlight(
-        self: _TextScorer, query: str, documents: Iterable[str], **options: Any
-    ) -> list[list[Span]]:
+    score: Callable[..., Scores]
+    ascore: Callable[..., Awaitable[Scores]]
+
+    def highlight(self, query: str, documents: Iterable[str], **options: Any) -> list[list[Span]]:
         """Score every sentence of documents against the query.
 
         :param options: those of ``score``, which also lists what is raised.
@@ -110,14 +101,15 @@ class Highlighting:
             return windows.spans(self.score(query, windows.texts, **options))
 
     async def ahighlight(
-        self: _TextScorer, query: str, documents: Iterable[str], **options: Any
+        self, query: str, documents: Iterable[str], **options: Any
     ) -> list[list[Span]]:
         """Highlight like :meth:`highlight`, without blocking the event loop."""
         checked = check_documents(documents)
         # in a thread: to split a megabyte of text takes about a second
         windows = await asyncio.to_thread(SentenceWindows, checked)
         with windows.errors_of_documents():
-            return windows.spans(await self.ascore(query, windows.texts, **options))
+            scores = await self.ascore(query, windows.texts, **options)
+            return await asyncio.to_thread(windows.spans, scores)
 
 
 class SentenceWindows:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from bge_rerank_integrations.errors import InputError
+
+T = TypeVar("T")
 
 
 def check_query(query: object) -> None:
@@ -33,6 +36,31 @@ def check_documents(documents: Iterable[str]) -> list[str]:
     for index, document in enumerate(checked):
         check_text(document, f"document {index}", index)
     return checked
+
+
+def check_items(given: Any, name: str, kind: type[T], hints: Mapping[type, str]) -> list[T]:
+    """Read a framework's objects once, into a list of our own: the caller's may change meanwhile.
+
+    :param given: any iterable, a generator or an array too; None is none.
+    :param name: what to call them in the error, e.g. ``documents``.
+    :param hints: what to do instead, for types that people hand over.
+    :raises InputError: for anything that is not of ``kind``; it is named.
+    """
+    if given is None:
+        return []
+    if isinstance(given, (kind, str)) or not isinstance(given, Iterable):
+        got = type(given).__name__ + (": put it into a list" if isinstance(given, kind) else "")
+        raise InputError(f"{name} must be a list of {kind.__name__} objects, got one {got}")
+    items = list(given)
+    for index, item in enumerate(items):
+        if not isinstance(item, kind):
+            hint = next((hint for other, hint in hints.items() if isinstance(item, other)), "")
+            raise InputError(
+                f"{name} must be {kind.__name__} objects, item {index} is of type "
+                f"{type(item).__name__}{hint}",
+                index,
+            )
+    return items
 
 
 def check_pairs(pairs: Iterable[Sequence[str]], first_index: int = 0) -> list[tuple[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,27 +23,33 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("llama-index") from error
     raise
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from bge_rerank_integrations.adapter_fields import RerankFields, sync_override
+from bge_rerank_integrations.checks import BOOL
 from bge_rerank_integrations.context.selection import Kept
-from bge_rerank_integrations.rerank_settings import RerankSettings
+from bge_rerank_integrations.inputs import check_items
+from bge_rerank_integrations.pipeline import Candidate, Pipeline, Selected
 
 RETRIEVAL_SCORE = "retrieval_score"
+TRUNCATED = "truncated"
 
 dispatcher = get_dispatcher(__name__)
 
 
-class BGERerank(RerankSettings, BaseNodePostprocessor):
+class BGERerank(RerankFields, BaseNodePostprocessor):
     """Reranks retrieved nodes with a BGE cross-encoder.
 
-    Takes every setting of :class:`~bge_rerank_integrations.rerank_settings.RerankSettings` and::
+    Takes every setting of :class:`~bge_rerank_integrations.adapter_fields.RerankFields` and::
 
         index.as_query_engine(similarity_top_k=100, node_postprocessors=[BGERerank(top_n=3)])
 
     The nodes given are left as they are: new ``NodeWithScore`` objects come back, best first. With
     ``prune``, a node whose text is cut is a copy with the same id and relationships; its metadata
-    is neither split nor scored. A node without text, such as an image, is not scored: it keeps its
-    place, with None for a score.
+    is neither split nor scored. A node that the model did not read to its end has
+    ``metadata["truncated"]``, on a copy too. A node without text, such as an image, is not scored:
+    it keeps its place, with None for a score, and such nodes take at most half of the ``top_n``
+    places, unless there are fewer texts.
     Where ``on_error="keep"`` answers a call that failed, the nodes keep their retrieval scores,
     unless only pruning failed: then they are ranked, and whole. An ``ExceptionEvent`` and the end
     of the callback event carry the error.
@@ -50,7 +58,7 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         ``metadata["retrieval_score"]`` (on a copy of the node), hidden from embedders and LLMs.
     :param metadata_mode: which of a node's metadata the reranker reads with its text.
     :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
-    :raises ModelLoadError: if the model cannot be loaded.
+    :raises ModelLoadError: if the model cannot be loaded; with ``lazy``, by the first call.
     """
 
     keep_retrieval_score: bool = Field(
@@ -60,6 +68,11 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         default=MetadataMode.EMBED, description="Metadata that the reranker reads with the text."
     )
 
+    @field_validator("keep_retrieval_score", mode="before")
+    @classmethod
+    def _check_keep_retrieval_score(cls, value: Any) -> Any:
+        return BOOL.checked("keep_retrieval_score", value)
+
     @classmethod
     def class_name(cls) -> str:
         """Name in serialized components."""
@@ -68,78 +81,101 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | str | None = None
     ) -> list[NodeWithScore]:
-        query = _query_text(query_bundle)
-        if not nodes:
+        query, given = _query_text(query_bundle), _given(nodes)
+        if not given:
             return []
-        with self._reported(query, nodes) as kept:
-            best = self._best(query, _own_texts(nodes), self._texts(nodes))
-            kept.extend(self._ranked(nodes, best))
-            kept[:] = _with_texts(kept, self._pruned(query, _own_texts(kept)))
-        return kept
+        pipeline = self._pipeline()
+        with self._reported(pipeline, query, given) as report:
+            return report(pipeline.run(query, self._candidates(given)))
 
     # the base class makes spans for its abstract methods only, which this is not
     @dispatcher.span
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | str | None = None
     ) -> list[NodeWithScore]:
-        query = _query_text(query_bundle)
-        if not nodes:
+        query, given = _query_text(query_bundle), _given(nodes)
+        if not given:
             return []
-        with self._reported(query, nodes) as kept:
-            best = await self._abest(query, _own_texts(nodes), self._texts(nodes))
-            kept.extend(self._ranked(nodes, best))
-            kept[:] = _with_texts(kept, await self._apruned(query, _own_texts(kept)))
-        return kept
+        sync, native = BGERerank._postprocess_nodes, BGERerank._apostprocess_nodes
+        if own := sync_override(self, sync, native):
+            return await asyncio.to_thread(own, given, query_bundle)
+        pipeline = await self._apipeline()
+        with self._reported(pipeline, query, given) as report:
+            return report(await pipeline.arun(query, self._candidates(given)))
 
-    def _texts(self, nodes: Sequence[NodeWithScore]) -> list[str]:
-        return [scored.node.get_content(metadata_mode=self.metadata_mode) for scored in nodes]
-
-    def _ranked(self, nodes: Sequence[NodeWithScore], best: Sequence[Kept]) -> list[NodeWithScore]:
-        return [NodeWithScore(node=self._kept_node(nodes[it.index]), score=it.score) for it in best]
-
-    def _as_retrieved(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
-        return [
-            NodeWithScore(node=self._kept_node(scored), score=scored.score)
-            for scored in nodes[: self.top_n]
-        ]
-
-    def _kept_node(self, scored: NodeWithScore) -> BaseNode:
-        return _with_retrieval_score(scored) if self.keep_retrieval_score else scored.node
+    def _candidates(self, nodes: Iterable[NodeWithScore]) -> list[Candidate]:
+        texts = ((it.node.get_content(mode) for mode in (MetadataMode.NONE, self.metadata_mode))
+                 for it in nodes)  # fmt: skip
+        return [Candidate(*both) for both in texts]
 
     @contextmanager
-    def _reported(self, query: str, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:
+    def _reported(
+        self, pipeline: Pipeline, query: str, nodes: list[NodeWithScore]
+    ) -> Iterator[Callable[[Selected], list[NodeWithScore]]]:
         """Tell instrumentation and callbacks that reranking starts and, whatever happens, ends.
 
-        :returns: the list to put the kept nodes in, ranked ones before they are pruned: what it
-            holds at the end, or when pruning fails, is reported.
+        :returns: what makes nodes of the documents that are kept, and tells of them.
         """
-        model_name = self._reranker.model
+        model, top_n = pipeline.reranker.model, pipeline.options.top_n
         # the event's top_n must be an int
-        top_n = len(nodes) if self.top_n is None else self.top_n
+        top_n = len(nodes) if top_n is None else top_n
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
-            EventPayload.MODEL_NAME: model_name,
+            EventPayload.MODEL_NAME: model,
             EventPayload.QUERY_STR: query,
             EventPayload.TOP_K: top_n,
         }
-        kept: list[NodeWithScore] = []
         answered: list[NodeWithScore] = []
-        dispatcher.event(
-            ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model_name)
-        )
+        dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model))
         try:
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-                yield kept
-                event.on_end(payload={EventPayload.NODES: kept})
-            answered = kept
-        except Exception as error:
-            if not self._goes_on_after(error, is_ranked=bool(kept)):
-                raise
-            dispatcher.event(ExceptionEvent(exception=error))
-            kept[:] = kept or self._as_retrieved(nodes)
-            answered = kept
+
+                def report(selected: Selected) -> list[NodeWithScore]:
+                    answered.extend(self._kept(nodes, selected))
+                    if selected.error is None:
+                        event.on_end(payload={EventPayload.NODES: answered})
+                    else:
+                        dispatcher.event(ExceptionEvent(exception=selected.error))
+                        event.on_end(payload={EventPayload.EXCEPTION: selected.error})
+                    return answered
+
+                yield report
         finally:
             dispatcher.event(ReRankEndEvent(nodes=answered))
+
+    def _kept(self, nodes: Sequence[NodeWithScore], selected: Selected) -> list[NodeWithScore]:
+        # where nothing was ranked, the retrieval scores stay
+        is_ranked = selected.error is None or any(it.score is not None for it in selected)
+        return [
+            NodeWithScore(
+                node=self._kept_node(nodes[it.index], it),
+                score=it.score if is_ranked else nodes[it.index].score,
+            )
+            for it in selected
+        ]
+
+    def _kept_node(self, scored: NodeWithScore, kept: Kept) -> BaseNode:
+        """The node given, or a copy where its text or metadata are others."""
+        node, told = scored.node, {}
+        if self.keep_retrieval_score:
+            is_number = scored.score is not None and math.isfinite(scored.score)
+            told[RETRIEVAL_SCORE] = scored.score if is_number else None
+        if kept.is_truncated or TRUNCATED in node.metadata:
+            told[TRUNCATED] = kept.is_truncated
+        if told:
+            hidden = node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys
+            embed, llm = (list(dict.fromkeys([*keys, *told])) for keys in hidden)
+            node = node.model_copy(
+                update={
+                    "metadata": {**node.metadata, **told},
+                    "excluded_embed_metadata_keys": embed,
+                    "excluded_llm_metadata_keys": llm,
+                }
+            )
+        if kept.text != node.get_content(metadata_mode=MetadataMode.NONE):
+            node = node.model_copy()
+            node.set_content(kept.text)
+        return node
 
     def __getstate__(self) -> dict[str, Any]:
         # the base class drops what it cannot pickle, and a default model would take its place:
@@ -148,42 +184,13 @@ class BGERerank(RerankSettings, BaseNodePostprocessor):
         return super().__getstate__()
 
 
+def _given(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
+    return check_items(
+        nodes, "nodes", NodeWithScore, {BaseNode: ": NodeWithScore(node=...) takes a node"}
+    )
+
+
 def _query_text(query_bundle: QueryBundle | str | None) -> str:
     if query_bundle is None:
         raise ValueError("Missing query bundle in extra info.")
     return query_bundle if isinstance(query_bundle, str) else query_bundle.query_str
-
-
-def _own_texts(nodes: Sequence[NodeWithScore]) -> list[str]:
-    """The texts of the nodes without their metadata, empty where there is none."""
-    return [scored.node.get_content(metadata_mode=MetadataMode.NONE) for scored in nodes]
-
-
-def _with_texts(nodes: Sequence[NodeWithScore], texts: Sequence[str]) -> list[NodeWithScore]:
-    return [
-        scored
-        if text == own
-        else NodeWithScore(node=_with_text(scored.node, text), score=scored.score)
-        for scored, own, text in zip(nodes, _own_texts(nodes), texts, strict=True)
-    ]
-
-
-def _with_text(node: BaseNode, text: str) -> BaseNode:
-    copied = node.model_copy()
-    copied.set_content(text)
-    return copied
-
-
-def _with_retrieval_score(scored: NodeWithScore) -> BaseNode:
-    node = scored.node
-    return node.model_copy(
-        update={
-            "metadata": {**node.metadata, RETRIEVAL_SCORE: scored.score},
-            "excluded_embed_metadata_keys": _including(node.excluded_embed_metadata_keys),
-            "excluded_llm_metadata_keys": _including(node.excluded_llm_metadata_keys),
-        }
-    )
-
-
-def _including(keys: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys([*keys, RETRIEVAL_SCORE]))

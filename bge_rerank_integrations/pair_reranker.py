@@ -13,7 +13,16 @@ from typing import Any
 
 from bge_rerank_integrations.errors import ConfigurationError, ScoringError
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
-from bge_rerank_integrations.ranking import Ranking, Reranker, Scores, check_selection, rank
+from bge_rerank_integrations.ranking import (
+    SCORE_ACTIVATIONS,
+    Ranking,
+    Reranker,
+    Scores,
+    check_scores,
+    check_selection,
+    rank,
+    score_range,
+)
 
 ScorePairs = Callable[[list[tuple[str, str]]], Scores]
 
@@ -23,10 +32,14 @@ class PairReranker:
 
     :param model: the model's name.
     :param score: pairs → scores with logits, in input order.
+    :param score_range: the least and the greatest score, where that is known.
     """
 
-    def __init__(self, model: str, score: ScorePairs) -> None:
+    def __init__(
+        self, model: str, score: ScorePairs, score_range: tuple[float, float] | None = None
+    ) -> None:
         self.model = model
+        self.score_range = score_range
         self._score = score
 
     def rerank(
@@ -94,16 +107,19 @@ def _of_sentence_transformers(encoder: Any) -> PairReranker:
 
     def score(pairs: list[tuple[str, str]]) -> Scores:
         # its activation in float64: in float32 a sigmoid makes 1.0 of different logits
-        logits = encoder.predict(
+        raw = encoder.predict(
             pairs,
             activation_fn=torch.nn.Identity(),
             convert_to_tensor=True,
             show_progress_bar=False,
         ).double()
-        read = Scores.from_logits(logits.tolist(), normalize=False, model=model)
-        return Scores(encoder.activation_fn(logits).tolist(), read.logits, model=model)
+        logits = check_scores(raw.tolist(), len(pairs), model)
+        scores = check_scores(encoder.activation_fn(raw).tolist(), len(pairs), model)
+        return Scores(scores, logits, model=model)
 
-    return PairReranker(model, score)
+    activation = type(encoder.activation_fn).__name__
+    known = activation in SCORE_ACTIVATIONS
+    return PairReranker(model, score, score_range(activation) if known else None)
 
 
 def _of_langchain(encoder: Any) -> PairReranker:
@@ -111,9 +127,10 @@ def _of_langchain(encoder: Any) -> PairReranker:
     model = name if isinstance(name, str) else type(encoder).__name__
 
     def score(pairs: list[tuple[str, str]]) -> Scores:
-        scores = [float(score) for score in encoder.score(pairs)]
-        if len(scores) != len(pairs):
-            raise ScoringError(f"{model} gave {len(scores)} scores for {len(pairs)} pairs")
-        return Scores.from_logits(scores, normalize=False, model=model)
+        answer = encoder.score(pairs)
+        if isinstance(answer, str) or not isinstance(answer, Iterable):
+            raise ScoringError(f"{model} must give a list of scores, got {type(answer).__name__}")
+        scores = check_scores(answer, len(pairs), model)
+        return Scores(scores, scores, model=model)
 
     return PairReranker(model, score)

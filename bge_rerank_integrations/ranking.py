@@ -7,10 +7,10 @@ import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, overload, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
-from bge_rerank_integrations.checks import is_finite, is_int, require
-from bge_rerank_integrations.errors import NonFiniteScoreError
+from bge_rerank_integrations.checks import FINITE, at_least, is_number, plain
+from bge_rerank_integrations.errors import NonFiniteScoreError, ScoringError
 
 logger = logging.getLogger(__name__)
 
@@ -125,18 +125,19 @@ class Ranking(Sequence[RankedDocument]):
     """Documents, best first.
 
     :param documents: the kept documents.
-    :param total_tokens: tokens that the model read for this call, special tokens included.
+    :param usage: tokens that the model read for this call, and what it did not read; its indices
+        are those of the documents given.
     :param model: the model that scored them.
-    :param truncated_documents: how many of the documents given the model did not read to their
-        ends, as far as it is known.
-    :param query_truncated: whether it did not read the query to its end.
     """
 
     documents: tuple[RankedDocument, ...] = ()
-    total_tokens: int = 0
+    usage: TokenUsage = TokenUsage()
     model: str = ""
-    truncated_documents: int = 0
-    query_truncated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens that the model read for this call, special tokens included."""
+        return self.usage.total_tokens
 
     @overload
     def __getitem__(self, position: int) -> RankedDocument: ...
@@ -184,45 +185,53 @@ class Reranker(Protocol):
 
 @runtime_checkable
 class PairScorer(Protocol):
-    """What a LangChain cross-encoder needs: an engine, a remote client or a test's fake."""
+    """What scores pairs: an engine, a remote client or a test's fake."""
 
     def score_pairs(self, pairs: Iterable[Sequence[str]]) -> Sequence[float]:
         """Score (query, document) pairs, in input order."""
         ...
 
 
-@runtime_checkable
-class ProgressScorer(Protocol):
-    """What can show how far it is: an engine."""
-
-    def score_pairs(self, pairs: Iterable[Sequence[str]], show_progress: bool = False) -> Scores:
-        """Score (query, document) pairs, in input order."""
-        ...
-
-    async def ascore_pairs(
-        self, pairs: Iterable[Sequence[str]], show_progress: bool = False
-    ) -> Scores:
-        """Score like :meth:`score_pairs`, without blocking the event loop."""
-        ...
+_TOP_N, _SCORE_THRESHOLD = at_least(1).or_none(), FINITE.or_none()
 
 
-def check_selection(top_n: int | None, score_threshold: float | None) -> None:
+def check_selection(
+    top_n: int | None, score_threshold: float | None
+) -> tuple[int | None, float | None]:
     """Check what a caller wants to keep.
 
+    :returns: both, as Python's own numbers.
     :raises ConfigurationError: if ``top_n`` is not None or an int of at least 1, or
         ``score_threshold`` is not None or a finite number.
     """
-    require(top_n is None or is_int(top_n, 1), "top_n", "None or an int of at least 1", top_n)
-    check_threshold("score_threshold", score_threshold)
+    return (
+        _TOP_N.checked("top_n", top_n),
+        _SCORE_THRESHOLD.checked("score_threshold", score_threshold),
+    )
 
 
-def check_threshold(name: str, threshold: float | None) -> None:
-    """Check a score that something is compared with.
+def check_scores(scores: Iterable[Any], count: int, model: str) -> list[float]:
+    """Check what another package's model answered.
 
-    :raises ConfigurationError: if it is not None or a finite number.
+    :param count: of the pairs that it was asked to score.
+    :param model: its name, for messages.
+    :raises ScoringError: for another number of scores, or for one that is no number.
+    :raises NonFiniteScoreError: for one that is NaN or infinite. Both name its index.
     """
-    is_threshold = threshold is None or is_finite(threshold)
-    require(is_threshold, name, "None or a finite number", threshold)
+    checked = []
+    for index, score in enumerate(scores):
+        # a tensor's element as a number; numpy's are taken anyway
+        number = plain(score.item() if getattr(score, "shape", None) == () else score)
+        if not isinstance(number, float) and not is_number(number):
+            raise ScoringError(
+                f"the score of document {index} must be a number, {model} gave {score!r:.80}", index
+            )
+        if not math.isfinite(number):
+            raise NonFiniteScoreError(index, float(number))
+        checked.append(float(number))
+    if len(checked) != count:
+        raise ScoringError(f"{model} gave {len(checked)} scores for {count} pairs")
+    return checked
 
 
 def rank(
@@ -240,7 +249,7 @@ def rank(
     :param ties: the order of documents with equal logits, as indices; None keeps the input order.
     :raises ConfigurationError: see :func:`check_selection`.
     """
-    check_selection(top_n, score_threshold)
+    top_n, score_threshold = check_selection(top_n, score_threshold)
     usage = scores.usage
     if usage.truncated_documents:
         logger.debug("%d of %d documents truncated", usage.truncated_documents, len(scores))
@@ -252,9 +261,7 @@ def rank(
         for index in order[:top_n]
         if score_threshold is None or scores[index] >= score_threshold
     )
-    return Ranking(
-        kept, usage.total_tokens, scores.model, usage.truncated_documents, usage.query_truncated
-    )
+    return Ranking(kept, usage, scores.model)
 
 
 def sigmoid(logit: float) -> float:
@@ -271,3 +278,13 @@ SCORE_ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
     "Identity": float,
     "Tanh": math.tanh,
 }
+
+
+def score_range(activation: Any, normalize: bool = True) -> tuple[float, float]:
+    """The least and the greatest score that is reported.
+
+    :param activation: see :meth:`Scores.from_logits`; a function is a calibration's.
+    """
+    if not normalize or activation == "Identity":
+        return -math.inf, math.inf
+    return (-1.0 if activation == "Tanh" else 0.0), 1.0

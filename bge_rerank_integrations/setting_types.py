@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 LongDocuments = Literal["truncate", "truncate_left", "window", "refuse"]
+OnError = Literal["raise", "keep"]
 
 API_KEY_VARIABLE = "BGE_RERANK_API_KEY"
 """The key that ``bge-rerank serve`` asks for and ``RemoteReranker`` sends to such a server."""

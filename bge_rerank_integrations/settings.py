@@ -41,12 +41,12 @@ BUILT_IN_MODEL = "tiny"
 DEFAULT_MAX_LENGTH = 512
 
 
-def _setting(default: Any, setting_type: SettingType, description: str) -> Any:
+def setting(default: Any, setting_type: SettingType, description: str) -> Any:
     return field(default=default, metadata={"type": setting_type, "description": description})
 
 
 @dataclass(frozen=True)
-class _Settings:
+class Settings:
     """Checks and converts each field as its declaration says.
 
     :raises ConfigurationError: naming the setting, what was expected and what came.
@@ -54,11 +54,12 @@ class _Settings:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            object.__setattr__(self, each.name, checked(each.name, getattr(self, each.name)))
+            value = each.metadata["type"].checked(each.name, getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
 
 
 @dataclass(frozen=True)
-class EngineConfig(_Settings):
+class EngineConfig(Settings):
     """What is loaded, and where; hashable and picklable.
 
     The settings are described where they are declared, and in the table of settings.
@@ -66,56 +67,56 @@ class EngineConfig(_Settings):
     :raises ConfigurationError: naming the setting, what was expected and what came.
     """
 
-    model: str = _setting(
+    model: str = setting(
         DEFAULT_MODEL, PATH, "Hub id, folder of a checkpoint, or 'tiny' for the built-in model."
     )
-    revision: str | None = _setting(
+    revision: str | None = setting(
         None, TEXT.or_none(), "Branch, tag or commit of a hub model; None means the newest."
     )
-    recipe: str | None = _setting(
+    recipe: str | None = setting(
         None,
         TEXT.or_none(),
         "How the model scores, by the name of a recipe of the catalog; None reads it off the "
         "model's files or its name, and refuses a model that proves none.",
     )
-    device: str | tuple[str, ...] = _setting(
+    device: str | tuple[str, ...] = setting(
         "auto",
         DEVICES,
         "'auto' (also None), one device ('cpu', 'cuda:1', 'mps'), or several: one replica of the "
         "model each.",
     )
-    dtype: Dtype = _setting(  # noqa: RUF009  # it makes a field
+    dtype: Dtype = setting(  # noqa: RUF009  # it makes a field
         "auto",
         one_of(Dtype),
         "'auto' takes bfloat16 where the hardware computes it natively, float16 on older CUDA and "
         "on MPS, and float32 elsewhere; 'float32' equals the reference to 1e-5; 'int8' (encoders "
         "on a CPU) is faster than float32, and its scores are a little off.",
     )
-    cutoff_layers: tuple[int, ...] | None = _setting(
+    cutoff_layers: tuple[int, ...] | None = setting(
         None,
         LAYERS.or_none(),
         "Score after this number of layers, or after several (layerwise and lightweight models); "
         "None means the last.",
     )
-    compress_ratio: int | None = _setting(
+    compress_ratio: int | None = setting(
         None, RATIO.or_none(), "1, 2, 4 or 8 passage tokens become one (lightweight models)."
     )
-    compress_layers: tuple[int, ...] | None = _setting(
+    compress_layers: tuple[int, ...] | None = setting(
         None, LAYERS.or_none(), "Before which layers that happens (lightweight models)."
     )
-    cache_folder: str | None = _setting(
+    cache_folder: str | None = setting(
         None, PATH.or_none(), "Where hub downloads are kept; None means the hub's own default."
     )
-    local_files_only: bool = _setting(False, BOOL, "Never reach for the network.")
-    max_batch_tokens: int | None = _setting(
+    local_files_only: bool = setting(False, BOOL, "Never reach for the network.")
+    max_batch_tokens: int | None = setting(
         None, at_least(1).or_none(), "Tokens in one forward pass; None chooses for the device."
     )
-    max_cached_tokens: int = _setting(
+    max_cached_tokens: int = setting(
         5_000_000,
         at_least(0),
         "Token ids to remember for texts that come again; 12 bytes a token with its text.",
     )
-    max_queued_pairs: int = _setting(
+    max_queued_pairs: int = setting(
         100_000, at_least(1), "(query, document) pairs that may wait at one time."
     )
 
@@ -132,7 +133,7 @@ class EngineConfig(_Settings):
 
 
 @dataclass(frozen=True)
-class CallOptions(_Settings):
+class CallOptions(Settings):
     """How a call is scored; an engine carries defaults, and each call may override them.
 
     The options are described where they are declared, and in the table of settings.
@@ -140,22 +141,22 @@ class CallOptions(_Settings):
     :raises ConfigurationError: naming the option, what was expected and what came.
     """
 
-    max_length: int | None = _setting(
+    max_length: int | None = setting(
         None,
         at_least(16).or_none(),
         "Tokens of query, passage and special tokens together, at most; the model's own limit is "
         "the ceiling. None means what was saved with the model (model_max_length; other than "
         f"sentence-transformers', at most {DEFAULT_MAX_LENGTH}), else {DEFAULT_MAX_LENGTH}.",
     )
-    query_max_length: int | None = _setting(
+    query_max_length: int | None = setting(
         None,
         at_least(1).or_none(),
         "Tokens of the query, at most; None means three quarters of max_length.",
     )
-    max_document_tokens: int | None = _setting(
+    max_document_tokens: int | None = setting(
         None, at_least(1).or_none(), "Cut each document after this many tokens; None reads all."
     )
-    long_documents: LongDocuments | None = _setting(  # noqa: RUF009  # it makes a field
+    long_documents: LongDocuments | None = setting(  # noqa: RUF009  # it makes a field
         None,
         one_of(LongDocuments).or_none(),
         "What becomes of a document that is too long: 'truncate' reads its head; 'truncate_left' "
@@ -163,34 +164,34 @@ class CallOptions(_Settings):
         "'refuse' raises InputError. None means as the model's tokenizer was saved: 'truncate', or "
         "'truncate_left' with truncation_side \"left\".",
     )
-    instruction: str | None = _setting(
+    instruction: str | None = setting(
         None,
         TEXT.or_none(),
         "What a decoder is asked to judge, or the prompt before the query of an encoder that has "
         "one; None means what the model was trained with.",
     )
-    normalize: bool = _setting(
+    normalize: bool = setting(
         True,
         BOOL,
         "Report what the activation saved with the model makes of the logit (where none is: the "
         "sigmoid, between 0 and 1), instead of the logit.",
     )
-    calibration: str | None = _setting(
+    calibration: str | None = setting(
         None,
         PATH.or_none(),
         "File of 'bge-rerank calibrate' for this model: normalize reports the probabilities of "
         "relevance that it makes of logits.",
     )
-    timeout_s: float | None = _setting(
+    timeout_s: float | None = setting(
         None, TIMEOUT.or_none(), "Seconds after which the call fails with DeadlineError."
     )
-    queue_timeout_s: float = _setting(
+    queue_timeout_s: float = setting(
         0.0,
         WAIT,
         "Seconds that a call waits for a place in a full queue before OverloadedError; 0 raises at "
         "once.",
     )
-    max_wait_s: float | None = _setting(
+    max_wait_s: float | None = setting(
         None,
         WAIT.or_none(),
         "The queue is full for a call whose answer, at the speed measured so far, would take more "
@@ -229,9 +230,7 @@ def checked(name: str, value: Any) -> Any:
     :raises ConfigurationError: naming the setting, what was expected and what came.
     """
     setting_type: SettingType = _DECLARATIONS[name].metadata["type"]
-    value = setting_type.convert(value)
-    require(setting_type.accepts(value), name, setting_type.expected, value)
-    return value
+    return setting_type.checked(name, value)
 
 
 def read_setting(name: str, text: str) -> Any:
@@ -274,7 +273,7 @@ def overridden(options: CallOptions, overrides: Mapping[str, Any]) -> CallOption
     return replace(options, **overrides) if overrides else options
 
 
-def markdown(group: type[EngineConfig | CallOptions]) -> str:
+def markdown(group: type[Settings]) -> str:
     """The settings of one kind as the documentation's table."""
     lines = ["| setting | default | |", "| --- | --- | --- |"]
     lines += [

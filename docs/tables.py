@@ -6,21 +6,10 @@ import re
 from pathlib import Path
 
 from bge_rerank_integrations import CallOptions, EngineConfig, catalog
-from bge_rerank_integrations.adapter_settings import EngineSettings
-from bge_rerank_integrations.rerank_settings import RerankSettings
+from bge_rerank_integrations.context.options import ContextOptions
 from bge_rerank_integrations.settings import markdown
 
 PAGES = [Path(__file__).with_name(name) for name in ("models.md", "settings.md")]
-
-
-def kept() -> str:
-    """The settings that an integration has beside those of its engine, as a table."""
-    rows = [
-        f"| `{name}` | `{field.default!r}` | {field.description} |"
-        for name, field in RerankSettings.model_fields.items()
-        if name not in EngineSettings.model_fields
-    ]
-    return "\n".join(["| setting | default | |", "| --- | --- | --- |", *rows])
 
 
 def with_tables(page: str) -> str:
@@ -28,7 +17,7 @@ def with_tables(page: str) -> str:
     tables = {
         "EngineConfig": markdown(EngineConfig),
         "CallOptions": markdown(CallOptions),
-        "RerankSettings": kept(),
+        "ContextOptions": markdown(ContextOptions),
         "catalog": catalog.markdown(),
     }
     return re.sub(

@@ -94,7 +94,7 @@ def test_a_ranking_tells_what_was_truncated(caplog: pytest.LogCaptureFixture) ->
     usage = TokenUsage(9, truncated_documents=2, query_truncated=True)
     with caplog.at_level(logging.DEBUG):
         ranking = rank(Scores.from_logits([0.0, 2.0, 1.0], normalize=True, usage=usage), top_n=1)
-    assert (ranking.truncated_documents, ranking.query_truncated) == (2, True)
+    assert ranking.usage == usage
     assert caplog.messages == ["2 of 3 documents truncated"]
     rank(Scores.from_logits([0.0], normalize=True))
     assert len(caplog.messages) == 1
@@ -106,7 +106,7 @@ def test_equal_logits_may_have_an_order_of_their_own() -> None:
 
 
 def test_a_ranking_is_a_sequence() -> None:
-    ranking = Ranking((RankedDocument(1, 0.5), RankedDocument(0, 0.1)), 7, "m")
+    ranking = Ranking((RankedDocument(1, 0.5), RankedDocument(0, 0.1)), TokenUsage(7), "m")
     assert len(ranking) == 2
     assert ranking[0].index == 1
     assert ranking[:1] == (RankedDocument(1, 0.5),)

@@ -203,9 +203,9 @@ def _highlight(
 
 def _truncated(ranking: Ranking) -> str:
     """What the model did not read to its end."""
-    count = ranking.truncated_documents
+    count = ranking.usage.truncated_documents
     passages = [f"{count} passage{'s' * (count > 1)}"] if count else []
-    return " and ".join([*passages, *(["the query"] * ranking.query_truncated)])
+    return " and ".join([*passages, *(["the query"] * ranking.usage.query_truncated)])
 
 
 def _document(

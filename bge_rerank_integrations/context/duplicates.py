@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from bge_rerank_integrations.checks import is_finite, require
-
-#: of a document's shingles, how many may stand in one better document, as a share
-DEFAULT_SHARE = 0.8
+from bge_rerank_integrations.context.options import DEFAULT_DUPLICATE_SHARE
 
 # words in a shingle, as in the deduplication of corpora (Lee et al., arXiv 2107.06499, appendix A)
 _SHINGLE_WORDS = 5
@@ -20,19 +16,9 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff\uf900-\ufaff\U
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
-def checked_share(value: Any) -> float | None:
-    """The share that a setting asks for: True means the default, False and None none.
-
-    :raises ConfigurationError: for anything else but a share.
-    """
-    if value is None or isinstance(value, bool):
-        return DEFAULT_SHARE if value else None
-    is_share = is_finite(value) and 0 < value <= 1
-    require(is_share, "drop_duplicates", "a bool, None, or a share above 0 up to 1", value)
-    return float(value)
-
-
-def without_duplicates(texts: Iterable[str], share: float = DEFAULT_SHARE) -> Iterator[int]:
+def without_duplicates(
+    texts: Iterable[str], share: float = DEFAULT_DUPLICATE_SHARE
+) -> Iterator[int]:
     """Indices of the texts that no better one contains, in order; read as far as asked for.
 
     A text is contained in another by the share of its shingles (runs of five words) that the other

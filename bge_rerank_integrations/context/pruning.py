@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
-from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.highlighting import Span
 
 
@@ -24,10 +23,10 @@ def prune(
 
     :param spans: the sentences of the text, as ``highlight`` answers them.
     :param threshold: cut sentences that score below this; None cuts none for it.
-    :param share: cut sentences that score below this share of the best one's score, too.
+    :param share: cut sentences that score below this share of the best one's score, too; of a
+        score below 0, which a logit may be, there is no share, and none is cut for it.
     :param mark: takes the place of neighboring sentences that are cut, e.g. ``…``.
     :returns: an equal text if nothing is cut.
-    :raises ConfigurationError: for a share of a score below 0, which a logit may be.
     """
     pieces: list[str] = []
     kept = zip(staying(spans, threshold, share), spans, strict=True)
@@ -54,8 +53,7 @@ def staying(
     """Whether each sentence stays, by the rules of :func:`prune`."""
     best = max(spans, key=lambda span: span.score, default=None)
     least = -math.inf if threshold is None else threshold
-    if share is not None and best is not None:
-        require(best.score >= 0, "prune_share", "None where scores are logits", share)
+    if share is not None and best is not None and best.score >= 0:
         least = max(least, share * best.score)
     return [span is best or span.score >= least for span in spans]
 

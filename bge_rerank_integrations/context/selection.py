@@ -1,12 +1,17 @@
-"""Which of the documents given reach the language model, and in which order."""
+"""Which documents are kept, and what of them: one plain function a step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
+from bge_rerank_integrations.checks import is_finite, is_int
 from bge_rerank_integrations.context.duplicates import without_duplicates
+from bge_rerank_integrations.context.pruning import prune
+from bge_rerank_integrations.errors import NonFiniteScoreError, ScoringError
+from bge_rerank_integrations.highlighting import Span
 from bge_rerank_integrations.ranking import Ranking
 
 
@@ -14,65 +19,82 @@ from bge_rerank_integrations.ranking import Ranking
 class Kept:
     """A document that is kept.
 
-    :param index: position in the list given.
-    :param score: relevance, on the scale reported; None for a document without text.
+    :param index: position among the documents of the call.
+    :param score: relevance, on the scale reported; None for a document that was not scored.
+    :param text: its own text, without the sentences that were cut.
+    :param is_truncated: whether the model did not read it to its end.
     """
 
     index: int
     score: float | None
+    text: str
+    is_truncated: bool = False
 
 
-class Candidates:
-    """The documents of a call: those that are scored, and those without text, which are not.
+def ranked(ranking: Ranking, texts: Sequence[str], scored: Sequence[int]) -> list[Kept]:
+    """The documents of a ranking, best first.
 
-    :param texts: of the documents themselves.
-    :param read: what the reranker reads of each, such as its metadata with its text.
+    :param texts: of all documents of the call.
+    :param scored: the positions of those that the reranker was given.
+    :raises ScoringError: for a ranking of other documents, or with a score that is no number.
     """
-
-    def __init__(self, texts: Sequence[str], read: Sequence[str]) -> None:
-        self._indices = [index for index, text in enumerate(texts) if text.strip()]
-        self.texts = [texts[index] for index in self._indices]
-        self.read = [read[index] for index in self._indices]
-        self._without_text = [index for index, text in enumerate(texts) if not text.strip()]
-
-    def kept(self, ranked: Iterable[Kept], top_n: int | None) -> list[Kept]:
-        """Ranked documents, with those without text in their first-stage places.
-
-        :param ranked: by their places among the documents that are scored.
-        :param top_n: how many to keep, at most.
-        """
-        kept = [Kept(self._indices[it.index], it.score) for it in islice(ranked, top_n)]
-        for index in self._without_text:
-            kept.insert(index, Kept(index, None))
-        return kept[:top_n]
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What is kept of a ranking.
-
-    :param top_n: documents, at most; None keeps all.
-    :param drop_duplicates: from which share of shared text on a document is a duplicate of a better
-        one; None drops none.
-    """
-
-    top_n: int | None
-    drop_duplicates: float | None
-
-    @property
-    def ranked(self) -> int | None:
-        """How many ranked documents are needed; None means all."""
-        return self.top_n if self.drop_duplicates is None else None
-
-    def of(self, ranking: Ranking, candidates: Candidates) -> list[Kept]:
-        """The documents that are kept, best first.
-
-        :param ranking: the best :attr:`ranked` of the candidates that are scored.
-        """
-        places: Iterable[int] = range(len(ranking))
-        if self.drop_duplicates is not None:
-            ordered = (candidates.texts[document.index] for document in ranking)
-            places = without_duplicates(ordered, self.drop_duplicates)
+    truncated = set(ranking.usage.truncated)
+    kept: dict[int, Kept] = {}
+    for it in ranking:
+        if not is_int(it.index, 0) or it.index >= len(scored) or it.index in kept:
+            raise ScoringError(f"a ranking must name each document once, it has {it.index!r}")
+        if not is_finite(it.score):
+            raise NonFiniteScoreError(it.index, it.score)
+        index = scored[it.index]
         # float(): a reranker of the user's own may answer numpy's, which do not serialize
-        ranked = (Kept(ranking[it].index, float(ranking[it].score)) for it in places)
-        return candidates.kept(ranked, self.top_n)
+        kept[it.index] = Kept(index, float(it.score), texts[index], it.index in truncated)
+    return list(kept.values())
+
+
+def distinct(kept: Sequence[Kept], share: float, top_n: int | None) -> list[Kept]:
+    """The first ``top_n`` documents of which no better one has this share of the text."""
+    places = without_duplicates((it.text for it in kept), share)
+    return [kept[place] for place in islice(places, min(top_n or len(kept), len(kept)))]
+
+
+def best(kept: Iterable[Kept], score_threshold: float | None, top_n: int | None) -> list[Kept]:
+    """The first ``top_n`` documents with at least this score."""
+    least = -math.inf if score_threshold is None else score_threshold
+    return [it for it in kept if it.score is not None and it.score >= least][:top_n]
+
+
+def with_unscored(
+    kept: Sequence[Kept], texts: Sequence[str], scored: Sequence[int], top_n: int | None
+) -> list[Kept]:
+    """Ranked documents, with those that were not scored in the places that they came in.
+
+    These take at most half of the ``top_n`` places, unless fewer documents are ranked.
+    """
+    unscored = sorted(set(range(len(texts))).difference(scored))
+    if top_n is not None:
+        unscored = unscored[: max(top_n // 2, top_n - len(kept))]
+        kept = kept[: top_n - len(unscored)]
+    merged = list(kept)
+    for index in unscored:
+        merged.insert(index, Kept(index, None, texts[index]))
+    return merged
+
+
+def pruned(
+    kept: Sequence[Kept],
+    spans: Sequence[Sequence[Span]],
+    threshold: float | None,
+    share: float | None,
+    mark: str,
+) -> list[Kept]:
+    """Kept documents without the sentences that score low.
+
+    :param spans: the sentences of each one that was scored.
+    """
+    of = dict(zip([it.index for it in kept if it.score is not None], spans, strict=True))
+    return [
+        replace(it, text=prune(it.text, of[it.index], threshold, share, mark))
+        if it.index in of
+        else it
+        for it in kept
+    ]

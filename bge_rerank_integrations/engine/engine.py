@@ -17,7 +17,14 @@ from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.highlighting import Highlighting
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
-from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
+from bge_rerank_integrations.ranking import (
+    Ranking,
+    Scores,
+    TokenUsage,
+    check_selection,
+    rank,
+    score_range,
+)
 from bge_rerank_integrations.setting_types import CallOverrides, EngineKeywords, PathOrName
 from bge_rerank_integrations.settings import (
     DEFAULT_MODEL,
@@ -111,6 +118,11 @@ class RerankEngine(Highlighting):
     def max_length(self) -> int:
         """Tokens of a pair, at most: the option, within the model's own limit."""
         return self._running.model.tokenizer.max_length(self.options)
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """The least and the greatest score that calls with these options report."""
+        return score_range(self._running.activation_of(self._options), self._options.normalize)
 
     @property
     def is_alive(self) -> bool:
@@ -304,7 +316,5 @@ def _with_query(query: str, documents: Iterable[str]) -> list[TextPair]:
     return [(query, document) for document in check_documents(documents)]
 
 
-def _unpickled(
-    kind: type[RerankEngine], config: EngineConfig, options: CallOptions
-) -> RerankEngine:
+def _unpickled(kind: type[RerankEngine], config: EngineConfig, options: Any) -> RerankEngine:
     return kind._on(registry.shared(config), options)

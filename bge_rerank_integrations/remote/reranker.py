@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from typing_extensions import Self
 
-from bge_rerank_integrations.checks import is_finite, is_int, require
+from bge_rerank_integrations.checks import BOOL, is_finite, is_int, require
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 
 try:
@@ -93,6 +93,7 @@ class RemoteReranker(Highlighting):
         max_documents: int | None = None,
         transport: Any = None,
     ) -> None:
+        normalize = BOOL.checked("normalize", normalize)
         _check_settings(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
         self._dialect = DIALECTS[dialect]
         if model is None and "{model}" in self._dialect.path:

@@ -13,7 +13,8 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from pydantic import ValidationError
 
 from bge_rerank_integrations import langchain, llama_index
-from bge_rerank_integrations.context.duplicates import DEFAULT_SHARE, without_duplicates
+from bge_rerank_integrations.context.duplicates import without_duplicates
+from bge_rerank_integrations.context.options import DEFAULT_DUPLICATE_SHARE
 
 SHIP = (
     "A ship floats because the water that it displaces weighs as much as the whole ship. "
@@ -24,7 +25,7 @@ BREAD = "Bread is baked from flour, water, yeast and salt, which every baker mix
 CHINESE = "船之所以能浮在水面上,是因为它排开的水的重量等于船的重量。阿基米德发现了这条定律。"
 
 
-def kept(*texts: str, share: float = DEFAULT_SHARE) -> list[int]:
+def kept(*texts: str, share: float = DEFAULT_DUPLICATE_SHARE) -> list[int]:
     return list(without_duplicates(texts, share))
 
 
@@ -116,8 +117,8 @@ def test_the_next_documents_fill_their_places(keep: Any) -> None:
 
 def test_a_share_is_between_0_and_1() -> None:
     compressor = langchain.BGERerank(reranker=FakeReranker(), drop_duplicates=True)
-    assert compressor.drop_duplicates == DEFAULT_SHARE
-    assert compressor.model_dump()["drop_duplicates"] == DEFAULT_SHARE
+    assert compressor.drop_duplicates == DEFAULT_DUPLICATE_SHARE
+    assert compressor.model_dump()["drop_duplicates"] == DEFAULT_DUPLICATE_SHARE
     for share in (0, 0.0, -1, 1.5, float("nan"), "half"):
         with pytest.raises(ValidationError, match="drop_duplicates"):
             langchain.BGERerank(reranker=FakeReranker(), drop_duplicates=share)  # type: ignore[arg-type]

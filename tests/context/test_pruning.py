@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bge_rerank_integrations import ConfigurationError
 from bge_rerank_integrations.context.pruning import prune
 from bge_rerank_integrations.highlighting import Span, sentences
 
@@ -59,9 +58,8 @@ def test_a_share_of_the_best_score_is_a_threshold_too() -> None:
     assert prune("A. B. C. D.", found) == prune("A. B. C. D.", found, share=0) == "A. B. C. D."
 
 
-def test_a_share_of_a_logit_means_nothing() -> None:
-    with pytest.raises(ConfigurationError, match="prune_share must be None where scores are logi"):
-        prune("A. B.", spans(["A. ", "B."], [-2, -5]), share=0.2)
+def test_a_share_of_a_score_below_0_cuts_nothing() -> None:
+    assert prune("A. B.", spans(["A. ", "B."], [-2, -5]), share=0.2) == "A. B."
 
 
 def test_an_empty_text_stays_empty() -> None:

@@ -11,35 +11,68 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
+from pydantic import ValidationError
 
-from bge_rerank_integrations import ConfigurationError, langchain, llama_index
-from bge_rerank_integrations.context.selection import Candidates, Kept
+from bge_rerank_integrations import langchain, llama_index
+from bge_rerank_integrations.context.selection import Kept, best, distinct, ranked, with_unscored
+from bge_rerank_integrations.errors import ScoringError
+from bge_rerank_integrations.ranking import RankedDocument, Ranking
 
 TEXTS = [f"text {number}" for number in range(40)]
 
 
-@given(st.lists(st.sampled_from(["", " ", "a", "b"]), max_size=8), st.integers(1, 9), st.data())
-def test_texts_are_ranked_around_those_that_have_none(
-    texts: list[str], top_n: int, data: st.DataObject
+def _ranked(order: list[int]) -> list[Kept]:
+    return [Kept(index, 0.5, TEXTS[index]) for index in order]
+
+
+@given(st.lists(st.booleans(), max_size=8), st.integers(1, 9), st.data())
+def test_documents_are_ranked_around_those_that_are_not_scored(
+    has_text: list[bool], top_n: int, data: st.DataObject
 ) -> None:
-    candidates = Candidates(texts, [f"read {text}" for text in texts])
-    scored = [index for index, text in enumerate(texts) if text.strip()]
-    order = data.draw(st.permutations(range(len(scored))))
+    texts = TEXTS[: len(has_text)]
+    scored = [index for index, has in enumerate(has_text) if has]
+    order = data.draw(st.permutations(scored))
 
-    kept = candidates.kept([Kept(place, 0.5) for place in order], None)
+    kept = with_unscored(_ranked(order), texts, scored, None)
 
-    assert candidates.texts == [texts[index] for index in scored]
-    assert candidates.read == [f"read {texts[index]}" for index in scored]
     assert sorted(it.index for it in kept) == list(range(len(texts)))
-    assert [it.index for it in kept if it.score] == [scored[place] for place in order]
+    assert [it.index for it in kept if it.score] == order
     assert all(kept[index].index == index for index in range(len(texts)) if index not in scored)
-    assert candidates.kept([Kept(place, 0.5) for place in order], top_n) == kept[:top_n]
+    fewer = with_unscored(_ranked(order), texts, scored, top_n)
+    ranked = [it.index for it in fewer if it.score]
+    assert len(fewer) == min(top_n, len(texts))
+    assert ranked == order[: len(ranked)]
+    # half of the places, or more, are those of ranked documents, as long as there are any
+    assert len(ranked) >= min(len(order), top_n - top_n // 2)
 
 
 def test_what_has_no_text_follows_if_too_few_are_kept_before_it() -> None:
-    candidates = Candidates(["a", "b", "c", "", "d", ""], TEXTS)
+    kept = with_unscored(_ranked([2]), TEXTS[:6], [0, 1, 2, 4], None)
 
-    assert [it.index for it in candidates.kept([Kept(2, 1.0)], None)] == [2, 3, 5]
+    assert [it.index for it in kept] == [2, 3, 5]
+
+
+def test_a_step_takes_any_number_as_top_n() -> None:
+    kept = _ranked([2, 0, 1])
+
+    for top_n in (3, 10**30, None):
+        assert best(kept, None, top_n) == distinct(kept, 1.0, top_n) == kept
+        assert with_unscored(kept, TEXTS[:3], [0, 1, 2], top_n) == kept
+    assert best(kept, 0.75, None) == []
+
+
+@pytest.mark.parametrize("index", [-1, 2, 1.0, True, "0", None])
+def test_a_ranking_of_other_documents_is_refused(index: Any) -> None:
+    with pytest.raises(ScoringError, match="a ranking must name each document once"):
+        ranked(Ranking((RankedDocument(index, 0.5),)), TEXTS, [0, 1])
+    with pytest.raises(ScoringError, match="once, it has 1"):
+        ranked(Ranking((RankedDocument(1, 0.5), RankedDocument(1, 0.5))), TEXTS, [0, 1])
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), "0.5", None])
+def test_a_ranking_without_a_score_is_refused(score: Any) -> None:
+    with pytest.raises(ScoringError, match="document 1"):
+        ranked(Ranking((RankedDocument(1, score),)), TEXTS, [0, 1])
 
 
 # --- progress ----------------------------------------------------------------------------------
@@ -86,7 +119,7 @@ async def test_a_long_list_shows_its_progress(
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("keep", [_of_langchain, _of_llama_index])
 async def test_progress_needs_an_engine(keep: Any, is_async: bool) -> None:
-    with pytest.raises(ConfigurationError, match=r"show_progress needs .*, got FakeReranker"):
+    with pytest.raises(ValidationError, match=r"show_progress needs .*, got FakeReranker"):
         await keep(FakeReranker(), is_async, show_progress=True)
 
 

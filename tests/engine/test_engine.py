@@ -25,7 +25,6 @@ from bge_rerank_integrations import (
     EngineClosedError,
     EngineConfig,
     InputError,
-    Ranking,
     RerankEngine,
     Reranker,
 )
@@ -65,7 +64,7 @@ async def test_what_was_read_of_each_document_is_told(xlmr: str, max_queued_pair
         assert windows.truncated_documents == 0
         assert sum(windows.pair_tokens) == windows.total_tokens > 64 + alone[0]
         assert engine.score(QUERY, documents[:1], query_max_length=2).usage.query_truncated
-        assert engine.rerank(QUERY, documents, top_n=1).truncated_documents == 3
+        assert engine.rerank(QUERY, documents, top_n=1).usage.truncated_documents == 3
 
 
 def test_an_engine_is_a_reranker(engine: RerankEngine) -> None:
@@ -82,7 +81,8 @@ def test_score_threshold_is_on_the_scale_reported(xlmr: str) -> None:
 
 
 def test_nothing_to_rank_is_ordinary(engine: RerankEngine) -> None:
-    assert engine.rerank(QUERY, []) == Ranking(model=engine.model)
+    nothing = engine.rerank(QUERY, [])
+    assert (nothing.documents, nothing.total_tokens, nothing.model) == ((), 0, engine.model)
     assert engine.score(QUERY, []) == []
     assert engine.score_pairs([]) == []
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from callers import PATIENCE_S, in_thread
 from fake_reranker import FakeReranker
-from fakes import FakeScorer, Logits, MakeEngine, TokenSequence, digest, digests
+from fakes import FakeScorer, Logits, MakeEngine, TokenSequence, digests
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
@@ -27,9 +27,12 @@ from pydantic import Field
 from bge_rerank_integrations import (
     ConfigurationError,
     DeadlineError,
+    EngineClosedError,
     EngineFailedError,
+    ForkedProcessError,
     InputError,
     MissingExtraError,
+    ModelLoadError,
     OverloadedError,
     RemoteError,
     RemoteReranker,
@@ -128,9 +131,14 @@ def late_answer(make_engine: MakeEngine, held: Event) -> Any:
     return make_engine(FakeScorer(gate=held), timeout_s=0.05)
 
 
+def closed_engine(make_engine: MakeEngine, held: Event) -> Any:
+    engine = make_engine()
+    engine.close()
+    return engine
+
+
 FAILURES = [
     (dead_service, RemoteError),
-    (lost_engine, EngineFailedError),
     (full_queue, OverloadedError),
     (late_answer, DeadlineError),
 ]
@@ -147,11 +155,11 @@ async def test_the_retrieved_order_is_kept_without_a_score(
 ) -> None:
     reranker = fail(make_engine, held)
 
-    with caplog.at_level(logging.WARNING, "bge_rerank_integrations.rerank_settings"):
+    with caplog.at_level(logging.WARNING, "bge_rerank_integrations.pipeline"):
         kept = await keep(reranker, on_error="keep", top_n=3)
 
     assert kept == [(text, None) for text in TEXTS[:3]]
-    [record] = [it for it in caplog.records if it.name.endswith("rerank_settings")]
+    [record] = [it for it in caplog.records if it.name.endswith("pipeline")]
     assert error.__name__ in record.getMessage()
     with pytest.raises(error):
         await keep(reranker, top_n=3)
@@ -165,10 +173,31 @@ async def test_a_score_threshold_drops_nothing_that_has_no_score(keep: Keep) -> 
     assert [text for text, _ in kept] == TEXTS
 
 
-@pytest.mark.parametrize("error", [ConfigurationError("no such option"), MissingExtraError("cli")])
-async def test_a_mistake_in_the_program_is_raised(keep: Keep, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigurationError("no such option"),
+        MissingExtraError("cli"),
+        ModelLoadError("not there"),
+        EngineClosedError("closed"),
+        EngineFailedError("failed"),
+        ForkedProcessError("made in the parent"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_error_that_every_call_would_meet_is_raised(keep: Keep, error: Exception) -> None:
     with pytest.raises(type(error)):
         await keep(FakeReranker(error=error), on_error="keep")
+
+
+@pytest.mark.parametrize(
+    ("fail", "error"), [(lost_engine, EngineFailedError), (closed_engine, EngineClosedError)]
+)
+async def test_an_engine_that_is_gone_is_not_kept_quiet(
+    keep: Keep, fail: Any, error: type[Exception], make_engine: MakeEngine, held: Event
+) -> None:
+    with pytest.raises(error):
+        await keep(fail(make_engine, held), on_error="keep")
 
 
 @pytest.mark.parametrize("error", [InputError("too long", 1), RuntimeError("of another library")])
@@ -203,11 +232,11 @@ RANKED: Kept = [
 async def test_documents_that_cannot_be_pruned_are_ranked_and_whole(
     keep: Keep, pruning: dict[str, float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "bge_rerank_integrations.rerank_settings"):
+    with caplog.at_level(logging.WARNING, "bge_rerank_integrations.pipeline"):
         kept = await keep(FailingHighlights(), on_error="keep", top_n=2, **pruning)
 
     assert kept == RANKED[:2]
-    [record] = [it for it in caplog.records if it.name.endswith("rerank_settings")]
+    [record] = [it for it in caplog.records if it.name.endswith("pipeline")]
     assert record.getMessage() == (
         "pruning failed, the ranked documents are kept whole: RemoteError: down"
     )
@@ -215,7 +244,7 @@ async def test_documents_that_cannot_be_pruned_are_ranked_and_whole(
         await keep(FailingHighlights(), top_n=2, **pruning)
 
 
-async def test_an_engine_that_is_lost_while_pruning_costs_only_the_pruning(
+async def test_an_engine_that_is_lost_while_pruning_is_not_kept_quiet(
     keep: Keep, make_engine: MakeEngine
 ) -> None:
     def score(batch: Sequence[TokenSequence]) -> Logits:
@@ -224,10 +253,8 @@ async def test_an_engine_that_is_lost_while_pruning_costs_only_the_pruning(
         return digests(batch)
 
     scorer = FakeScorer(score)
-    kept = await keep(make_engine(scorer), on_error="keep", top_n=3, prune=0.5)
-
-    best = sorted(((text, digest(QUERY, text)) for text in TEXTS), key=lambda it: -it[1])
-    assert kept == best[:3]
+    with pytest.raises(EngineFailedError):
+        await keep(make_engine(scorer), on_error="keep", top_n=3, prune=0.5)
 
 
 async def test_what_ranks_below_the_threshold_stays_out_when_pruning_fails(keep: Keep) -> None:

@@ -327,7 +327,7 @@ async def test_a_reranker_that_cannot_highlight_cannot_prune(compress: Compress)
         model = "plain"
         rerank, arerank = FakeReranker().rerank, FakeReranker().arerank
 
-    with pytest.raises(ConfigurationError, match=r"prune needs .* highlight\(\) .*, got Plain"):
+    with pytest.raises(ValidationError, match=r"prune needs .* highlight\(\) .*, got Plain"):
         await compress(BGERerank(reranker=Plain(), prune=0.5), [Document(LONG)], QUERY)
     assert await compress(BGERerank(reranker=Plain()), [Document(LONG)], QUERY)
 

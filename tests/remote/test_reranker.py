@@ -24,7 +24,6 @@ from bge_rerank_integrations import (
     DeadlineError,
     InputError,
     OverloadedError,
-    Ranking,
     RemoteError,
     RemoteReranker,
     Reranker,
@@ -178,7 +177,8 @@ def test_long_lists_become_several_requests() -> None:
 
 def test_nothing_to_rank_asks_nobody() -> None:
     handler, requests = answering(OK)
-    assert remote(handler).rerank("q", []) == Ranking(model="m")
+    nothing = remote(handler).rerank("q", [])
+    assert (nothing.documents, nothing.total_tokens, nothing.model) == ((), 0, "m")
     assert not requests
 
 
@@ -210,7 +210,7 @@ async def test_what_the_service_truncated_is_told_of_all_requests() -> None:
     async with remote(handler, max_documents=2) as reranker:
         for scores in (reranker.score("q", list("abcd")), await reranker.ascore("q", list("abcd"))):
             assert (scores.usage.truncated_documents, scores.usage.query_truncated) == (2, True)
-        assert reranker.rerank("q", list("abcde")).truncated_documents == 2
+        assert reranker.rerank("q", list("abcde")).usage.truncated_documents == 2
         pairs = reranker.score_pairs([("p", "a"), ("q", "c"), ("r", "c")])
         assert pairs.usage.truncated_documents == 2
         assert not reranker.score("q", list("ab")).usage.query_truncated
@@ -218,7 +218,7 @@ async def test_what_the_service_truncated_is_told_of_all_requests() -> None:
 
 def test_a_count_of_truncated_documents_that_is_none_is_left_out() -> None:
     handler, _ = answering(httpx.Response(200, json=OK, headers={"X-Truncated-Documents": "-1"}))
-    assert remote(handler).rerank("q", ["d"]).truncated_documents == 0
+    assert remote(handler).rerank("q", ["d"]).usage.truncated_documents == 0
 
 
 def scoring_by_number(request: httpx.Request) -> httpx.Response:

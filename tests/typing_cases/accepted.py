@@ -49,6 +49,7 @@ def llama_index(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
     li.BGERerank("tiny", prune=0.05, prune_share=0.1, prune_mark="…", drop_duplicates=True)
     li.BGERerank("tiny", drop_duplicates=0.5, on_error="keep", show_progress=True)
     li.BGERerank("tiny", calibration="tiny.json", prune=None)
+    li.BGERerank("tiny", lazy=True)
     reranker.top_n = 5
     return reranker.postprocess_nodes(nodes, query_str="q")
 

@@ -19,9 +19,8 @@ from fake_reranker import FakeReranker
 from pydantic import ValidationError
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.adapter_settings import EngineSettings
+from bge_rerank_integrations.adapter_fields import EngineFields, RerankFields
 from bge_rerank_integrations.errors import ModelLoadError
-from bge_rerank_integrations.rerank_settings import RerankSettings
 from bge_rerank_integrations.setting_types import EngineKeywords, PathOrName
 from bge_rerank_integrations.settings import (
     SETTINGS,
@@ -31,7 +30,7 @@ from bge_rerank_integrations.settings import (
 )
 
 
-class Component(RerankSettings):
+class Component(RerankFields):
     """What an integration does with the settings."""
 
     @property
@@ -56,14 +55,14 @@ def shared(xlmr: str) -> Iterator[RerankEngine]:
 def test_every_setting_is_a_field_as_it_is_declared() -> None:
     shown = {
         name: (field.default, field.description)
-        for name, field in EngineSettings.model_fields.items()
-        if name != "reranker"
+        for name, field in EngineFields.model_fields.items()
+        if name not in ("reranker", "lazy")
     }
 
     assert shown == {name: (default_of(name), description_of(name)) for name in SETTINGS}
     # the fields take what the engine takes
     types = get_type_hints(EngineKeywords) | {"model": PathOrName}
-    shown_types = get_type_hints(EngineSettings)
+    shown_types = get_type_hints(EngineFields)
     assert {name: shown_types[name] for name in SETTINGS} == types
 
 
@@ -75,7 +74,7 @@ def test_the_model_may_be_positional_and_a_path(shared: RerankEngine, xlmr: str)
     assert next(iter(inspect.signature(Component).parameters)) == "model"
     assert inspect.signature(Component).parameters["model"].default == default_of("model")
     with pytest.raises(ValidationError, match="got both reranker= and model="):
-        Component(EngineConfig().model, reranker=FakeReranker())
+        Component(EngineConfig().model, reranker=shared)
 
 
 def test_equal_settings_share_one_engine(shared: RerankEngine, xlmr: str) -> None:
@@ -196,8 +195,8 @@ def test_a_ready_reranker_needs_no_torch() -> None:
     program = (
         "import sys\n"
         "from fake_reranker import FakeReranker\n"
-        "from bge_rerank_integrations.rerank_settings import RerankSettings\n"
-        "RerankSettings(reranker=FakeReranker())\n"
+        "from bge_rerank_integrations.adapter_fields import RerankFields\n"
+        "RerankFields(reranker=FakeReranker())\n"
         "assert 'torch' not in sys.modules\n"
     )
 
@@ -213,12 +212,16 @@ def test_settings_that_agree_with_the_reranker_are_accepted(shared: RerankEngine
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"),
-    [("model", "other"), ("dtype", "float32"), ("instruction", "Which is best?")],
+    ("setting", "value"), [("dtype", "float32"), ("instruction", "Which is best?")]
 )
 def test_settings_that_contradict_the_reranker_are_refused(setting: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=f"got both reranker= and {setting}="):
         Component(reranker=FakeReranker(), **{setting: value})
+
+
+def test_a_model_that_is_not_the_engines_is_refused(shared: RerankEngine) -> None:
+    with pytest.raises(ValidationError, match="got both reranker= and model="):
+        Component(reranker=shared, model="other")
 
 
 def test_a_reranker_must_be_able_to_rerank() -> None:
@@ -229,7 +232,7 @@ def test_a_reranker_must_be_able_to_rerank() -> None:
 def test_another_components_reranker_is_taken() -> None:
     reranker = FakeReranker()
 
-    assert Component(reranker=EngineSettings(reranker=reranker)).engine is reranker
+    assert Component(reranker=EngineFields(reranker=reranker)).engine is reranker
 
 
 def test_devices_may_be_a_list_as_json_has_them() -> None:

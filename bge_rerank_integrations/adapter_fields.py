@@ -1,0 +1,287 @@
+"""The declared settings as pydantic fields of both integrations, and the reranker behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import Self
+
+from bge_rerank_integrations.checks import BOOL
+from bge_rerank_integrations.context.options import ContextOptions
+from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.pair_reranker import as_reranker
+from bge_rerank_integrations.pipeline import Pipeline
+from bge_rerank_integrations.ranking import Reranker, score_range
+from bge_rerank_integrations.setting_names import reject_unknown_settings
+from bge_rerank_integrations.setting_types import Dtype, LongDocuments, OnError, PathOrName
+from bge_rerank_integrations.settings import (
+    SETTINGS,
+    CallOptions,
+    EngineConfig,
+    default_of,
+    description_of,
+)
+
+_GROUPS = (EngineConfig, CallOptions, ContextOptions)
+_DECLARED = {each.name: each for group in _GROUPS for each in fields(group)}
+CONTEXT = tuple(each.name for each in fields(ContextOptions))
+
+
+def _declared(name: str) -> Any:
+    """A declared setting as a field; those of an engine are frozen."""
+    each = _DECLARED[name]
+    description = each.metadata["description"]
+    return Field(default=each.default, frozen=name in SETTINGS, description=description)
+
+
+class _Default(str):
+    """A default that is told from an equal value that was given."""
+
+
+_MODEL = _Default(default_of("model"))
+
+
+class EngineFields(BaseModel):
+    """Fields of a component that holds an engine: the engine's settings, or a ready reranker.
+
+    The engine is the process-wide one for these settings (``RerankEngine.shared``), so components
+    with equal settings share one set of weights, and so do a component's copies; one that was
+    closed or has failed is found again by the next call. The settings are frozen. With
+    ``reranker=``, an engine's own settings are shown in the fields; of any other its model's name.
+
+    :raises pydantic.ValidationError: for a setting that cannot work, or that contradicts the
+        ``reranker`` given (a ``ValueError``).
+    :raises ModelLoadError: if the model cannot be loaded; with ``lazy``, by the first call.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", validate_assignment=True
+    )
+
+    # a field specifier by name: type checkers read that it may be positional
+    model: PathOrName = Field(
+        default=default_of("model"),
+        frozen=True,
+        kw_only=False,
+        description=description_of("model"),
+    )
+    revision: str | None = _declared("revision")
+    recipe: str | None = _declared("recipe")
+    device: str | Sequence[str] | None = _declared("device")
+    dtype: Dtype = _declared("dtype")
+    cutoff_layers: int | Sequence[int] | None = _declared("cutoff_layers")
+    compress_ratio: int | None = _declared("compress_ratio")
+    compress_layers: int | Sequence[int] | None = _declared("compress_layers")
+    cache_folder: PathOrName | None = _declared("cache_folder")
+    local_files_only: bool = _declared("local_files_only")
+    max_batch_tokens: int | None = _declared("max_batch_tokens")
+    max_cached_tokens: int = _declared("max_cached_tokens")
+    max_queued_pairs: int = _declared("max_queued_pairs")
+    max_length: int | None = _declared("max_length")
+    query_max_length: int | None = _declared("query_max_length")
+    max_document_tokens: int | None = _declared("max_document_tokens")
+    long_documents: LongDocuments | None = _declared("long_documents")
+    instruction: str | None = _declared("instruction")
+    normalize: bool = _declared("normalize")
+    calibration: str | None = _declared("calibration")
+    timeout_s: float | None = _declared("timeout_s")
+    queue_timeout_s: float = _declared("queue_timeout_s")
+    max_wait_s: float | None = _declared("max_wait_s")
+    lazy: bool = Field(
+        default=False, frozen=True, description="Load the model at the first call, and not before."
+    )
+    reranker: Any = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        repr=False,
+        description="A ready reranker instead of engine settings: an engine, a remote client, "
+        "another package's cross-encoder.",
+    )
+
+    _found: Reranker | None = PrivateAttr(default=None)
+
+    if not TYPE_CHECKING:  # type checkers make one of the fields
+
+        def __init__(self, model: Any = _MODEL, **settings: Any) -> None:
+            if not isinstance(model, _Default):
+                settings["model"] = model
+            super().__init__(**settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            reject_unknown_settings(given, cls.model_fields)
+        return given
+
+    @field_validator(*SETTINGS, "lazy", *CONTEXT, mode="before", check_fields=False)
+    @classmethod
+    def _check_setting(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        if name == "model" and (hasattr(value, "rerank") or hasattr(value, "score")):
+            got = f"got {type(value).__name__}: give it as reranker="
+            raise ConfigurationError(f"model must be a name or a folder, {got}")
+        type_of = BOOL if name == "lazy" else _DECLARED[name].metadata["type"]
+        return type_of.checked(name, value)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Find the engine, once: assigning to a field later does not come here."""
+        super().model_post_init(context)
+        if self.reranker is not None:
+            self._adopt(self.reranker)
+        elif not self.lazy:
+            self._find()
+
+    def _find(self) -> Reranker:
+        """The reranker of a call; loads the model where that is due."""
+        found = self._found
+        if not self._is_found:
+            # not at the top: a component with a remote reranker must not load torch
+            from bge_rerank_integrations.engine.engine import RerankEngine
+
+            self._found = found = RerankEngine.shared(**{it: getattr(self, it) for it in SETTINGS})
+        assert found is not None
+        if self.reranker is not None:
+            # a remote client may learn its model's name
+            self.__dict__["model"] = found.model
+        return found
+
+    async def _afind(self) -> Reranker:
+        """Find like :meth:`_find`, without blocking the event loop."""
+        return self._find() if self._is_found else await asyncio.to_thread(self._find)
+
+    @property
+    def _is_found(self) -> bool:
+        engine: Any = self._found
+        return engine is not None and (self.reranker is not None or engine.is_alive)
+
+    @property
+    def _reranker(self) -> Reranker:
+        return self._find()
+
+    @property
+    def engine_config(self) -> EngineConfig:
+        """What is loaded, and where, among the fields."""
+        return EngineConfig(**{it.name: getattr(self, it.name) for it in fields(EngineConfig)})
+
+    def _adopt(self, reranker: Any) -> None:
+        """Take a ready reranker, and show its settings in the fields."""
+        # of another component its reranker: as a LangChain cross-encoder it reports scores alone
+        reranker = reranker._reranker if isinstance(reranker, EngineFields) else reranker
+        reranker = as_reranker(reranker)
+        shown = {name: _DECLARED[name].default for name in SETTINGS} | {"model": reranker.model}
+        compared = self.model_fields_set & shown.keys()
+        for settings in (getattr(reranker, "config", None), getattr(reranker, "options", None)):
+            if isinstance(settings, (EngineConfig, CallOptions)):
+                shown |= asdict(settings)
+            elif settings is None:
+                # a remote client's model may have had another name when this was written down
+                compared -= {"model"}
+        for name in compared:
+            if getattr(self, name) != shown[name]:
+                raise ConfigurationError(
+                    f"give either reranker= or engine settings, got both reranker= and {name}="
+                )
+        # past the frozen fields: what is shown here is the reranker's own
+        self.__dict__.update(shown)
+        self._found = reranker
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        declared = type(self).model_fields.get(name)
+        if declared is not None and declared.frozen:
+            message = f"{name} is frozen: make a copy with model_copy(update={{{name!r}: ...}})"
+            error = PydanticCustomError("frozen_field", message)
+            details = InitErrorDetails(type=error, loc=(name,), input=value)
+            raise ValidationError.from_exception_data(type(self).__name__, [details])
+        before = self.__dict__.get(name)
+        try:
+            super().__setattr__(name, value)
+        except ValidationError:
+            # after a check of the whole model fails, pydantic keeps the assigned value
+            self.__dict__ |= {name: before} if name in self.__dict__ else {}
+            raise
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # the copy asks the same reranker: copying it means more weights, or fails on its locks
+        memo = {} if memo is None else memo
+        memo |= {id(shared): shared for shared in (self._found, self.reranker)}
+        return super().__deepcopy__(memo)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy this component; the copy shares its engine.
+
+        :param update: settings to change; they are checked, and find their own engine.
+        :param deep: copy the values of the fields too (never the engine).
+        :raises pydantic.ValidationError: for an update that cannot work.
+        """
+        copied = super().model_copy(deep=deep)
+        if not update:
+            return copied
+        # pydantic's own update would show the new model's name over the old model's weights
+        given = {name: getattr(copied, name) for name in copied.model_fields_set}
+        return type(self)(**{**given, **update})
+
+
+class RerankFields(EngineFields):
+    """Fields of a component that reranks: those of its engine, and what it keeps.
+
+    What it keeps may be assigned, and is checked then; a call takes it as it is when it begins.
+    Errors are those of :class:`EngineFields`.
+    """
+
+    top_n: int | None = _declared("top_n")
+    score_threshold: float | None = _declared("score_threshold")
+    prune: float | None = _declared("prune")
+    prune_share: float | None = _declared("prune_share")
+    prune_mark: str = _declared("prune_mark")
+    drop_duplicates: bool | float | None = _declared("drop_duplicates")
+    show_progress: bool = _declared("show_progress")
+    on_error: OnError = _declared("on_error")
+
+    _told: set[str] = PrivateAttr(default_factory=set)
+
+    @model_validator(mode="after")
+    def _check_context(self) -> Self:
+        if self._found is not None:
+            Pipeline(self._found, self._options({}))
+        elif not self.normalize:
+            self._options({}).check_scale(score_range("Identity"))
+        return self
+
+    def _options(self, changed: Mapping[str, Any]) -> ContextOptions:
+        return ContextOptions(**{name: getattr(self, name) for name in CONTEXT} | dict(changed))
+
+    def _pipeline(self, changed: Mapping[str, Any] = {}) -> Pipeline:
+        """What answers one call, some of whose settings may be its own."""
+        options = self._options(changed)
+        return Pipeline(self._find(), options, self._told)
+
+    async def _apipeline(self, changed: Mapping[str, Any] = {}) -> Pipeline:
+        options = self._options(changed)
+        return Pipeline(await self._afind(), options, self._told)
+
+
+def sync_override(component: Any, method: Any, async_method: Any) -> Any:
+    """The method of a subclass that overrides only the sync one of two, and so means both."""
+    for cls in type(component).__mro__:
+        own = vars(cls).get(method.__name__)
+        if own is method:
+            break
+        if own is not None and async_method.__name__ not in vars(cls):
+            return own.__get__(component)
+    return None
