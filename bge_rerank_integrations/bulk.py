@@ -7,11 +7,12 @@ import os
 from collections.abc import MutableMapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from bge_rerank_integrations.checks import require
 from bge_rerank_integrations.engine.engine import RerankEngine
 from bge_rerank_integrations.errors import ConfigurationError, InputError
 from bge_rerank_integrations.jsonl import Place, json_objects, parse_object
@@ -44,6 +45,8 @@ class RerankBatch:
     :param query: name of the query column.
     :param document: name of the document column.
     :param score: name of the new score column.
+    :param on_error: "raise" ends the job at a row whose query or document is no text; "null" gives
+        the row the score NaN, which Ray writes as null or NaN.
     :param settings: the engine's other settings, see :class:`RerankEngine`.
     :raises ModelLoadError: if the model cannot be loaded.
     :raises ConfigurationError: if a setting is invalid, or does not fit this machine or model.
@@ -55,8 +58,11 @@ class RerankBatch:
         query: str = "query",
         document: str = "document",
         score: str = "score",
+        on_error: Literal["raise", "null"] = "raise",
         **settings: Any,
     ) -> None:
+        require(on_error in ("raise", "null"), "on_error", "'raise' or 'null'", on_error)
+        self._skips = on_error == "null"
         self._engine = RerankEngine.shared(model, **settings)
         self._columns = (query, document, score)
 
@@ -67,7 +73,14 @@ class RerankBatch:
         """
         query, document, score = self._columns
         pairs = list(zip(batch[query], batch[document], strict=True))
-        batch[score] = np.array(self._engine.score_pairs(pairs), dtype=np.float64)
+        scores = np.full(len(pairs), np.nan, dtype=np.float64)
+        scored = [
+            index
+            for index, pair in enumerate(pairs)
+            if not self._skips or all(isinstance(text, str) for text in pair)
+        ]
+        scores[scored] = self._engine.score_pairs([pairs[index] for index in scored])
+        batch[score] = scores
         return batch
 
 

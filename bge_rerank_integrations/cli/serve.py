@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import inspect
 import ipaddress
+import logging
+import os
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from bge_rerank_integrations import RerankEngine
 
 DEFAULT_PORT = 8787
+# the exit code of shells for SIGINT
+_INTERRUPTED = 130
 
 
 _TYPES = get_type_hints(ServerSettings)
@@ -140,7 +144,7 @@ def serve(
         from bge_rerank_integrations.serving.app import create_app
         from bge_rerank_integrations.serving.http_server import make_server
         from bge_rerank_integrations.serving.log_output import configure_logging
-        from bge_rerank_integrations.serving.models import read_models
+        from bge_rerank_integrations.serving.models import is_loading, read_models
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "pythonjsonlogger"):
             raise
@@ -183,7 +187,13 @@ def serve(
         ssl_keyfile_password=ssl_keyfile_password,
         forwarded_allow_ips=forwarded_allow_ips,
     )
-    server.run()
+    try:
+        server.run()
+    finally:
+        if is_loading():
+            # Python would tear down what the thread is using, and abort
+            logging.shutdown()
+            os._exit(_INTERRUPTED)
     if failures:
         raise failures[0]
 

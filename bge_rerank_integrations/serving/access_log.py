@@ -35,6 +35,7 @@ AUTH_PATH = "/v1/cluster/auth"
 
 _ID = re.compile(r"[!-~]{1,128}")
 _MAX_PATH = 200
+_MAX_CLIENT = 64
 
 
 @dataclass
@@ -107,7 +108,10 @@ def _log(scope: Scope, record: RequestRecord, status: int, seconds: float) -> No
         "documents": record.documents,
         "tokens": record.tokens,
         "model": record.model,
-        "client": scope["client"][0] if scope.get("client") else None,
+        # a proxy that is believed may forward what a client wrote
+        "client": quote(scope["client"][0], safe=":%[]")[:_MAX_CLIENT]
+        if scope.get("client")
+        else None,
     }
     known = {name: value for name, value in fields.items() if value is not None}
     logger.info("%s %s %d", scope["method"], path, status, extra=known)

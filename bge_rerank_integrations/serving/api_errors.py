@@ -34,6 +34,7 @@ class ErrorKind(str, Enum):
     SLOW = "request_timeout"
     TOO_LARGE = "request_too_large"
     MEDIA_TYPE = "unsupported_media_type"
+    VERSION = "http_version_not_supported"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
     DEADLINE = "deadline_exceeded"
@@ -52,6 +53,7 @@ STATUSES: Mapping[ErrorKind, int] = {
     ErrorKind.SLOW: 408,
     ErrorKind.TOO_LARGE: 413,
     ErrorKind.MEDIA_TYPE: 415,
+    ErrorKind.VERSION: 505,
     ErrorKind.OVERLOADED: 429,
     ErrorKind.UNAVAILABLE: 503,
     ErrorKind.DEADLINE: 504,

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.serving.settings import is_key
 from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 
 
@@ -35,10 +36,18 @@ def read_api_keys(key: str | None = None, file: Path | None = None) -> tuple[str
 
 def _in_file(file: Path) -> tuple[str, ...]:
     try:
-        lines = file.read_text("utf-8").splitlines()
+        # some editors write a byte order mark
+        lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the API keys in {file} cannot be read: {error}") from error
     keys = tuple(line.strip() for line in lines if line.strip())
+    for number, line in enumerate(lines, 1):
+        # without the line itself: it may be a key
+        if line.strip() and not is_key(line.strip()):
+            raise ConfigurationError(
+                f"{file}, line {number}: a key is printable ASCII without spaces; comments are not "
+                "possible"
+            )
     if not keys:
         raise ConfigurationError(f"{file} holds no API key; write one a line")
     return keys

@@ -24,7 +24,7 @@ from starlette.types import Scope
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving.access_log import AccessLogMiddleware
 from bge_rerank_integrations.serving.answers import error_response
-from bge_rerank_integrations.serving.api_errors import ApiError
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.connections import ExtraConnectionMiddleware
 from bge_rerank_integrations.serving.endpoints import add_endpoint, add_request_schemas
 from bge_rerank_integrations.serving.error_handlers import add_error_handlers
@@ -119,7 +119,7 @@ def create_app(
         middleware.insert(3, cors)
     if tracer_provider is not None:
         middleware.insert(0, tracing_middleware(tracer_provider))
-    middleware.insert(0, Middleware(PathMiddleware, root_path=settings.root_path))
+    middleware.insert(0, Middleware(PathMiddleware, root_path=settings.root_path, refuse=refuse))
     app = FastAPI(
         title="bge-rerank",
         summary="Rerank documents with a BGE cross-encoder, through the APIs of several services.",
@@ -133,6 +133,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.on_malformed = metrics.errors.labels(ErrorKind.MALFORMED.value).inc
     for route in ROUTES:
         add_endpoint(app, service, metrics, route)
     add_health_routes(app, service, metrics)

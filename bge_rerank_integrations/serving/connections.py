@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import h11
 from starlette.datastructures import MutableHeaders
@@ -16,6 +19,8 @@ from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.serving.middleware import Refuse
 from bge_rerank_integrations.serving.settings import ServerSettings
 
+logger = logging.getLogger(__name__)
+
 # connections beyond the bound, each for one request that is a probe or is refused
 EXTRA_CONNECTIONS = 100
 _EXTRA_HEADER_TIMEOUT_S = 1.0
@@ -24,12 +29,23 @@ _READ_BYTES = 2**13
 # a body may come in so many chunks of any size, and in one more for each so many bytes
 _FREE_CHUNKS = 1_000
 _BYTES_PER_CHUNK = 16
+_MAX_CLIENT = 64
 _IS_EXTRA = "is_extra_connection"
 
 
-def bounded_protocol(settings: ServerSettings) -> type[H11Protocol]:
-    """Make the protocol of a server's connections."""
-    return type("BoundedProtocol", (_BoundedProtocol,), {"settings": settings})
+def bounded_protocol(
+    settings: ServerSettings, on_malformed: Callable[[], None]
+) -> type[H11Protocol]:
+    """Make the protocol of a server's connections.
+
+    :param on_malformed: called for each request that is no HTTP.
+    """
+    members = {
+        "settings": settings,
+        "on_malformed": staticmethod(on_malformed),
+        "handshakes": {},
+    }
+    return type("BoundedProtocol", (_BoundedProtocol,), members)
 
 
 class ExtraConnectionMiddleware:
@@ -92,10 +108,14 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     """
 
     settings: ClassVar[ServerSettings]
+    on_malformed: ClassVar[Callable[[], None]]
+    # accepted and not made, as they are in a TLS handshake: until when they may be
+    handshakes: ClassVar[dict[_BoundedProtocol, float]]
     conn: _Parser
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._enter_handshake()
         self.conn = _Parser()
         # a view: asyncio's TLS reads into slices of it, and a slice of a bytearray is a copy
         self._buffer = memoryview(bytearray(_READ_BYTES))
@@ -104,6 +124,7 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.handshakes.pop(self, None)
         timeout_s = self.settings.header_timeout_s
         extra = self._extra_connections()
         if extra > EXTRA_CONNECTIONS:
@@ -113,6 +134,20 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
             self.app_state = {**self.app_state, _IS_EXTRA: True}
             timeout_s = min(timeout_s, _EXTRA_HEADER_TIMEOUT_S)
         self._head_deadline = self.loop.call_later(timeout_s, self._refuse_late_head)
+
+    def _enter_handshake(self) -> None:
+        """Count this connection before it is made, which with TLS is after the handshake.
+
+        :raises ConnectionRefusedError: if there are too many; asyncio then drops the connection.
+        """
+        now = self.loop.time()
+        ended = [each for each, until in self.handshakes.items() if until < now]
+        for each in ended:
+            del self.handshakes[each]
+        bound = self.settings.max_connections + 2 * EXTRA_CONNECTIONS
+        if len(self.connections) + len(self.handshakes) >= bound:
+            raise ConnectionRefusedError("too many connections")
+        self.handshakes[self] = now + self.settings.header_timeout_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         for deadline in (self._head_deadline, self._response_deadline):
@@ -195,6 +230,10 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, text)
 
     def send_400_response(self, msg: str) -> None:
+        # uvicorn's own line does not say who
+        client = quote(str(self.client[0]) if self.client else "", safe=":%[]")[:_MAX_CLIENT]
+        logger.warning("malformed request from %s: %s", client, self.conn.refusal or msg)
+        self.on_malformed()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._refuse(HTTPStatus.BAD_REQUEST, self.conn.refusal or msg)
         else:

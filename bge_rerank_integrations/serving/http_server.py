@@ -7,11 +7,16 @@ import math
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +29,7 @@ from bge_rerank_integrations.serving.settings import ServerSettings
 _LINGER_S = 2.0
 # models, the log, the listening socket and threads
 _OTHER_FILES = 100
+_MAX_MESSAGES = 100
 
 
 def make_server(
@@ -47,11 +53,15 @@ def make_server(
     """
     if ssl_keyfile is not None and ssl_certfile is None:
         raise ConfigurationError("ssl_keyfile was given, and no ssl_certfile")
+    besides = 2 * EXTRA_CONNECTIONS + _OTHER_FILES
+    files = raise_open_files(settings.max_connections + besides)
+    settings = replace(settings, max_connections=max(files - besides, 1))
+    on_malformed = app.state.on_malformed if isinstance(app, FastAPI) else lambda: None
     config = uvicorn.Config(
         EarlyResponseMiddleware(app),
         host=host,
         port=port,
-        http=bounded_protocol(settings),
+        http=bounded_protocol(settings, on_malformed),
         # uvloop, where it is installed, reads up to 256 kB at once, whatever the protocol asks for
         loop="asyncio",
         # an upgraded connection would escape the bounds; no path has one
@@ -75,21 +85,24 @@ def make_server(
             raise ConfigurationError(
                 f"{ssl_certfile} with its key cannot be read: {error}"
             ) from error
-    return _Server(config, settings.max_connections + EXTRA_CONNECTIONS + _OTHER_FILES)
+    return _Server(config, settings)
 
 
 class _Server(uvicorn.Server):
-    """Stops on SIGHUP as on SIGTERM.
+    """Stops on SIGHUP as on SIGTERM."""
 
-    :param files: how many it may have to open.
-    """
-
-    def __init__(self, config: uvicorn.Config, files: int) -> None:
+    def __init__(self, config: uvicorn.Config, settings: ServerSettings) -> None:
         super().__init__(config)
-        self._files = files
+        self._settings = settings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        raise_open_files(self._files)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_once_a_second())
+        if self.config.is_ssl:
+            # uvicorn leaves asyncio's 60 s, in which a silent client holds a connection
+            timeout_s = self._settings.header_timeout_s
+            create = partial(loop.create_server, ssl_handshake_timeout=timeout_s)
+            loop.create_server = create  # type: ignore[method-assign]
         await super().startup(sockets)
 
     @contextmanager
@@ -110,6 +123,24 @@ class _Server(uvicorn.Server):
             yield
         finally:
             signal.signal(hangup, before)
+
+
+def _log_once_a_second() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """Make a handler of a loop's errors that logs each message once a second at most.
+
+    When no more files can be opened, asyncio reports each connection that waits, again and again.
+    """
+    logged: dict[str, float] = {}
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message, now = str(context.get("message", "")), time.monotonic()
+        if now - logged.get(message, -math.inf) >= 1:
+            logged[message] = now
+            loop.default_exception_handler(context)
+        if len(logged) > _MAX_MESSAGES:
+            logged.clear()
+
+    return handle
 
 
 class EarlyResponseMiddleware:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LOADING = "load-model"
+
 
 class ServedModel:
     """One engine of a server, and its names.
@@ -103,6 +105,11 @@ def served_models(engines: EngineSource | Mapping[str, EngineSource]) -> tuple[S
     return tuple(ServedModel(engines[same[0]], same) for same in names.values())
 
 
+def is_loading() -> bool:
+    """Whether a thread of this process loads a model, which nothing can interrupt."""
+    return any(thread.name == _LOADING for thread in threading.enumerate())
+
+
 def _in_daemon_thread(load: Callable[[], RerankEngine]) -> asyncio.Future[RerankEngine]:
     """Call a function in a thread for which the process does not wait when it ends."""
     future: Future[RerankEngine] = Future()
@@ -115,7 +122,7 @@ def _in_daemon_thread(load: Callable[[], RerankEngine]) -> asyncio.Future[Rerank
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=work, name="load-model", daemon=True).start()
+    threading.Thread(target=work, name=_LOADING, daemon=True).start()
     return asyncio.wrap_future(future)
 
 

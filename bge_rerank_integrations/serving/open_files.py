@@ -8,20 +8,22 @@ from contextlib import suppress
 logger = logging.getLogger(__name__)
 
 
-def raise_open_files(needed: int) -> None:
+def raise_open_files(needed: int) -> int:
     """Raise this process's soft limit of open files, at most to its hard limit.
 
     A server that may open no more files leaves new connections unanswered, probes too. Logs a
     warning where the limit stays below what is needed; where a system has no such limit, nothing is
     done.
+
+    :returns: how many of the needed files may be opened.
     """
     try:
         import resource
     except ModuleNotFoundError:
-        return
+        return needed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _allows(soft, needed):
-        return
+        return needed
     # some systems allow less than they say
     with suppress(OSError, ValueError):
         wanted = needed if _allows(hard, needed) else hard
@@ -29,11 +31,12 @@ def raise_open_files(needed: int) -> None:
         soft = wanted
     if soft < needed:
         logger.warning(
-            "this process may open %d files, and its connections need %d: raise the hard limit "
-            "(ulimit -Hn, LimitNOFILE) or lower --max-connections",
+            "this process may open %d files, and its connections need %d: it takes fewer. Raise "
+            "the hard limit (ulimit -Hn, LimitNOFILE) or lower --max-connections",
             soft,
             needed,
         )
+    return min(soft, needed)
 
 
 def _allows(limit: int, needed: int) -> bool:

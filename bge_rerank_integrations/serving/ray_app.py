@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bge_rerank_integrations.checks import require
-from bge_rerank_integrations.errors import EngineFailedError, MissingExtraError
+from bge_rerank_integrations.errors import (
+    ConfigurationError,
+    EngineFailedError,
+    MissingExtraError,
+)
 
 try:
     from ray import serve
@@ -25,13 +29,17 @@ except ModuleNotFoundError as error:
     raise
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations.engine.engine import RerankEngine
+from bge_rerank_integrations.serving.access_log import REQUEST_ID_HEADER
 from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.models import read_models
 from bge_rerank_integrations.serving.settings import NOT_SERVED, SERVED_DEFAULTS, ServerSettings
 from bge_rerank_integrations.serving.tracing import start_tracing
+from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import (
     BUILT_IN_MODEL,
     SETTINGS,
@@ -40,6 +48,8 @@ from bge_rerank_integrations.settings import (
     split_settings,
 )
 
+# settings of the server that are arguments of their own
+_LIMITS = ("max_documents", "max_characters", "max_body_bytes", "body_timeout_s", "timeout_s")
 _SETTINGS = frozenset(SETTINGS) - {"model", *NOT_SERVED}
 
 
@@ -47,7 +57,7 @@ class RayArguments(BaseModel):
     """Arguments of ``serve run …:app name=value``, or ``args`` in a Serve config file.
 
     API keys are read from ``api_key_file``, else from ``BGE_RERANK_API_KEY``, in the process that
-    builds the application.
+    builds the application; without any, ``no_api_key`` must say so, for Ray may listen anywhere.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -61,7 +71,14 @@ class RayArguments(BaseModel):
         description="The engine's other settings by name; each may be an argument of its own.",
     )
     api_key_file: Path | None = Field(default=None, description="One API key a line.")
+    no_api_key: bool = Field(default=False, description="Let everybody in without a key.")
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="Host names of this server; with none, all."
+    )
     max_documents: int = ServerSettings.max_documents
+    max_characters: int = ServerSettings.max_characters
+    max_body_bytes: int = ServerSettings.max_body_bytes
+    body_timeout_s: float = ServerSettings.body_timeout_s
     timeout_s: float = ServerSettings.timeout_s
     replicas: int = Field(default=1, ge=1, description="Replicas; the minimum with autoscaling.")
     max_replicas: int | None = Field(
@@ -108,7 +125,9 @@ class RerankReplica:
         self._limits = limits
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self._engines, self._limits, tracer_provider=start_tracing())
+        app = create_app(self._engines, self._limits, tracer_provider=start_tracing())
+        # Ray's proxy adds the same header
+        return _WithoutRequestId(app)
 
     def check_health(self) -> None:
         """Called by Ray, which replaces the replica on an error.
@@ -117,6 +136,21 @@ class RerankReplica:
         """
         if not all(engine.is_alive for engine in self._engines.values()):
             raise EngineFailedError("an engine failed")
+
+
+class _WithoutRequestId:
+    """Leaves the request's id to Ray's proxy, which gives it to the request and to the response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)[REQUEST_ID_HEADER]
+            await send(message)
+
+        await self._app(scope, receive, send_without_id)
 
 
 def app(arguments: RayArguments) -> Any:
@@ -129,10 +163,16 @@ def app(arguments: RayArguments) -> Any:
     models = read_models(arguments.model.split(","))
     for model in models.values():
         split_settings(model, arguments.engine)
+    keys = read_api_keys(file=arguments.api_key_file)
+    if bool(keys) == arguments.no_api_key:
+        raise ConfigurationError(
+            f"set {API_KEY_VARIABLE} or api_key_file, or let everybody in with no_api_key: true; "
+            "not both"
+        )
     limits = ServerSettings(
-        api_keys=read_api_keys(file=arguments.api_key_file),
-        max_documents=arguments.max_documents,
-        timeout_s=arguments.timeout_s,
+        api_keys=keys,
+        allowed_hosts=tuple(arguments.allowed_hosts),
+        **{name: getattr(arguments, name) for name in _LIMITS},
     )
     # Ray's types take a class for a function here
     deployment: Any = serve.deployment(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
 from bge_rerank_integrations.wire import Wire
 from bge_rerank_integrations.wire.rows import COMMON, PATHS
 
 _FOUND = "bge_rerank_route"
+_VERSIONS = ("1.0", "1.1", "2", "3")
 
 
 @dataclass(frozen=True)
@@ -61,20 +64,31 @@ class PathMiddleware:
 
     Everything behind it sees one path a request: without the path below which a proxy shows the
     server, whether the proxy left it or not; without a slash at the end, doubled slashes, and a
-    ``/v1`` of the base URL before a path that has its own.
+    ``/v1`` of the base URL before a path that has its own. A target may be a whole URL (RFC 9112,
+    section 3.2.2); other versions of HTTP than the server speaks are refused.
 
     :param root_path: the path below which a proxy shows the server.
+    :param refuse: scope and error → response.
     """
 
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
+    def __init__(
+        self, app: ASGIApp, root_path: str, refuse: Callable[[Scope, ApiError], Response]
+    ) -> None:
         self._app = app
         self._root_path = root_path
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
+        if scope["http_version"] not in _VERSIONS:
+            error = ApiError(ErrorKind.VERSION, "send HTTP/1.1")
+            response = self._refuse(scope, error)
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+            return
+        path = re.sub("^https?://[^/]*", "", scope["path"])
         if self._root_path and path.startswith(f"{self._root_path}/"):
             path = path.removeprefix(self._root_path)
         path = re.sub("/{2,}", "/", path).rstrip("/") or "/"

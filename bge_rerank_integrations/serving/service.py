@@ -49,11 +49,16 @@ class RerankService:
         self._on_load_error = on_load_error
 
     async def start(self) -> None:
-        """Load the engines, one after the other; until then requests get 503."""
+        """Load the engines, one after the other; until then requests get 503.
+
+        After one that cannot be loaded no other is begun if somebody is told: the process is about
+        to end, and must not end while a thread loads.
+        """
         for model in self.models:
             error = await model.load()
             if error is not None and self._on_load_error is not None:
                 self._on_load_error(error)
+                return
 
     @property
     def is_alive(self) -> bool:

@@ -94,7 +94,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         # their values stay out of the message
-        if not isinstance(self.api_keys, tuple) or not all(map(_is_key, self.api_keys)):
+        if not isinstance(self.api_keys, tuple) or not all(map(is_key, self.api_keys)):
             raise ConfigurationError("api_keys must be a tuple of printable ASCII without spaces")
         are_names = isinstance(self.allowed_hosts, tuple) and all(map(_is_name, self.allowed_hosts))
         expected = "a tuple of host names without ports"
@@ -116,7 +116,8 @@ class ServerSettings:
             require(is_above_0, name, "a finite number of seconds above 0", value)
 
 
-def _is_key(key: object) -> bool:
+def is_key(key: object) -> bool:
+    """Whether a value can be an API key: it must fit into a header."""
     return isinstance(key, str) and all("!" <= character <= "~" for character in key) and key != ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from bge_rerank_integrations import Scores, ScoringError
+from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.log_output import add_request_id
 from bge_rerank_integrations.serving.settings import LogFormat, ServerSettings
 from serving.conftest import Serve
@@ -170,3 +172,49 @@ def test_the_log_as_json_is_one_object_a_line() -> None:
         {"level": "WARNING", "logger": "other", "message": "it is old"},
     ]
     assert "so is this" in logged[3]["message"]
+
+
+async def test_a_forwarded_address_cannot_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    app = create_app(FakeEngine)
+    given = "1.2.3.4 POST /admin 200 tokens=9 user=root\x1b[0m" + "x" * 200
+    transport = httpx.ASGITransport(app, client=(given, 1))
+    caplog.set_level(logging.INFO)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        await client.get("/info")
+    (line,) = lines(caplog)
+    assert line.client.startswith("1.2.3.4%20POST%20%2Fadmin")
+    assert len(line.client) == 64
+    assert " " not in line.client
+
+
+def test_a_pipe_that_nobody_reads_stops_no_request() -> None:
+    program = """if True:
+        import logging, sys, time
+        from bge_rerank_integrations.serving.log_output import configure_logging
+        from bge_rerank_integrations.serving.settings import LogFormat, LogLevel
+        configure_logging(LogFormat.TEXT, LogLevel.INFO)
+        own = logging.getLogger("bge_rerank_integrations")
+        start = time.monotonic()
+        for number in range(30_000):
+            own.info("%d %s", number, "x" * 100)
+        print(time.monotonic() - start, flush=True)
+        sys.stdin.readline()
+        own.info("the last")
+        logging.shutdown()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # nobody has read its log yet, which fills the pipe
+        assert float(process.stdout.readline()) < 20
+        _, logged = process.communicate("\n", timeout=30)
+    assert process.returncode == 0
+    kept = logged.splitlines()
+    assert kept[0].endswith("0 " + "x" * 100)
+    assert any(re.search(r"\d+ lines of the log were dropped", line) for line in kept)

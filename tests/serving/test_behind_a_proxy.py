@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 import subprocess
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -175,3 +178,74 @@ async def test_a_key_may_come_as_azures_and_pinecones_clients_send_it(
         for key, status in (("two", 200), ("three", 401), ("", 401), ("Bearer two", 401)):
             response = await client.get("/v1/models", headers={name: key})
             assert response.status_code == status
+
+
+@pytest.mark.enable_socket
+# asyncio leaves a socket that it may not take to garbage collection
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_silent_connections_are_bounded_and_end_with_tls_too(
+    certificate: tuple[Path, Path],
+) -> None:
+    certfile, keyfile = certificate
+    tls = {"ssl_certfile": certfile, "ssl_keyfile": keyfile, "ssl_keyfile_password": "open"}
+    settings = ServerSettings(max_connections=20, header_timeout_s=1.0)
+    context = ssl.create_default_context(cafile=str(certfile))
+    with live_server(FakeEngine(), settings, **tls) as url, ExitStack() as opened:
+        host, port = url.removeprefix("https://").split(":")
+        silent = [
+            opened.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            for _ in range(400)
+        ]
+        start = time.monotonic()
+        # a probe is answered meanwhile, once there is a place
+        deadline = start + 8
+        while True:
+            try:
+                assert httpx.get(f"{url}/health", verify=context, timeout=5).status_code == 200
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline
+        for each in silent:
+            each.settimeout(max(start + 6 - time.monotonic(), 0.01))
+            with suppress(ConnectionError):
+                assert each.recv(100) == b""
+        # and requests, after them
+        answered = httpx.post(f"{url}/rerank", json=BODY, verify=context, timeout=5)
+        assert answered.status_code == 200
+
+
+@pytest.mark.enable_socket
+def test_a_target_may_be_a_whole_url_and_other_versions_are_refused() -> None:
+    settings = ServerSettings(api_keys=(KEY,))
+    with live_server(FakeEngine(), settings) as url:
+        host, port = url.removeprefix("http://").split(":")
+
+        def answer_to(line: str, *headers: str) -> str:
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                head = "\r\n".join([line, f"Host: {host}", *headers, "Connection: close"])
+                connection.sendall(f"{head}\r\n\r\n".encode())
+                return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+
+        key = f"Authorization: Bearer {KEY}"
+        assert answer_to(f"GET {url}/v1/models HTTP/1.1", key).startswith("HTTP/1.1 200 ")
+        assert answer_to(f"GET {url}/v1/models HTTP/1.1").startswith("HTTP/1.1 401 ")
+        assert answer_to("GET /v1/models HTTP/1.0", key).startswith("HTTP/1.1 200 ")
+        for line in ("GET /v1/models HTTP/9.9", "PRI * HTTP/2.0"):
+            answer = answer_to(line, key)
+            assert answer.startswith("HTTP/1.1 505 ")
+            assert answer.count("HTTP/1.1 ") == 1
+            assert "connection: close" in answer.lower()
+
+
+@pytest.mark.enable_socket
+def test_a_malformed_request_is_logged_with_its_client_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with live_server(FakeEngine()) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"no HTTP at all\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+        metrics = httpx.get(f"{url}/metrics").text
+    assert 'bge_rerank_errors_total{cause="malformed_request"} 1.0' in metrics
+    assert any("malformed request from 127.0.0.1" in message for message in caplog.messages)

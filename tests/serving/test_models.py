@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +17,7 @@ import pytest
 from fastapi import FastAPI
 
 from bge_rerank_integrations import ConfigurationError, ModelLoadError
+from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.models import read_models
 from serving.conftest import Serve
@@ -173,17 +177,32 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_others_answering() -> No
     def load() -> Any:
         raise ModelLoadError("there is none")
 
-    errors: list[Exception] = []
-    app = create_app({"broken": load, "fake": FakeEngine}, on_load_error=errors.append)  # type: ignore[dict-item]
+    app = create_app({"broken": load, "fake": FakeEngine})  # type: ignore[dict-item]
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://server"
     ) as client:
         await app.state.service.start()
-        assert len(errors) == 1
         assert (await client.get("/health")).status_code == 503
         response = await client.post("/rerank", json=BODY | {"model": "fake"})
         assert response.status_code == 200
         assert (await client.post("/rerank", json=BODY)).status_code == 503
+
+
+async def test_no_model_is_begun_after_one_that_ends_the_process() -> None:
+    def load() -> Any:
+        raise ModelLoadError("there is none")
+
+    errors: list[Exception] = []
+    begun: list[str] = []
+
+    def other() -> Any:
+        begun.append("other")
+        return FakeEngine()
+
+    app = create_app({"broken": load, "other": other}, on_load_error=errors.append)
+    await app.state.service.start()
+    assert len(errors) == 1
+    assert not begun
 
 
 async def test_metrics_and_info_tell_the_models_apart(serve: Serve) -> None:
@@ -247,3 +266,31 @@ async def test_the_names_are_listed_as_openais_are(serve: Serve, path: str) -> N
     for model in answer["data"]:
         assert (model["object"], model["owned_by"]) == ("model", "bge-rerank")
         assert model["created"] > 1.7e9
+
+
+@pytest.mark.enable_socket
+def test_one_of_several_models_that_cannot_be_loaded_ends_the_process_with_1() -> None:
+    main = "from bge_rerank_integrations.cli import main; main()"
+    arguments = ["serve", "--port", "0", "--model", "a=/nope/x", "--model", "b=tiny"]
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", main, *arguments], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 1, done.stderr
+        assert "there is no model folder" in done.stderr
+        assert "terminate called" not in done.stderr
+
+
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbfone\r\n\r\n  two\r\n")
+    assert read_api_keys(file=file) == ("one", "two")
+
+
+@pytest.mark.parametrize("line", ["# the keys of production", "two words", "kéy"])
+def test_a_line_that_is_no_key_is_named_without_its_text(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"one\n\n{line}\n", "utf-8")
+    with pytest.raises(ConfigurationError, match=r"keys, line 3: a key is printable ASCII") as told:
+        read_api_keys(file=file)
+    assert line not in str(told.value)

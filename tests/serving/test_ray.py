@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from paths import ROOT
 from pydantic import ValidationError
@@ -79,6 +81,7 @@ def deploy(url: str, xlmr: str) -> Callable[..., str]:
 
     def run(**arguments: Any) -> str:
         default = {"model": xlmr, "dtype": "float32", "replicas": 2, "cpus_per_replica": 0.25}
+        default["no_api_key"] = True
         given = {**default, **arguments}
         if given != deployed[0]:
             serve.run(app(RayArguments(**given)))
@@ -125,6 +128,23 @@ def test_two_replicas_answer_as_the_engine_does(
     assert len(replicas()) == 2
     for query, ranking in zip(queries, rankings, strict=True):
         assert pairs(ranking) == expected(engine, query)
+
+
+def test_a_response_has_one_id_the_clients_own(deploy: Callable[..., str]) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS[:2]}
+    url = deploy()
+    answered = httpx.post(f"{url}/rerank", json=body, headers={"X-Request-ID": "mine-1"})
+    assert answered.headers.get_list("x-request-id") == ["mine-1"]
+    assert len(httpx.post(f"{url}/rerank", json=body).headers.get_list("x-request-id")) == 1
+
+
+def test_limits_of_the_server_are_arguments() -> None:
+    given = {"max_body_bytes": "1000", "max_characters": "50", "body_timeout_s": "3"}
+    hosts = {"allowed_hosts": ["a.example"], "no_api_key": "true"}
+    built = app(RayArguments.model_validate(given | hosts))
+    limits = built._bound_deployment.init_args[2]
+    assert (limits.max_body_bytes, limits.max_characters, limits.body_timeout_s) == (1000, 50, 3)
+    assert limits.allowed_hosts == ("a.example",)
 
 
 def test_a_killed_replica_comes_back_while_clients_try_again(
@@ -202,7 +222,7 @@ def test_the_command_lines_texts_become_settings() -> None:
     assert (arguments.replicas, arguments.gpus_per_replica) == (2, 0.5)
     # a server's own default
     assert arguments.engine == {"max_wait_s": 5.0}
-    scaled = app(RayArguments(replicas=1, max_replicas=8, max_ongoing_requests=10))
+    scaled = app(RayArguments(replicas=1, max_replicas=8, max_ongoing_requests=10, no_api_key=True))
     assert scaled is not None
 
 
@@ -276,7 +296,11 @@ def test_a_wrong_argument_is_refused_by_name(given: dict[str, Any], message: str
 
 def test_settings_that_do_not_fit_each_other_are_refused_before_a_replica_starts() -> None:
     with pytest.raises(ConfigurationError, match="query_max_length must be less than max_length"):
-        app(RayArguments.model_validate({"max_length": "64", "query_max_length": "64"}))
+        app(
+            RayArguments.model_validate(
+                {"max_length": "64", "query_max_length": "64", "no_api_key": "true"}
+            )
+        )
 
 
 def test_keys_come_from_a_file_or_the_environment(
@@ -288,9 +312,13 @@ def test_keys_come_from_a_file_or_the_environment(
         assert isinstance(limits, ServerSettings)
         return limits.api_keys
 
-    assert keys() == ()
+    assert keys(no_api_key=True) == ()
+    with pytest.raises(ConfigurationError, match="set BGE_RERANK_API_KEY or api_key_file, or let"):
+        keys()
     monkeypatch.setenv("BGE_RERANK_API_KEY", " key\n")
     assert keys() == ("key",)
+    with pytest.raises(ConfigurationError, match="not both"):
+        keys(no_api_key=True)
     (tmp_path / "keys").write_text("old\nnew\n")
     assert keys(api_key_file=str(tmp_path / "keys")) == ("old", "new")
     monkeypatch.setenv("BGE_RERANK_API_KEY", "")
@@ -318,11 +346,15 @@ def test_a_dataset_is_scored_by_one_engine_an_actor(
 
     serve.delete("default")
     config = EngineConfig(xlmr, dtype="float32", device="cpu")
-    rows = [{"id": n, "query": QUERY, "document": DOCUMENTS[n % 20]} for n in range(200)]
+    rows: list[dict[str, Any]] = [
+        {"id": n, "query": QUERY, "document": DOCUMENTS[n % 20]} for n in range(200)
+    ]
+    # a job of hours does not end at a document that is missing
+    rows[7]["document"] = None
     scored = ray.data.from_items(rows).map_batches(
         RerankBatch,
         fn_constructor_args=(config,),
-        fn_constructor_kwargs={"normalize": False},
+        fn_constructor_kwargs={"normalize": False, "on_error": "null"},
         compute=ray.data.ActorPoolStrategy(size=2),
         num_cpus=0.5,
         batch_size=32,
@@ -330,5 +362,8 @@ def test_a_dataset_is_scored_by_one_engine_an_actor(
     expected = engine.score(QUERY, DOCUMENTS)
     taken = scored.take_all()
     assert sorted(row["id"] for row in taken) == list(range(200))
+    assert [row["id"] for row in taken if math.isnan(row["score"])] == [7]
     for row in taken:
+        if row["id"] == 7:
+            continue
         assert row["score"] == pytest.approx(expected[row["id"] % 20], abs=1e-5)
