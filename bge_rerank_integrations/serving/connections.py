@@ -108,7 +108,7 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     """
 
     settings: ClassVar[ServerSettings]
-    on_malformed: ClassVar[Callable[[], None]]
+    on_malformed: ClassVar[staticmethod[[], None]]
     # accepted and not made, as they are in a TLS handshake: until when they may be
     handshakes: ClassVar[dict[_BoundedProtocol, float]]
     conn: _Parser
