@@ -40,7 +40,7 @@ _WITHOUT_TYPES = BYTE_LEVEL - {"DebertaTokenizer"} | {
 }  # fmt: skip
 # what a class names as its mask token where the files name none
 _MASKS = {
-    **dict.fromkeys(BERT, "[MASK]"),
+    **dict.fromkeys(BERT | {"DebertaV2Tokenizer"}, "[MASK]"),
     **dict.fromkeys(
         (f"{name}Tokenizer" for name in ("Bart", "Barthez", "LED", "Longformer", "MBart", "MPNet",
                                          "MVP", "Roberta", "XLMRoberta")),
@@ -63,6 +63,7 @@ _CLASS_OF_TYPE = {
     "squeezebert": "SqueezeBertTokenizer",
     "convbert": "ConvBertTokenizer",
     "megatron-bert": "BertTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
     "mpnet": "MPNetTokenizer",
     "roberta": "RobertaTokenizer",
     "longformer": "LongformerTokenizer",
