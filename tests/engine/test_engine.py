@@ -392,6 +392,19 @@ def test_closing_frees_the_model(xlmr: str) -> None:
     assert gone() is None
 
 
+def test_closing_frees_tokenizer_and_token_cache(xlmr: str) -> None:
+    engine = RerankEngine.shared(xlmr, device="cpu", max_batch_tokens=77)
+    engine.score(QUERY, DOCUMENTS)
+    tokenizer = weakref.ref(engine._running.model.tokenizer)
+    assert tokenizer() is not None
+    engine.close()
+    gc.collect()
+    assert tokenizer() is None
+    with pytest.raises(EngineClosedError):
+        engine.score(QUERY, DOCUMENTS)
+    assert (engine.device, engine.is_alive, engine.stats().state) == ("cpu", False, "closed")
+
+
 def test_the_interpreter_ends_while_calls_wait(xlmr: str) -> None:
     program = f"""
 import threading

@@ -119,9 +119,6 @@ def make_head(config: Config, weights: Weights) -> Head:
     return bert_head(weights, BertConfig.from_config(config))
 
 
-MAKERS = {"encoder": make_encoder}
-
-
 SAMPLE_PAIRS: Sequence[tuple[str, str]] = (
     (
         "how long do cooked beans keep in the refrigerator?",

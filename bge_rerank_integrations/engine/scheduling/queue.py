@@ -16,20 +16,24 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock
 
-from bge_rerank_integrations.engine.scheduling.admission import Admission, Deadlines
+from bge_rerank_integrations.engine.scheduling.admission import (
+    Admission,
+    InFlight,
+    Take,
+    WaitEstimate,
+)
 from bge_rerank_integrations.engine.scheduling.job import (
+    Deadlines,
     Job,
     JobResult,
     PendingSequence,
     TextPair,
 )
 from bge_rerank_integrations.engine.scheduling.stats import Counters
-from bge_rerank_integrations.engine.scheduling.wait_estimate import InFlight, Take, WaitEstimate
 from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
 from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
 
-# Jobs in order of arrival, any of which may leave at once.
 Line = OrderedDict[Job, None]
 _STOP_TIMEOUT_S = 1.0
 
@@ -46,10 +50,9 @@ class JobQueue:
         self._in_flight = InFlight()
         self._estimate = WaitEstimate(self._in_flight)
         self._admission = Admission(max_pairs, self._estimate)
-        lock = Lock()
-        self._lock = lock
-        self._to_tokenize = Condition(lock)
-        self._to_score = Condition(lock)
+        self._lock = Lock()
+        self._to_tokenize = Condition(self._lock)
+        self._to_score = Condition(self._lock)
         # wakes the watcher; garbage collection may put something in at any moment
         self._to_watch: SimpleQueue[None] = SimpleQueue()
         self._cancelled: deque[Future[JobResult]] = deque()
@@ -228,20 +231,13 @@ class JobQueue:
                     self._to_watch.get(timeout=None if seconds is None else max(seconds, 0))
 
     def request_stop(self, reason: Callable[[], RerankError]) -> None:
-        """Refuse every later job, and let :meth:`expire_jobs` end; takes no lock.
-
-        :param reason: makes the error; the first reason stays.
-        """
+        """Refuse every later job, for the first reason given; takes no lock."""
         if self._stopped is None:
             self._stopped = reason
         self._to_watch.put(None)
 
     def stop(self, reason: Callable[[], RerankError]) -> int:
-        """Answer every waiting job, and every later one, with an error.
-
-        :param reason: makes the error; later jobs get that of the first call.
-        :returns: how many jobs waited.
-        """
+        """Answer every waiting job, and every later one, with an error; return how many waited."""
         self.request_stop(reason)
         # garbage collection may close an engine in the thread that holds the lock: then the watcher
         # calls this next
@@ -249,12 +245,11 @@ class JobQueue:
             return 0
         try:
             self._in_flight.clear()
-            n_failed = sum(self._fail(job, reason()) for job in list(self._jobs.values()))
             self._to_tokenize.notify_all()
             self._to_score.notify_all()
+            return sum(self._fail(job, reason()) for job in list(self._jobs.values()))
         finally:
             self._lock.release()
-        return n_failed
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -269,8 +264,7 @@ class JobQueue:
 
     def _drop_cancelled(self) -> None:
         while self._cancelled:
-            job = self._jobs.get(self._cancelled.popleft())
-            if job is not None:
+            if (job := self._jobs.get(self._cancelled.popleft())) is not None:
                 self._remove(job)
 
     def _note_cancelled(self, future: Future[JobResult]) -> None:
