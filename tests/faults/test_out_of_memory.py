@@ -45,6 +45,16 @@ def test_once(
     assert_works(engine)
 
 
+def test_batches_shrink_to_256_tokens_at_least(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = iter([True])
+    scorer = FakeScorer(full(CUDA, lambda _: next(errors, False)))
+    engine = make_engine(scorer, max_batch_tokens=400)
+    assert engine.score("q", DOCUMENTS) == expected("q", DOCUMENTS)
+    assert "out of memory: batches shrink to 256 tokens" in caplog.text
+
+
 def test_above_a_size_batches_become_smaller_and_stay_so(
     make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:

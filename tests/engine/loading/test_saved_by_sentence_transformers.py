@@ -308,6 +308,47 @@ def test_a_tokenizer_without_a_limit_leaves_the_length_that_pairs_have_by_defaul
         assert engine.max_length == 550
 
 
+def test_a_dense_without_a_saved_activation_has_its_class_own(encoder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "model"))
+    saved = json.loads((folder / "2_Dense" / "config.json").read_text("utf-8"))
+    del saved["activation_function"]
+    write_json(folder / "2_Dense" / "config.json", saved)
+    with RerankEngine(str(folder), dtype="float32", device="cpu") as engine:
+        scores = engine.score_pairs(PAIRS)
+    expected = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=EXACT)
+
+
+def test_without_a_saved_activation_scores_are_the_sigmoids(encoder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "model"))
+    saved = json.loads((folder / "config_sentence_transformers.json").read_text("utf-8"))
+    del saved["activation_fn"]
+    write_json(folder / "config_sentence_transformers.json", saved)
+    with RerankEngine(str(folder), dtype="float32", device="cpu") as engine:
+        scores = engine.score_pairs(PAIRS)
+    expected = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=EXACT)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-np.array(scores.logits))), atol=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    # as the classes of transformers have it: Qwen2's window needs a switch, Mistral's does not
+    [(MistralConfig, 50), (Qwen2Config, 128)],
+)
+def test_a_window_without_a_switch_is_what_its_class_makes_of_it(
+    config: Any, length: int, tmp_path: Path
+) -> None:
+    folder = Path(save_decoder(config(**DECODER, sliding_window=50), tmp_path / "model", (7, None)))
+    read = json.loads((folder / "config.json").read_text("utf-8"))
+    names = read.keys() - {"use_sliding_window", "layer_types"}
+    write_json(
+        folder / "config.json", {**{name: read[name] for name in names}, "sliding_window": 50}
+    )
+    with RerankEngine(str(folder), device="cpu") as engine:
+        assert engine.max_length == length
+
+
 def test_older_names_of_modules_and_settings_are_read(encoder: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "model"))
     names = json.loads((folder / "modules.json").read_text("utf-8"))

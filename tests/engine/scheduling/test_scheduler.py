@@ -28,7 +28,7 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bge_rerank_integrations import OverloadedError, ScoringError
+from bge_rerank_integrations import ConfigurationError, OverloadedError, ScoringError
 
 CALLS = st.lists(st.lists(st.text("abc", max_size=30), min_size=1, max_size=12), max_size=6)
 
@@ -160,6 +160,15 @@ def test_a_long_call_lets_short_ones_be_tokenized(make_engine: MakeEngine) -> No
     assert turns.index(1) in (1, 2)
     answered.set()
     assert len(long.result(PATIENCE_S)) == 5_000
+
+
+async def test_a_wrong_selection_is_told_before_anything_is_scored(make_engine: MakeEngine) -> None:
+    engine = make_engine(scorer := FakeScorer())
+    with pytest.raises(ConfigurationError, match="top_n must be"):
+        engine.rerank("q", ["a"], top_n=0)
+    with pytest.raises(ConfigurationError, match="top_n must be"):
+        await engine.arerank("q", ["a"], top_n=0)
+    assert scorer.batches == []
 
 
 def test_padding_counts_against_a_batch(make_engine: MakeEngine) -> None:
