@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -45,7 +45,11 @@ def _declared(name: str) -> Any:
     """A declared setting as a field; those of an engine are frozen."""
     each = _DECLARED[name]
     description = each.metadata["description"]
-    return Field(default=each.default, frozen=name in SETTINGS, description=description)
+    # a function cannot be written down
+    is_function = name == "count_tokens"
+    return Field(
+        default=each.default, frozen=name in SETTINGS, description=description, exclude=is_function
+    )
 
 
 class _Default(str):
@@ -129,14 +133,17 @@ class EngineFields(BaseModel):
             reject_unknown_settings(given, cls.model_fields)
         return given
 
-    @field_validator(*SETTINGS, "lazy", *CONTEXT, mode="before", check_fields=False)
+    @field_validator(
+        *SETTINGS, *CONTEXT, "lazy", "keep_retrieval_score", mode="before", check_fields=False
+    )
     @classmethod
     def _check_setting(cls, value: Any, info: ValidationInfo) -> Any:
         name = str(info.field_name)
         if name == "model" and (hasattr(value, "rerank") or hasattr(value, "score")):
             got = f"got {type(value).__name__}: give it as reranker="
             raise ConfigurationError(f"model must be a name or a folder, {got}")
-        type_of = BOOL if name == "lazy" else _DECLARED[name].metadata["type"]
+        declared = _DECLARED.get(name)
+        type_of = BOOL if declared is None else declared.metadata["type"]
         return type_of.checked(name, value)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -246,6 +253,10 @@ class RerankFields(EngineFields):
 
     top_n: int | None = _declared("top_n")
     score_threshold: float | None = _declared("score_threshold")
+    retrieval_weight: float = _declared("retrieval_weight")
+    per_source: int | None = _declared("per_source")
+    max_context_tokens: int | None = _declared("max_context_tokens")
+    count_tokens: Callable[[str], int] | None = _declared("count_tokens")
     prune: float | None = _declared("prune")
     prune_share: float | None = _declared("prune_share")
     prune_mark: str = _declared("prune_mark")
@@ -253,27 +264,35 @@ class RerankFields(EngineFields):
     show_progress: bool = _declared("show_progress")
     on_error: OnError = _declared("on_error")
 
+    keep_retrieval_score: bool = Field(
+        default=False,
+        description="Keep what the retriever said in metadata['retrieval_score'] and, from 1, in "
+        "metadata['retrieval_rank'].",
+    )
+
+    _depth_setting: ClassVar[str]
     _told: set[str] = PrivateAttr(default_factory=set)
 
     @model_validator(mode="after")
     def _check_context(self) -> Self:
         if self._found is not None:
-            Pipeline(self._found, self._options({}))
+            Pipeline(self._found, self._options)
         elif not self.normalize:
-            self._options({}).check_scale(score_range("Identity"))
+            self._options.check_scale(score_range("Identity"))
         return self
 
-    def _options(self, changed: Mapping[str, Any]) -> ContextOptions:
-        return ContextOptions(**{name: getattr(self, name) for name in CONTEXT} | dict(changed))
+    @property
+    def _options(self) -> ContextOptions:
+        return ContextOptions(**{name: getattr(self, name) for name in CONTEXT})
 
-    def _pipeline(self, changed: Mapping[str, Any] = {}) -> Pipeline:
-        """What answers one call, some of whose settings may be its own."""
-        options = self._options(changed)
-        return Pipeline(self._find(), options, self._told)
+    def _pipeline(self) -> Pipeline:
+        """What answers one call."""
+        options = self._options
+        return Pipeline(self._find(), options, self._told, self._depth_setting)
 
-    async def _apipeline(self, changed: Mapping[str, Any] = {}) -> Pipeline:
-        options = self._options(changed)
-        return Pipeline(await self._afind(), options, self._told)
+    async def _apipeline(self) -> Pipeline:
+        options = self._options
+        return Pipeline(await self._afind(), options, self._told, self._depth_setting)
 
 
 def sync_override(component: Any, method: Any, async_method: Any) -> Any:

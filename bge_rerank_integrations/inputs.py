@@ -63,6 +63,12 @@ def check_items(given: Any, name: str, kind: type[T], hints: Mapping[type, str])
     return items
 
 
+def query_pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
+    """A query with each of its documents, all of them checked."""
+    check_query(query)
+    return [(query, document) for document in check_documents(documents)]
+
+
 def check_pairs(pairs: Iterable[Sequence[str]], first_index: int = 0) -> list[tuple[str, str]]:
     """Read (query, document) pairs once, and refuse those that cannot be scored.
 

@@ -25,33 +25,13 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("langchain") from error
     raise
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, ValidationError, field_validator
+from typing_extensions import Self
 
-from bge_rerank_integrations.adapter_fields import (
-    CONTEXT,
-    EngineFields,
-    RerankFields,
-    sync_override,
-)
+from bge_rerank_integrations.adapter_fields import EngineFields, sync_override
 from bge_rerank_integrations.inputs import check_items
-from bge_rerank_integrations.langchain_runs import RerankRun, read
+from bge_rerank_integrations.langchain_runs import PER_CALL, DocumentFields, RerankRun, read
 from bge_rerank_integrations.ranking import PairScorer, Ranking, check_scores, check_selection
-
-
-class DocumentFields(RerankFields):
-    """Fields of a component that reranks documents; see :class:`RerankFields` for errors."""
-
-    metadata_fields: tuple[str, ...] = Field(
-        default=(),
-        description="Metadata that the reranker reads before the text, one 'name: value' a line.",
-    )
-
-    @field_validator("metadata_fields", mode="before")
-    @classmethod
-    def _check_metadata_fields(cls, names: Any) -> Any:
-        if isinstance(names, str):
-            raise ConfigurationError(f"metadata_fields must be a list, such as [{names!r}]")
-        return tuple(names) if isinstance(names, Iterable) else names
 
 
 class BGERerank(DocumentFields, BaseDocumentCompressor):
@@ -79,18 +59,18 @@ class BGERerank(DocumentFields, BaseDocumentCompressor):
         :param callbacks: of the run that this call belongs to.
         :raises RerankError: if the documents cannot be scored.
         """
-        names, given = self.metadata_fields, _given(documents)
-        return RerankRun(self._pipeline(), query, given, names).invoke(callbacks)
+        keys, given = self._metadata_keys, _given(documents)
+        return RerankRun(self._pipeline(), query, given, keys).invoke(callbacks)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Compress like :meth:`compress_documents`, without blocking the event loop."""
-        names, given = self.metadata_fields, _given(documents)
+        keys, given = self._metadata_keys, _given(documents)
         sync, native = BGERerank.compress_documents, BGERerank.acompress_documents
         if own := sync_override(self, sync, native):
             return list(await asyncio.to_thread(own, given, query, callbacks))
-        return await RerankRun(await self._apipeline(), query, given, names).ainvoke(callbacks)
+        return await RerankRun(await self._apipeline(), query, given, keys).ainvoke(callbacks)
 
     def rerank(
         self, documents: Sequence[str | Document], query: str, *, top_n: int | None = -1
@@ -152,10 +132,11 @@ class BGERerankRetriever(DocumentFields, BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **given: Any
     ) -> list[Document]:
-        names, pipeline = self._names(given), self._pipeline(self._changed(given))
+        called = self._with_settings_of(given)
+        keys, pipeline = called._metadata_keys, called._pipeline()
         config = RunnableConfig(callbacks=run_manager.get_child())
         found = _given(self.base_retriever.invoke(query, config, **given))
-        return RerankRun(pipeline, query, found, names).invoke(run_manager.get_child())
+        return RerankRun(pipeline, query, found, keys).invoke(run_manager.get_child())
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **given: Any
@@ -163,29 +144,32 @@ class BGERerankRetriever(DocumentFields, BaseRetriever):
         of = BGERerankRetriever
         if own := sync_override(self, of._get_relevant_documents, of._aget_relevant_documents):
             return await asyncio.to_thread(own, query, run_manager=run_manager.get_sync(), **given)
-        names, pipeline = self._names(given), await self._apipeline(self._changed(given))
+        called = self._with_settings_of(given)
+        keys, pipeline = called._metadata_keys, await called._apipeline()
         config = RunnableConfig(callbacks=run_manager.get_child())
         found = _given(await self.base_retriever.ainvoke(query, config, **given))
-        return await RerankRun(pipeline, query, found, names).ainvoke(run_manager.get_child())
+        return await RerankRun(pipeline, query, found, keys).ainvoke(run_manager.get_child())
 
-    def _names(self, given: dict[str, Any]) -> tuple[str, ...]:
-        return tuple(
-            self._check_metadata_fields(given.pop("metadata_fields", self.metadata_fields))
-        )
-
-    def _changed(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Take what a call keeps out of its arguments.
+    def _with_settings_of(self, given: dict[str, Any]) -> Self:
+        """This component with the settings of a call, which are taken out of its arguments.
 
         :raises ConfigurationError: for a setting that a call cannot change, or a misspelt one.
         """
-        for name in given.keys() - CONTEXT:
+        for name in given.keys() - PER_CALL:
             if name in type(self).model_fields:
                 raise ConfigurationError(
                     f"{name} cannot change by the call: model_copy(update={{{name!r}: ...}})"
                 )
-            if close := get_close_matches(name, CONTEXT, n=1, cutoff=0.85):
+            if close := get_close_matches(name, PER_CALL, n=1, cutoff=0.85):
                 raise ConfigurationError(f"{name} is not a setting: did you mean {close[0]}?")
-        return {name: given.pop(name) for name in CONTEXT if name in given}
+        changed = {name: given.pop(name) for name in PER_CALL if name in given}
+        try:
+            called = self.model_copy(update=changed)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigurationError(f"{first['loc']}: {first['msg']}") from error
+        called._told = self._told
+        return called
 
 
 class BGECrossEncoder(EngineFields, BaseCrossEncoder):

@@ -8,8 +8,8 @@ Names: https://github.com/Arize-ai/openinference/blob/main/spec/semantic_convent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -18,27 +18,102 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
+from pydantic import Field, field_validator
 
+from bge_rerank_integrations.adapter_fields import CONTEXT, RerankFields
+from bge_rerank_integrations.checks import plain
 from bge_rerank_integrations.context.selection import Kept
+from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.pipeline import Candidate, Pipeline, Selected
 
 RELEVANCE_SCORE = "relevance_score"
+# keys that retrievers and rerankers put a score in
+RETRIEVAL_SCORES = (RELEVANCE_SCORE, "score")
+RETRIEVAL_SCORE, RETRIEVAL_RANK = "retrieval_score", "retrieval_rank"
 PRUNED_FROM = "pruned_from"
 TRUNCATED = "truncated"
 
+# settings that a call may change: what is kept, and the metadata
+PER_CALL = (
+    *CONTEXT,
+    "metadata_fields",
+    "source_key",
+    "retrieval_score_key",
+    "keep_retrieval_score",
+)
+
 Given = dict[str, Any]
+
+
+class MetadataKeys(NamedTuple):
+    """What a call reads of metadata, and what it writes down there.
+
+    :param read: what the reranker reads before the text.
+    :param source: names the source of a passage.
+    :param retrieval_score: holds the retriever's score; None takes the first of
+        ``RETRIEVAL_SCORES`` that is there.
+    :param keeps_retrieval: whether the retriever's score and rank are kept.
+    """
+
+    read: Sequence[str]
+    source: str
+    retrieval_score: str | None
+    keeps_retrieval: bool
+
+
+class DocumentFields(RerankFields):
+    """Fields of a component that reranks documents; see :class:`RerankFields` for errors."""
+
+    metadata_fields: tuple[str, ...] = Field(
+        default=(),
+        description="Metadata that the reranker reads before the text, one 'name: value' a line.",
+    )
+    source_key: str = Field(
+        default="source", description="Metadata that names a document's source, for per_source."
+    )
+    retrieval_score_key: str | None = Field(
+        default=None,
+        description="Metadata with the retriever's score, for keep_retrieval_score; None takes "
+        "relevance_score or score, where one is there.",
+    )
+
+    _depth_setting = "search_kwargs={'k': ...} of the retriever"
+
+    @field_validator("metadata_fields", mode="before")
+    @classmethod
+    def _check_metadata_fields(cls, names: Any) -> Any:
+        if isinstance(names, str):
+            raise ConfigurationError(f"metadata_fields must be a list, such as [{names!r}]")
+        return tuple(names) if isinstance(names, Iterable) else names
+
+    @property
+    def _metadata_keys(self) -> MetadataKeys:
+        return MetadataKeys(
+            self.metadata_fields,
+            self.source_key,
+            self.retrieval_score_key,
+            self.keep_retrieval_score,
+        )
 
 
 class RerankRun:
     """One call, as a runnable: a compressor by itself would not show in traces."""
 
     def __init__(
-        self, pipeline: Pipeline, query: str, documents: list[Document], names: Sequence[str]
+        self, pipeline: Pipeline, query: str, documents: list[Document], keys: MetadataKeys
     ) -> None:
-        self._pipeline = pipeline
+        self._pipeline, self._keys = pipeline, keys
         self._given = {"query": query, "documents": documents}
         self._query, self._documents = query, documents
-        self._candidates = [Candidate(it.page_content, read(it, names)) for it in documents]
+        self._candidates = [
+            Candidate(
+                it.page_content,
+                read(it, keys.read),
+                source=_hashable(it.metadata.get(keys.source)),
+                score=it.metadata.get(RELEVANCE_SCORE),
+            )
+            for it in documents
+        ]
         self._run: RunnableLambda[Given, list[Document]] = RunnableLambda(
             self._rerank, afunc=self._arerank, name="BGERerank"
         )
@@ -79,7 +154,7 @@ class RerankRun:
         return RunnableConfig(callbacks=callbacks, metadata=metadata)
 
     def _end(self, spans: Sequence[Any], selected: Selected) -> list[Document]:
-        self._kept = [_document(self._documents[it.index], it) for it in selected]
+        self._kept = [_document(self._documents[it.index], it, self._keys) for it in selected]
         self._failed = selected.error
         if self._failed is not None:
             raise self._failed  # the run ends with it
@@ -119,9 +194,22 @@ def read(document: Document, names: Sequence[str]) -> str:
     return "\n".join([*lines, "", document.page_content]) if lines else document.page_content
 
 
-def _document(document: Document, kept: Kept) -> Document:
+def _hashable(source: Any) -> Hashable:
+    try:
+        hash(source)
+    except TypeError:
+        return repr(source)
+    return source  # type: ignore[no-any-return]
+
+
+def _document(document: Document, kept: Kept, keys: MetadataKeys) -> Document:
     """A copy of a document that is kept; a score that it came with is not ours."""
     metadata = {**document.metadata}
+    if keys.keeps_retrieval:
+        given = RETRIEVAL_SCORES if keys.retrieval_score is None else (keys.retrieval_score,)
+        present = (metadata[key] for key in given if key in metadata)
+        metadata[RETRIEVAL_SCORE] = plain(next(present, None))
+        metadata[RETRIEVAL_RANK] = kept.index + 1
     metadata.pop(RELEVANCE_SCORE, None)
     if kept.score is not None:
         metadata[RELEVANCE_SCORE] = kept.score

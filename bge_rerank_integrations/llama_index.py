@@ -23,15 +23,14 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("llama-index") from error
     raise
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from bge_rerank_integrations.adapter_fields import RerankFields, sync_override
-from bge_rerank_integrations.checks import BOOL
 from bge_rerank_integrations.context.selection import Kept
 from bge_rerank_integrations.inputs import check_items
 from bge_rerank_integrations.pipeline import Candidate, Pipeline, Selected
 
-RETRIEVAL_SCORE = "retrieval_score"
+RETRIEVAL_SCORE, RETRIEVAL_RANK = "retrieval_score", "retrieval_rank"
 TRUNCATED = "truncated"
 
 dispatcher = get_dispatcher(__name__)
@@ -54,24 +53,20 @@ class BGERerank(RerankFields, BaseNodePostprocessor):
     unless only pruning failed: then they are ranked, and whole. An ``ExceptionEvent`` and the end
     of the callback event carry the error.
 
-    :param keep_retrieval_score: put the score that a node came with in its
-        ``metadata["retrieval_score"]`` (on a copy of the node), hidden from embedders and LLMs.
+    With ``keep_retrieval_score``, ``metadata["retrieval_score"]`` and ``["retrieval_rank"]`` of a
+    copy are hidden from embedders and LLMs. The source of ``per_source`` is a node's
+    ``ref_doc_id``; ``max_context_tokens`` counts the metadata that the LLM reads, too.
+
     :param metadata_mode: which of a node's metadata the reranker reads with its text.
     :raises pydantic.ValidationError: for a setting that cannot work (a ``ValueError``).
     :raises ModelLoadError: if the model cannot be loaded; with ``lazy``, by the first call.
     """
 
-    keep_retrieval_score: bool = Field(
-        default=False, description="Keep the retrieval score in metadata['retrieval_score']."
-    )
     metadata_mode: MetadataMode = Field(
         default=MetadataMode.EMBED, description="Metadata that the reranker reads with the text."
     )
 
-    @field_validator("keep_retrieval_score", mode="before")
-    @classmethod
-    def _check_keep_retrieval_score(cls, value: Any) -> Any:
-        return BOOL.checked("keep_retrieval_score", value)
+    _depth_setting = "similarity_top_k"
 
     @classmethod
     def class_name(cls) -> str:
@@ -104,9 +99,16 @@ class BGERerank(RerankFields, BaseNodePostprocessor):
             return report(await pipeline.arun(query, self._candidates(given)))
 
     def _candidates(self, nodes: Iterable[NodeWithScore]) -> list[Candidate]:
-        texts = ((it.node.get_content(mode) for mode in (MetadataMode.NONE, self.metadata_mode))
-                 for it in nodes)  # fmt: skip
-        return [Candidate(*both) for both in texts]
+        return [
+            Candidate(
+                it.node.get_content(MetadataMode.NONE),
+                it.node.get_content(self.metadata_mode),
+                _metadata_of_llm(it.node) if self.max_context_tokens else "",
+                it.node.ref_doc_id,
+                it.score,
+            )
+            for it in nodes
+        ]
 
     @contextmanager
     def _reported(
@@ -156,10 +158,12 @@ class BGERerank(RerankFields, BaseNodePostprocessor):
 
     def _kept_node(self, scored: NodeWithScore, kept: Kept) -> BaseNode:
         """The node given, or a copy where its text or metadata are others."""
-        node, told = scored.node, {}
+        node = scored.node
+        told: dict[str, Any] = {}
         if self.keep_retrieval_score:
             is_number = scored.score is not None and math.isfinite(scored.score)
             told[RETRIEVAL_SCORE] = scored.score if is_number else None
+            told[RETRIEVAL_RANK] = kept.index + 1
         if kept.is_truncated or TRUNCATED in node.metadata:
             told[TRUNCATED] = kept.is_truncated
         if told:
@@ -188,6 +192,11 @@ def _given(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
     return check_items(
         nodes, "nodes", NodeWithScore, {BaseNode: ": NodeWithScore(node=...) takes a node"}
     )
+
+
+def _metadata_of_llm(node: BaseNode) -> str:
+    metadata = node.get_metadata_str(MetadataMode.LLM)
+    return f"{metadata}\n\n" if metadata else ""
 
 
 def _query_text(query_bundle: QueryBundle | str | None) -> str:

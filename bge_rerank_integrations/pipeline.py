@@ -1,23 +1,27 @@
-"""From a call's candidates to what is kept: rerank, drop duplicates, cut to ``top_n``, prune."""
+"""From a call's candidates to what is kept: rerank, blend, drop duplicates, cut, prune, budget."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from bge_rerank_integrations.context.budget import CountTokens
 from bge_rerank_integrations.context.options import ContextOptions
 from bge_rerank_integrations.context.selection import (
     Kept,
+    at_most,
     best,
+    blended,
     distinct,
     pruned,
     ranked,
     with_unscored,
+    within_budget,
 )
 from bge_rerank_integrations.errors import PERMANENT_ERRORS, ConfigurationError, InputError, placed
 from bge_rerank_integrations.highlighting import Highlighter
@@ -26,6 +30,9 @@ from bge_rerank_integrations.ranking import Ranking, Reranker, TokenUsage, rank
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# equal scores of fewer texts may be chance
+_MANY = 3
 
 # how a step is done that has a sync and an async function: one of the two with these arguments
 _Way = Callable[..., Awaitable[Any]]
@@ -37,10 +44,16 @@ class Candidate:
 
     :param text: its own text; without any it is not scored.
     :param read: what the reranker reads, such as its metadata with its text.
+    :param before: what the language model reads before the text.
+    :param source: of which it is a passage; None is no source.
+    :param score: that the retriever gave.
     """
 
     text: str
     read: str
+    before: str = ""
+    source: Hashable = None
+    score: float | None = None
 
 
 class Selected(list[Kept]):
@@ -59,12 +72,14 @@ class Pipeline:
     """A reranker and the settings of what is kept, as they are when a call begins.
 
     :param told: what the log was told already, and is told once.
+    :param depth_setting: sets how many candidates the first stage retrieves.
     :raises ConfigurationError: for options that contradict each other or the reranker.
     """
 
     reranker: Reranker
     options: ContextOptions
     told: set[str] = field(default_factory=set)
+    depth_setting: str = "the number of candidates"
 
     def __post_init__(self) -> None:
         got = f"got {type(self.reranker).__name__}"
@@ -74,6 +89,10 @@ class Pipeline:
             )
         if self.options.show_progress and not _shows_progress(self.reranker):
             raise ConfigurationError(f"show_progress needs an engine for a reranker, {got}")
+        if self.options.max_context_tokens is not None and self._count is None:
+            raise ConfigurationError(
+                f"max_context_tokens needs count_tokens= or an engine for a reranker, {got}"
+            )
         self.options.check_scale(getattr(self.reranker, "score_range", None))
 
     def run(self, query: str, candidates: Sequence[Candidate]) -> Selected:
@@ -91,7 +110,13 @@ class Pipeline:
         if not isinstance(query, str):  # a mistake of the program's, whatever on_error says
             raise InputError(f"query must be a string, got {type(query).__name__}")
         selected = await self._best(query, candidates, do)
-        return selected if selected.error else await self._pruned(query, selected, do)
+        if not selected.error:
+            selected = await self._pruned(query, selected, do)
+        if (budget := self.options.max_context_tokens) is None:
+            return selected
+        before = [it.before for it in candidates]
+        fitting = within_budget, selected, before, budget, self._count, self.options.prunes
+        return Selected(await _compute(do, *fitting), selected.error)
 
     async def _best(self, query: str, candidates: Sequence[Candidate], do: _Way) -> Selected:
         texts = [it.text for it in candidates]
@@ -99,7 +124,7 @@ class Pipeline:
         while True:
             try:
                 ranking = await self._rank(query, [candidates[index].read for index in scored], do)
-                return Selected(await self._select(ranking, texts, scored, do))
+                return Selected(await self._select(ranking, candidates, scored, do))
             except Exception as error:
                 if self._leaves_out(error, scored):
                     continue
@@ -122,9 +147,10 @@ class Pipeline:
             return Selected(kept, error)
 
     async def _rank(self, query: str, read: list[str], do: _Way) -> Ranking:
-        # the steps behind need all documents where duplicates make room for the next ones
-        top_n = self.options.top_n if self.options.drop_duplicates is None else None
-        threshold, asked = self.options.score_threshold, self.reranker
+        top_n, threshold = self.options.n_ranked_needed, self.options.score_threshold
+        if self.options.retrieval_weight:
+            threshold = None  # ranks are those among all documents
+        asked = self.reranker
         if not read:
             return Ranking()
         if not self.options.show_progress:
@@ -137,14 +163,22 @@ class Pipeline:
         return rank(scores, top_n=top_n, score_threshold=threshold)
 
     async def _select(
-        self, ranking: Ranking, texts: Sequence[str], scored: Sequence[int], do: _Way
+        self, ranking: Ranking, candidates: Sequence[Candidate], scored: Sequence[int], do: _Way
     ) -> list[Kept]:
+        options, top_n = self.options, self.options.top_n
+        texts = [it.text for it in candidates]
+        kept = ranked(ranking, texts, scored)
         self._tell_truncated(ranking.usage, len(scored))
-        kept, top_n = ranked(ranking, texts, scored), self.options.top_n
-        if (share := self.options.drop_duplicates) is not None:
-            kept = await _compute(do, distinct, kept, share, top_n)
-        kept = best(kept, self.options.score_threshold, top_n)
-        return with_unscored(kept, texts, scored, top_n)
+        self._tell_wiring(kept, [candidates[index] for index in scored], candidates)
+        if options.retrieval_weight:
+            kept = blended(kept, options.retrieval_weight)
+        kept = best(kept, options.score_threshold)
+        if options.drop_duplicates is not None:
+            needed = None if options.per_source else top_n
+            kept = await _compute(do, distinct, kept, options.drop_duplicates, needed)
+        if options.per_source:
+            kept = at_most(kept, options.per_source, [it.source for it in candidates])
+        return with_unscored(kept[:top_n], texts, scored, top_n)
 
     def _leaves_out(self, error: Exception, scored: list[int]) -> bool:
         """Whether the other documents are scored without the one that cannot be; takes it out."""
@@ -161,14 +195,43 @@ class Pipeline:
             raise placed(error, places)
         logger.warning("%s: %s: %s", what, type(error).__name__, error)
 
+    @property
+    def _count(self) -> CountTokens | None:
+        return self.options.count_tokens or getattr(self.reranker, "count_tokens", None)
+
+    def _tell_wiring(
+        self, kept: Sequence[Kept], scored: Sequence[Candidate], candidates: Sequence[Candidate]
+    ) -> None:
+        """Tell of a first stage that reranking can do nothing for."""
+        top_n, n = self.options.top_n, len(scored)
+        if top_n is not None and 0 < n <= top_n:
+            self._tell_once(
+                "few",
+                f"top_n={top_n} keeps all of {n} candidates: raise {self.depth_setting}, so that "
+                "the reranker has more to choose from",
+            )
+        scores = {it.score for it in kept}
+        if len(scores) == 1 and len({it.text for it in kept}) >= _MANY:
+            best_ones = f"the best {len(kept)} of {n} candidates all score {kept[0].score}"
+            self._tell_once("constant", f"{best_ones}: their order says nothing")
+        came_with = [candidates[it.index].score for it in kept]
+        if len(scores) > 1 and came_with == [it.score for it in kept]:
+            self._tell_once(
+                "twice", "the candidates came with this reranker's own scores: they are reranked "
+                "twice",
+            )  # fmt: skip
+
+    def _tell_once(self, what: str, message: str) -> None:
+        if what not in self.told:
+            self.told.add(what)
+            logger.warning(message)
+
     def _tell_truncated(self, usage: TokenUsage, count: int) -> None:
-        if usage.truncated_documents and "documents" not in self.told:
-            self.told.add("documents")
-            cut = f"{usage.truncated_documents} of {count} documents"
-            logger.warning("the ends of %s were not read (max_length, long_documents)", cut)
-        if usage.query_truncated and "query" not in self.told:
-            self.told.add("query")
-            logger.warning("the end of the query was not read (query_max_length)")
+        if cut := usage.truncated_documents:
+            message = f"the ends of {cut} of {count} documents were not read"
+            self._tell_once("documents", f"{message} (max_length, long_documents)")
+        if usage.query_truncated:
+            self._tell_once("query", "the end of the query was not read (query_max_length)")
 
 
 async def _now(call: Callable[..., T], _: Callable[..., Awaitable[T]], *given: Any) -> T:

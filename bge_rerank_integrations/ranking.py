@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload, runtime_checkable
 
-from bge_rerank_integrations.checks import FINITE, at_least, is_number, plain
+from bge_rerank_integrations.checks import FINITE, SHARE, at_least, is_number, plain
 from bge_rerank_integrations.errors import NonFiniteScoreError, ScoringError
 
 logger = logging.getLogger(__name__)
+
+#: ``k`` of :func:`blend_ranks`. The paper has 60; training/first_stages.py measures 5, 10 and 60.
+RANK_OFFSET = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +199,15 @@ _TOP_N, _SCORE_THRESHOLD = at_least(1).or_none(), FINITE.or_none()
 
 
 def check_selection(
-    top_n: int | None, score_threshold: float | None
+    top_n: int | None, score_threshold: float | None, retrieval_weight: float = 0.0
 ) -> tuple[int | None, float | None]:
     """Check what a caller wants to keep.
 
-    :returns: both, as Python's own numbers.
-    :raises ConfigurationError: if ``top_n`` is not None or an int of at least 1, or
-        ``score_threshold`` is not None or a finite number.
+    :returns: ``top_n`` and ``score_threshold``, as Python's own numbers.
+    :raises ConfigurationError: if ``top_n`` is not None or an int of at least 1,
+        ``score_threshold`` is not None or a finite number, or the weight is not from 0 to 1.
     """
+    SHARE.checked("retrieval_weight", retrieval_weight)
     return (
         _TOP_N.checked("top_n", top_n),
         _SCORE_THRESHOLD.checked("score_threshold", score_threshold),
@@ -236,9 +240,10 @@ def check_scores(scores: Iterable[Any], count: int, model: str) -> list[float]:
 
 def rank(
     scores: Scores,
-    *,
     top_n: int | None = None,
     score_threshold: float | None = None,
+    retrieval_weight: float = 0.0,
+    *,
     ties: Sequence[int] | None = None,
 ) -> Ranking:
     """Order documents by logit, best first.
@@ -246,9 +251,11 @@ def rank(
     :param scores: one per document, in input order.
     :param top_n: how many to keep; None keeps all.
     :param score_threshold: keep ``score >= score_threshold``, on the scale reported.
+    :param retrieval_weight: above 0, blend with the input order: see :func:`blend_ranks`.
     :param ties: the order of documents with equal logits, as indices; None keeps the input order.
     :raises ConfigurationError: see :func:`check_selection`.
     """
+    weight = SHARE.checked("retrieval_weight", retrieval_weight)
     top_n, score_threshold = check_selection(top_n, score_threshold)
     usage = scores.usage
     if usage.truncated_documents:
@@ -256,12 +263,35 @@ def rank(
     order = sorted(
         range(len(scores)) if ties is None else ties, key=lambda index: -scores.logits[index]
     )
-    kept = tuple(
+    kept = (
         RankedDocument(index, scores[index])
-        for index in order[:top_n]
+        for index in (blend_ranks(order, weight) if weight else order)
         if score_threshold is None or scores[index] >= score_threshold
     )
-    return Ranking(kept, usage, scores.model)
+    return Ranking(tuple(kept)[:top_n], usage, scores.model)
+
+
+def blend_ranks(
+    reranked: Sequence[int], retrieval_weight: float, offset: int = RANK_OFFSET
+) -> list[int]:
+    """Order documents by weighted reciprocal ranks in both stages, best first.
+
+    ``w / (k + rank retrieved) + (1 - w) / (k + rank reranked)``, with ranks from 1: reciprocal rank
+    fusion (Cormack, Clarke and Büttcher, SIGIR 2009) with weights. Equal sums keep the order in
+    which the documents were retrieved.
+
+    :param reranked: the documents' places in the list that was retrieved, best first.
+    :param retrieval_weight: ``w``; 0 gives the reranked order and 1 the retrieved one.
+    :param offset: ``k``.
+    """
+    retrieved = sorted(reranked)
+    rank_of = {place: rank for rank, place in enumerate(reranked, 1)}
+    blended = {
+        place: retrieval_weight / (offset + rank)
+        + (1 - retrieval_weight) / (offset + rank_of[place])
+        for rank, place in enumerate(retrieved, 1)
+    }
+    return sorted(retrieved, key=lambda place: -blended[place])
 
 
 def sigmoid(logit: float) -> float:

@@ -54,8 +54,9 @@ class FakeReranker(Highlighting):
         documents: Sequence[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
+        retrieval_weight: float = 0.0,
     ) -> Ranking:
-        return self._answer("rerank", query, documents, top_n, score_threshold)
+        return self._answer("rerank", query, documents, top_n, score_threshold, retrieval_weight)
 
     async def arerank(
         self,
@@ -88,11 +89,12 @@ class FakeReranker(Highlighting):
         documents: Sequence[str],
         top_n: int | None,
         score_threshold: float | None,
+        retrieval_weight: float = 0.0,
     ) -> Ranking:
         thread = threading.get_ident()
         self.calls.append(Call(method, query, tuple(documents), top_n, score_threshold, thread))
         scores = self._scores([(query, document) for document in documents])
-        return rank(scores, top_n=top_n, score_threshold=score_threshold)
+        return rank(scores, top_n, score_threshold, retrieval_weight)
 
     def _scores(self, pairs: Sequence[Sequence[str]]) -> Scores:
         if self.error is not None:

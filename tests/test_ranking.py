@@ -19,7 +19,7 @@ from bge_rerank_integrations import (
 )
 from bge_rerank_integrations.calibration import Calibration
 from bge_rerank_integrations.highlighting import SentenceWindows
-from bge_rerank_integrations.ranking import Scores, TokenUsage, rank, sigmoid
+from bge_rerank_integrations.ranking import Scores, TokenUsage, blend_ranks, rank, sigmoid
 
 LOGITS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False))
 
@@ -165,3 +165,18 @@ def test_scores_know_whether_they_are_probabilities(
     assert sentence.score == pytest.approx(
         math.sqrt(one * other) if expected else (one + other) / 2, abs=1e-9
     )
+
+
+@given(st.permutations(range(30)), st.integers(0, 30))
+def test_a_blend_ends_with_either_stage(reranked: list[int], n: int) -> None:
+    """Of a part of what was retrieved, too: a threshold may have dropped the rest."""
+    assert blend_ranks(reranked[:n], 0.0) == reranked[:n]
+    assert blend_ranks(reranked[:n], 1.0) == sorted(reranked[:n])
+    assert sorted(blend_ranks(reranked[:n], 0.3)) == sorted(reranked[:n])
+
+
+def test_a_blend_is_of_reciprocal_ranks_and_ties_keep_the_retrieved_order() -> None:
+    # 1/11 + 1/14, 1/12 + 1/13, 1/13 + 1/11, 1/14 + 1/12
+    assert blend_ranks([2, 3, 1, 0], 0.5) == [2, 0, 1, 3]
+    # first and second change places: equal sums
+    assert blend_ranks([1, 0, 2], 0.5) == [0, 1, 2]

@@ -24,7 +24,7 @@ from bge_rerank_integrations.evaluation.collection import (
     titled,
 )
 from bge_rerank_integrations.evaluation.report import Report, save_plot, summarize
-from bge_rerank_integrations.evaluation.runs import DEPTH, Run, bm25, read_run, rerank
+from bge_rerank_integrations.evaluation.runs import DEPTH, Run, bm25, fuse, read_run, rerank
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 BM25 = "bm25"
@@ -49,7 +49,18 @@ def evaluate(
             show_default=BUILT_IN_MODEL,
         ),
     ] = None,
-    first_stage: Annotated[str, typer.Option(help="bm25, or a run file in TREC's format.")] = BM25,
+    first_stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="bm25, or a run file in TREC's format. Repeatable: several are fused by "
+            "reciprocal ranks.",
+            show_default=BM25,
+        ),
+    ] = None,
+    retrieval_weight: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Weight of the first stage in the blended order."),
+    ] = 0.5,
     depth: Annotated[
         int, typer.Option(min=1, help="Documents that the first stage retrieves per query.")
     ] = DEPTH,
@@ -92,7 +103,11 @@ def evaluate(
     collection = read_collection(source, corpus, without_titles=without_titles)
     if max_queries is not None:
         collection = collection.sample(max_queries)
-    runs = [_first_stage(first_stage, collection, depth, show_progress=show_progress)]
+    stages = [
+        _first_stage(given, collection, depth, show_progress=show_progress)
+        for given in first_stage or [BM25]
+    ]
+    runs = stages if len(stages) == 1 else [fuse(stages, depth)]
     # imported here: torch takes seconds, and --help or an invalid file does not need it
     from bge_rerank_integrations import RerankEngine
 
@@ -100,7 +115,7 @@ def evaluate(
         # not shared: the next model may need this one's memory
         with RerankEngine(base, **settings) as engine:
             runs.append(rerank(name, engine, collection, runs[0], show_progress=show_progress))
-    report = summarize(collection, runs, top_n or [10])
+    report = summarize(collection, runs, top_n or [10], retrieval_weight)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
     else:
@@ -148,6 +163,7 @@ def _show(report: Report) -> None:
     title = f"{report.collection}: {report.queries} queries, {report.documents} documents"
     show_table(title, report.rows())
     show_table("Query by query", report.comparison_rows())
+    show_table("How many candidates", report.depth_rows())
 
 
 def show_table(title: str, rows: Iterator[Sequence[str]]) -> None:

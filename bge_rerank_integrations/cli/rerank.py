@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from bge_rerank_integrations.cli.options import Model, with_settings
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.highlighting import Highlighter, Span
 from bge_rerank_integrations.jsonl import Place, json_objects, read_lines, string
-from bge_rerank_integrations.ranking import Ranking, Reranker
+from bge_rerank_integrations.ranking import Ranking
 from bge_rerank_integrations.settings import BUILT_IN_MODEL
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ def rerank(
         float | None,
         typer.Option(help="Keep passages with at least this score.", show_default="none"),
     ] = None,
+    retrieval_weight: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Weight of the order in the files, blended with the model's."
+        ),
+    ] = 0.0,
     model: Model = BUILT_IN_MODEL,
     raw: Annotated[
         bool, typer.Option("--raw", help="Show logits instead of scores from 0 to 1.")
@@ -149,7 +155,8 @@ def rerank(
         return
     passages = read_passages(files or (), jsonl=jsonl)
     engine = load()
-    ranking = _rank(engine, query, passages, top_n, score_threshold)
+    kept = top_n, score_threshold, retrieval_weight
+    ranking = _rank(lambda texts: engine.rerank(query, texts, *kept), passages)
     console = Console()
     # a pipe shows no color
     is_shown = highlight and (as_json or console.is_terminal)
@@ -177,16 +184,9 @@ def _score_rows(engine: RerankEngine, source: Path, target: Path) -> None:
     typer.echo(f"{scored} rows scored; {target} is complete", err=True)
 
 
-def _rank(
-    reranker: Reranker,
-    query: str,
-    passages: Sequence[FilePassage],
-    top_n: int | None,
-    score_threshold: float | None,
-) -> Ranking:
-    contents = [passage.content for passage in passages]
+def _rank(rerank: Callable[[list[str]], Ranking], passages: Sequence[FilePassage]) -> Ranking:
     try:
-        return reranker.rerank(query, contents, top_n, score_threshold)
+        return rerank([passage.content for passage in passages])
     except InputError as error:
         where = "QUERY" if error.index is None else passages[error.index].place
         raise InputError(f"{where}: {error}", error.index) from error

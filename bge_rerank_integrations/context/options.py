@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,10 @@ def _duplicate_share(value: Any) -> Any:
     return (DEFAULT_DUPLICATE_SHARE if value else None) if isinstance(value, bool) else value
 
 
+def _is_function(value: Any) -> bool:
+    return value is None or callable(value)
+
+
 @dataclass(frozen=True)
 class ContextOptions(Settings):
     """What an integration keeps of the documents that are reranked.
@@ -41,6 +46,28 @@ class ContextOptions(Settings):
     )
     score_threshold: float | None = setting(
         None, FINITE.or_none(), "Keep documents with score >= this, on the scale reported."
+    )
+    retrieval_weight: float = setting(
+        0.0,
+        SHARE,
+        "Weight of the order in which the documents were retrieved, from 0 (the reranker alone) to "
+        "1 (the retriever alone): documents are ordered by weighted reciprocal ranks, and keep the "
+        "model's scores.",
+    )
+    per_source: int | None = setting(
+        None, at_least(1).or_none(), "How many passages of one source to keep; None keeps all."
+    )
+    max_context_tokens: int | None = setting(
+        None,
+        at_least(1).or_none(),
+        "Keep the best documents that fit this many tokens together, after pruning; with prune or "
+        "prune_share a document that does not fit is cut behind a sentence. None sets no limit.",
+    )
+    count_tokens: Callable[[str], int] | None = setting(  # noqa: RUF009  # it makes a field
+        None,
+        SettingType("None or a function from a text to its number of tokens", _is_function),
+        "Counts the tokens for max_context_tokens, such as your LLM's tokenizer; None takes the "
+        "engine's.",
     )
     prune: float | None = setting(
         None,
@@ -81,6 +108,12 @@ class ContextOptions(Settings):
     def pruning(self) -> tuple[float | None, float | None, str]:
         """What :func:`~bge_rerank_integrations.context.pruning.prune` is told."""
         return self.prune, self.prune_share, self.prune_mark
+
+    @property
+    def n_ranked_needed(self) -> int | None:
+        """How many ranked documents the steps behind need; None means all."""
+        needs_all = self.retrieval_weight or self.per_source or self.drop_duplicates is not None
+        return None if needs_all else self.top_n
 
     @property
     def prunes(self) -> bool:

@@ -8,6 +8,9 @@ from itertools import groupby
 
 from bge_rerank_integrations.highlighting import Span
 
+# of the score that sentences are cut by; measured by benchmarks/context.py
+_NEIGHBOR_SHARE = 0.1
+
 
 def prune(
     text: str,
@@ -17,6 +20,9 @@ def prune(
     mark: str = "",
 ) -> str:
     """Cut the sentences that score low; the best one always stays.
+
+    Its neighbors stay unless they score below a tenth of what is cut by: next to the sentence that
+    names a question's subject stands, as often, the one that answers with a pronoun.
 
     What stays keeps its order. Where something is cut, the separator with the most line breaks of
     those that were there remains, so that paragraphs, list items and code blocks stay apart.
@@ -51,11 +57,19 @@ def staying(
     spans: Sequence[Span], threshold: float | None = None, share: float | None = None
 ) -> list[bool]:
     """Whether each sentence stays, by the rules of :func:`prune`."""
-    best = max(spans, key=lambda span: span.score, default=None)
+    if not spans:
+        return []
+    best = max(range(len(spans)), key=lambda index: spans[index].score)
     least = -math.inf if threshold is None else threshold
-    if share is not None and best is not None and best.score >= 0:
-        least = max(least, share * best.score)
-    return [span is best or span.score >= least for span in spans]
+    if share is not None and spans[best].score >= 0:
+        least = max(least, share * spans[best].score)
+    stays = [span.score >= least for span in spans]
+    stays[best] = True
+    for neighbor in (best - 1, best + 1):
+        # a tenth of a negative logit would be more than the logit
+        if 0 <= neighbor < len(spans) and spans[neighbor].score >= _NEIGHBOR_SHARE * least >= 0:
+            stays[neighbor] = True
+    return stays
 
 
 def _separator(text: str, span: Span) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from bge_rerank_integrations.checks import is_finite, is_int
+from bge_rerank_integrations.context.budget import CountTokens, fit_budget
 from bge_rerank_integrations.context.duplicates import without_duplicates
 from bge_rerank_integrations.context.pruning import prune
 from bge_rerank_integrations.errors import NonFiniteScoreError, ScoringError
 from bge_rerank_integrations.highlighting import Span
-from bge_rerank_integrations.ranking import Ranking
+from bge_rerank_integrations.ranking import Ranking, blend_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +53,49 @@ def ranked(ranking: Ranking, texts: Sequence[str], scored: Sequence[int]) -> lis
     return list(kept.values())
 
 
+def blended(kept: Sequence[Kept], retrieval_weight: float) -> list[Kept]:
+    """All documents by weighted reciprocal ranks, see :func:`~..ranking.blend_ranks`."""
+    of = {it.index: it for it in kept}
+    return [of[index] for index in blend_ranks(list(of), retrieval_weight)]
+
+
+def at_most(kept: Iterable[Kept], per_source: int, sources: Sequence[Hashable]) -> list[Kept]:
+    """The first ``per_source`` documents of each source.
+
+    :param sources: of all documents of the call; None is no source.
+    """
+    left: Counter[Hashable] = Counter()
+    chosen = []
+    for it in kept:
+        source = sources[it.index]
+        left[source] += 1
+        if source is None or left[source] <= per_source:
+            chosen.append(it)
+    return chosen
+
+
+def within_budget(
+    kept: Sequence[Kept], before: Sequence[str], max_tokens: int, count: CountTokens, cut: bool
+) -> list[Kept]:
+    """The best documents whose tokens fit together, see :func:`~.budget.fit_budget`.
+
+    :param before: what the language model reads before the text, of all documents of the call.
+    """
+    texts = ((before[it.index], it.text) for it in kept)
+    fitting = fit_budget(texts, max_tokens, count, cut=cut)
+    return [replace(kept[place], text=text) for place, text in fitting]
+
+
 def distinct(kept: Sequence[Kept], share: float, top_n: int | None) -> list[Kept]:
     """The first ``top_n`` documents of which no better one has this share of the text."""
     places = without_duplicates((it.text for it in kept), share)
     return [kept[place] for place in islice(places, min(top_n or len(kept), len(kept)))]
 
 
-def best(kept: Iterable[Kept], score_threshold: float | None, top_n: int | None) -> list[Kept]:
-    """The first ``top_n`` documents with at least this score."""
+def best(kept: Iterable[Kept], score_threshold: float | None) -> list[Kept]:
+    """The documents with at least this score."""
     least = -math.inf if score_threshold is None else score_threshold
-    return [it for it in kept if it.score is not None and it.score >= least][:top_n]
+    return [it for it in kept if it.score is not None and it.score >= least]
 
 
 def with_unscored(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from asyncio import wrap_future
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from typing_extensions import Self, Unpack
@@ -16,7 +18,7 @@ from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, wait
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.highlighting import Highlighting
-from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
+from bge_rerank_integrations.inputs import check_pairs, query_pairs
 from bge_rerank_integrations.ranking import (
     Ranking,
     Scores,
@@ -135,18 +137,20 @@ class RerankEngine(Highlighting):
         documents: Iterable[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
+        retrieval_weight: float = 0.0,
         **options: Unpack[CallOverrides],
     ) -> Ranking:
         """Rank documents by relevance to the query, best first.
 
         :param top_n: how many to keep; None keeps all.
         :param score_threshold: keep ``score >= score_threshold``.
+        :param retrieval_weight: above 0, blend with the order that the documents are given in.
         :returns: the kept documents; empty if there are none.
         :raises ConfigurationError: for a ``top_n`` below 1.
         """
-        check_selection(top_n, score_threshold)
+        check_selection(top_n, score_threshold, retrieval_weight)
         scores = self.score(query, documents, **options)
-        return rank(scores, top_n=top_n, score_threshold=score_threshold)
+        return rank(scores, top_n, score_threshold, retrieval_weight)
 
     async def arerank(
         self,
@@ -154,12 +158,13 @@ class RerankEngine(Highlighting):
         documents: Iterable[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
+        retrieval_weight: float = 0.0,
         **options: Unpack[CallOverrides],
     ) -> Ranking:
         """Rank like :meth:`rerank`, without blocking the event loop."""
-        check_selection(top_n, score_threshold)
+        check_selection(top_n, score_threshold, retrieval_weight)
         scores = await self.ascore(query, documents, **options)
-        return rank(scores, top_n=top_n, score_threshold=score_threshold)
+        return rank(scores, top_n, score_threshold, retrieval_weight)
 
     def score(
         self, query: str, documents: Iterable[str], **options: Unpack[CallOverrides]
@@ -169,7 +174,7 @@ class RerankEngine(Highlighting):
         :returns: one score a document, in input order.
         """
         asked = self._asked(options)
-        job = self._submit(_with_query(query, documents), asked)
+        job = self._submit(query_pairs(query, documents), asked)
         result = wait(job.future)
         return self._scores(result.deepest, result.usage, asked)
 
@@ -178,7 +183,7 @@ class RerankEngine(Highlighting):
     ) -> Scores:
         """Score like :meth:`score`, without blocking the event loop."""
         asked = self._asked(options)
-        job = self._submit(_with_query(query, documents), asked)
+        job = self._submit(query_pairs(query, documents), asked)
         result = await wrap_future(job.future)
         return self._scores(result.deepest, result.usage, asked)
 
@@ -233,6 +238,10 @@ class RerankEngine(Highlighting):
             for column, layer in enumerate(self._running.model.layers)
         }
 
+    def count_tokens(self, text: str) -> int:
+        """The number of a text's tokens, without special ones."""
+        return self._running.model.tokenizer.count(text)
+
     def stats(self) -> EngineStats:
         """Queue, work done and state, now."""
         return self._running.stats()
@@ -271,7 +280,7 @@ class RerankEngine(Highlighting):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self), self.config, self.options)
+        return partial(type(self).shared, self.config, **asdict(self.options)), ()
 
     def __repr__(self) -> str:
         return f"RerankEngine({self.model!r}, {self.device}, {self.dtype}, {self._running.state})"
@@ -309,12 +318,3 @@ class RerankEngine(Highlighting):
         running, normalize = self._running, options.normalize
         activation = running.activation_of(options)
         return Scores.from_logits(logits, normalize, activation, usage, self.model)
-
-
-def _with_query(query: str, documents: Iterable[str]) -> list[TextPair]:
-    check_query(query)
-    return [(query, document) for document in check_documents(documents)]
-
-
-def _unpickled(kind: type[RerankEngine], config: EngineConfig, options: Any) -> RerankEngine:
-    return kind._on(registry.shared(config), options)

@@ -24,7 +24,7 @@ from bge_rerank_integrations.evaluation.collection import (
 )
 from bge_rerank_integrations.evaluation.measures import Comparison, compare, means, measure
 from bge_rerank_integrations.evaluation.report import Report, System, draw, save_plot, summarize
-from bge_rerank_integrations.evaluation.runs import Run, bm25, read_run, rerank
+from bge_rerank_integrations.evaluation.runs import Run, blend, bm25, fuse, read_run, rerank
 
 __all__ = [
     "Collection",
@@ -33,9 +33,11 @@ __all__ = [
     "Report",
     "Run",
     "System",
+    "blend",
     "bm25",
     "compare",
     "draw",
+    "fuse",
     "means",
     "measure",
     "read_beir",

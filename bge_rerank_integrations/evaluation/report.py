@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,13 @@ from bge_rerank_integrations.evaluation.measures import (
     means,
     measure,
 )
-from bge_rerank_integrations.evaluation.runs import Run
+from bge_rerank_integrations.evaluation.runs import Run, at_depth, blend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+#: numbers of candidates in the curve of a report
+DEPTHS = (5, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Report:
     :param documents: number of documents.
     :param systems: the first stage, then the rerankers.
     :param comparisons: every two systems, by nDCG@10.
+    :param depths: reranker → candidates that it is given → nDCG@10.
     :param notes: what was left out.
     """
 
@@ -64,6 +68,7 @@ class Report:
     documents: int
     systems: tuple[System, ...]
     comparisons: tuple[Comparison, ...]
+    depths: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def rows(self) -> Iterator[tuple[str, ...]]:
@@ -92,20 +97,47 @@ class Report:
                 "<0.001" if pair.p_value < 0.001 else f"{pair.p_value:.3f}",
             )
 
+    def depth_rows(self) -> Iterator[tuple[str, ...]]:
+        """Headers, then one row of strings per reranker."""
+        columns = sorted({depth for curve in self.depths.values() for depth in curve})
+        yield (f"{PRIMARY} by candidates", *map(str, columns))
+        for name, curve in self.depths.items():
+            yield (name, *(f"{curve[depth]:.4f}" for depth in columns))
+
     def as_dict(self) -> dict[str, Any]:
         """The report with each query's values, ready for JSON."""
         return asdict(self)
 
 
-def summarize(collection: Collection, runs: Sequence[Run], top_n: Sequence[int] = (10,)) -> Report:
+def summarize(
+    collection: Collection,
+    runs: Sequence[Run],
+    top_n: Sequence[int] = (10,),
+    retrieval_weight: float | None = None,
+) -> Report:
     """Measure the runs, and compare each pair of them.
 
     :param runs: the first stage, then the rerankers.
     :param top_n: cutoffs of recall, in documents.
+    :param retrieval_weight: measure each reranker blended with the first stage, too.
     :raises ConfigurationError: for a ``top_n`` below 1.
     :raises MissingExtraError: if ir-measures or SciPy is not installed.
     """
-    systems = tuple(_system(collection, run, top_n) for run in runs)
+    first_stage, *rerankers = runs
+    measured = [first_stage]
+    depths = {}
+    for run in rerankers:
+        curves = {depth: at_depth(run, first_stage, depth) for depth in _depths(first_stage)}
+        measured.append(run)
+        depths[run.name] = _curve(collection, curves)
+        if retrieval_weight is not None:
+            blended = blend(run, first_stage, retrieval_weight)
+            measured.append(blended)
+            depths[blended.name] = _curve(
+                collection,
+                {d: blend(cut, first_stage, retrieval_weight) for d, cut in curves.items()},
+            )
+    systems = tuple(_system(collection, run, top_n) for run in measured)
     return Report(
         collection=collection.name,
         queries=len(collection.queries),
@@ -115,6 +147,7 @@ def summarize(collection: Collection, runs: Sequence[Run], top_n: Sequence[int] 
             compare(before.name, before.values[PRIMARY], after.name, after.values[PRIMARY])
             for before, after in combinations(systems, 2)
         ),
+        depths=depths,
         notes=collection.notes,
     )
 
@@ -173,6 +206,19 @@ def save_plot(report: Report, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _depths(first_stage: Run) -> list[int]:
+    """Numbers of candidates that the first stage can give, of :data:`DEPTHS`."""
+    most = max(map(len, first_stage.order.values()), default=0)
+    return [depth for depth in DEPTHS if depth < most] + [most]
+
+
+def _curve(collection: Collection, runs: Mapping[int, Run]) -> dict[int, float]:
+    return {
+        depth: means(measure(collection.relevance, run.order))[PRIMARY]
+        for depth, run in runs.items()
+    }
 
 
 def _system(collection: Collection, run: Run, top_n: Sequence[int]) -> System:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,11 +14,13 @@ from bge_rerank_integrations.errors import ConfigurationError, InputError, Missi
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.first_stage import BM25Index
 from bge_rerank_integrations.jsonl import read_lines
-from bge_rerank_integrations.ranking import Reranker
+from bge_rerank_integrations.ranking import Reranker, blend_ranks
 
 DEPTH = 100
 # Anserini's, which BEIR's published baselines use
 K1, B = 0.9, 0.4
+# Cormack, Clarke and Büttcher's
+FUSION_OFFSET = 60
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,41 @@ def read_run(path: Path, collection: Collection, depth: int = DEPTH) -> Run:
         for query, found in scores.items()
     }
     return Run(path.name, order)
+
+
+def fuse(runs: Sequence[Run], depth: int = DEPTH) -> Run:
+    """Fuse first stages by reciprocal ranks (Cormack, Clarke and Büttcher, SIGIR 2009; k = 60).
+
+    :param depth: maximum number of documents per query.
+    """
+    order = {}
+    for query in runs[0].order:
+        fused: dict[str, float] = {}
+        for run in runs:
+            for rank, document in enumerate(run.order.get(query, ()), 1):
+                fused[document] = fused.get(document, 0.0) + 1 / (FUSION_OFFSET + rank)
+        order[query] = sorted(fused, key=fused.__getitem__, reverse=True)[:depth]
+    return Run(f"RRF of {' and '.join(run.name for run in runs)}", order)
+
+
+def blend(run: Run, first_stage: Run, retrieval_weight: float) -> Run:
+    """What a reranker's run becomes with ``retrieval_weight``, without scoring again."""
+    order = {}
+    for query, reranked in run.order.items():
+        retrieved = first_stage.order[query]
+        place_of = {document: place for place, document in enumerate(retrieved)}
+        blended = blend_ranks([place_of[document] for document in reranked], retrieval_weight)
+        order[query] = [retrieved[place] for place in blended]
+    return replace(run, name=f"{run.name}, blended", order=order, scores={})
+
+
+def at_depth(run: Run, first_stage: Run, depth: int) -> Run:
+    """What a reranker's run would be over the first ``depth`` candidates, without scoring again."""
+    order = {}
+    for query, reranked in run.order.items():
+        candidates = set(first_stage.order[query][:depth])
+        order[query] = [document for document in reranked if document in candidates]
+    return Run(run.name, order)
 
 
 def check_depth(depth: int) -> None:

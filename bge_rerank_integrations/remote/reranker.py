@@ -137,15 +137,17 @@ class RemoteReranker(Highlighting):
         documents: Iterable[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
+        retrieval_weight: float = 0.0,
     ) -> Ranking:
         """Rank documents by relevance to the query, best first.
 
         :param top_n: how many to keep; None keeps all.
         :param score_threshold: keep ``score >= score_threshold``.
+        :param retrieval_weight: above 0, blend with the order that the documents are given in.
         """
-        check_selection(top_n, score_threshold)
+        check_selection(top_n, score_threshold, retrieval_weight)
         ((scores, order),) = self._ask([(query, _checked(query, documents))])
-        return rank(scores, top_n=top_n, score_threshold=score_threshold, ties=order)
+        return rank(scores, top_n, score_threshold, retrieval_weight, ties=order)
 
     async def arerank(
         self,
@@ -153,11 +155,12 @@ class RemoteReranker(Highlighting):
         documents: Iterable[str],
         top_n: int | None = None,
         score_threshold: float | None = None,
+        retrieval_weight: float = 0.0,
     ) -> Ranking:
         """Rank like :meth:`rerank`, without blocking the event loop."""
-        check_selection(top_n, score_threshold)
+        check_selection(top_n, score_threshold, retrieval_weight)
         ((scores, order),) = await self._aask([(query, _checked(query, documents))])
-        return rank(scores, top_n=top_n, score_threshold=score_threshold, ties=order)
+        return rank(scores, top_n, score_threshold, retrieval_weight, ties=order)
 
     def score(self, query: str, documents: Iterable[str]) -> Scores:
         """Score documents against the query.

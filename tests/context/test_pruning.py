@@ -54,8 +54,23 @@ def test_a_share_of_the_best_score_is_a_threshold_too() -> None:
 
     assert prune("A. B. C. D.", found, share=0.2) == "A. B. D."
     assert prune("A. B. C. D.", found, 0.03, share=0.2) == "A. B."
-    assert prune("A. B. C. D.", found, 0.01, share=0.5) == "A."
+    assert prune("A. B. C. D.", found, 0.01, share=0.5) == "A. B."
     assert prune("A. B. C. D.", found) == prune("A. B. C. D.", found, share=0) == "A. B. C. D."
+
+
+def test_neighbors_of_the_best_sentence_stay_unless_they_score_very_low() -> None:
+    text = "Who? In May. It has 40 pages. Anna Meyer is its author. It is red. It was sold."
+    parts = ["Who? ", "In May. ", "It has 40 pages. ", "Anna Meyer is its author. ",
+             "It is red. ", "It was sold."]  # fmt: skip
+    found = spans(parts, [0.04, 0.9, 0.01, 0.06, 0.02, 0.2])
+    # cut by 0.09: the best one's neighbors stay from 0.009 on
+    assert prune(text, found, share=0.1) == "Who? In May. It has 40 pages. It was sold."
+    found = spans(parts, [0.004, 0.9, 0.01, 0.06, 0.02, 0.2])
+    assert prune(text, found, share=0.1) == "In May. It has 40 pages. It was sold."
+    # logits: a tenth of a threshold below 0 would be above it
+    found = spans(parts, [-5, 3, -1, -0.2, -9, -9])
+    assert prune(text, found, -2) == "In May. It has 40 pages. Anna Meyer is its author."
+    assert prune(text, found, 2) == "In May."
 
 
 def test_a_share_of_a_score_below_0_cuts_nothing() -> None:
@@ -104,7 +119,13 @@ def test_every_sentence_that_stays_is_there_whole_and_in_order(
 
     pruned = prune(text, found, 0.5)
 
-    stays = [span for span in found if span.score >= 0.5 or span is best]
+    # neighbors of the best one stay from a tenth of the threshold on
+    place = found.index(best) if best else 0
+    stays = [
+        span
+        for index, span in enumerate(found)
+        if span.score >= (0.05 if abs(index - place) == 1 else 0.5) or span is best
+    ]
     # but for white space: words that a cut brings together keep one separator
     kept = "".join(text[span.start : span.end] for span in stays)
     assert "".join(pruned.split()) == "".join(kept.split())

@@ -56,9 +56,10 @@ def test_a_step_takes_any_number_as_top_n() -> None:
     kept = _ranked([2, 0, 1])
 
     for top_n in (3, 10**30, None):
-        assert best(kept, None, top_n) == distinct(kept, 1.0, top_n) == kept
+        assert distinct(kept, 1.0, top_n) == kept
         assert with_unscored(kept, TEXTS[:3], [0, 1, 2], top_n) == kept
-    assert best(kept, 0.75, None) == []
+    assert best(kept, None) == kept
+    assert best(kept, 0.75) == []
 
 
 @pytest.mark.parametrize("index", [-1, 2, 1.0, True, "0", None])

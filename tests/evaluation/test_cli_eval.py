@@ -47,14 +47,18 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, engines: FakeEngines) -> Callable[
     return lambda *arguments: CliRunner().invoke(app, ["eval", *map(str, arguments)])
 
 
-def test_piped_output_is_two_tables_with_tabs(evaluate, folder: Path, engines: FakeEngines) -> None:
+def test_piped_output_is_three_tables_with_tabs(
+    evaluate, folder: Path, engines: FakeEngines
+) -> None:
     result = evaluate(folder, "-k", 1, "-k", 2)
     assert result.exit_code == 0, result.output
-    figures, comparisons, rest = result.stdout.split("\n\n")
-    header, before, after = (line.split("\t") for line in figures.splitlines())
+    figures, comparisons, depths, rest = result.stdout.split("\n\n")
+    header, before, after, blended = (line.split("\t") for line in figures.splitlines())
     assert header[:6] == ["system", "nDCG@10", "MRR@10", "recall@1", "recall@2", "MAP"]
     assert (before[0], after[0], after[-2:]) == ("BM25", "tiny", ["5", "5"])
-    assert len(comparisons.splitlines()) == 2
+    assert (blended[0], blended[-2:]) == ("tiny, blended", ["5", "5"])
+    assert len(comparisons.splitlines()) == 4
+    assert [line.split("\t")[0] for line in depths.splitlines()[1:]] == ["tiny", "tiny, blended"]
     assert (rest, result.stderr) == ("", "")
     assert engines == [("tiny", {}), "closed"]
 
@@ -66,9 +70,10 @@ def test_models_and_settings_are_rows_and_loaded_one_by_one(
     result = evaluate(folder, "--model", "tiny", "--model", chosen, "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert [system["name"] for system in report["systems"]] == ["BM25", "tiny", chosen]
+    names = ["BM25", "tiny", "tiny, blended", chosen, f"{chosen}, blended"]
+    assert [system["name"] for system in report["systems"]] == names
     assert report["systems"][1]["values"]["MRR@10"]["q3"] == 0.0
-    assert len(report["comparisons"]) == 3
+    assert len(report["comparisons"]) == 10
     other = ("m/n", {"max_length": 64, "dtype": "float32", "normalize": False})
     assert engines == [("tiny", {}), "closed", other, "closed"]
 
@@ -87,8 +92,24 @@ def test_a_run_file_is_a_first_stage(evaluate, folder: Path) -> None:
     run = folder / "dense.run"
     run.write_text("q1 Q0 paris 1 3 x\nq1 Q0 berlin 2 2 x\nq1 Q0 bonn 3 1 x\n")
     report = json.loads(evaluate(folder, "--first-stage", run, "--depth", 2, "--json").stdout)
-    before, after = report["systems"]
+    before, after, _ = report["systems"]
     assert (before["name"], before["mean_ms"], after["pairs"]) == ("dense.run", None, 2)
+
+
+def test_several_first_stages_are_fused_by_reciprocal_ranks(evaluate, folder: Path) -> None:
+    run = folder / "dense.run"
+    run.write_text("q1 Q0 paris 1 3 x\nq1 Q0 berlin 2 2 x\nq1 Q0 bonn 3 1 x\n")
+    stages = ["--first-stage", "bm25", "--first-stage", run]
+    report = json.loads(evaluate(folder, *stages, "--json").stdout)
+    assert report["systems"][0]["name"] == "RRF of BM25 and dense.run"
+
+
+@pytest.mark.parametrize(("weight", "same"), [(0, 1), (1, 0)])
+def test_a_blend_at_its_ends_is_the_reranker_or_the_first_stage(
+    evaluate, folder: Path, weight: int, same: int
+) -> None:
+    report = json.loads(evaluate(folder, "--retrieval-weight", weight, "--json").stdout)
+    assert report["systems"][2]["values"] == report["systems"][same]["values"]
 
 
 @pytest.mark.parametrize(("depth", "pairs"), [(1, 2), (2, 4), (100, 5)])

@@ -20,7 +20,9 @@ from bge_rerank_integrations.errors import (
 from bge_rerank_integrations.evaluation import (
     Collection,
     Run,
+    blend,
     bm25,
+    fuse,
     read_beir,
     read_candidate_lists,
     rerank,
@@ -197,3 +199,34 @@ def test_matplotlib_missing_names_the_extra(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"bge-rerank-integrations\[eval\]"):
         save_plot(report, tmp_path / "a.png")
+
+
+def test_first_stages_are_fused_by_reciprocal_ranks() -> None:
+    one = Run("one", {"q": ["a", "b", "c"]})
+    other = Run("other", {"q": ["c", "d", "a"]})
+    # 1/61 + 1/63, 1/62, 1/63 + 1/61, 1/62: equal sums keep the order in which they were met
+    assert fuse([one, other]).order == {"q": ["a", "c", "b", "d"]}
+    assert fuse([one, other], depth=1).order == {"q": ["a"]}
+    assert fuse([one, Run("none", {})]).order == one.order
+
+
+def test_a_blend_costs_what_the_reranker_costs() -> None:
+    first = Run("first", {"q": ["a", "b", "c"]})
+    run = Run("model", {"q": ["c", "b", "a"]}, {"q": 0.5}, 3, 30, {"q": [0.9, 0.5, 0.1]})
+    blended = blend(run, first, 0.75)
+    assert blended.order == {"q": ["a", "b", "c"]}
+    assert (blended.seconds, blended.pairs, blended.tokens) == ({"q": 0.5}, 3, 30)
+
+
+def test_the_curve_tells_what_fewer_candidates_would_give(collection: Collection) -> None:
+    first = Run("first", {"q1": ["bonn", "paris", "berlin"], "q2": ["lemon", "banana"], "q3": []})
+    run = Run("model", {"q1": ["berlin", "bonn", "paris"], "q2": ["banana", "lemon"], "q3": []})
+    report = summarize(collection, [first, run], retrieval_weight=1.0)
+    assert report.depths.keys() == {"model", "model, blended"}
+    assert report.depths["model"] == {3: report.systems[1].means["nDCG@10"]}
+    assert report.depths["model, blended"] == {3: report.systems[0].means["nDCG@10"]}
+    many = Run("first", {"q1": [*"abcdef", "berlin"], "q2": [], "q3": []})
+    better = Run("model", {"q1": ["berlin", *"abcdef"], "q2": [], "q3": []})
+    curve = summarize(collection, [many, better]).depths["model"]
+    assert curve.keys() == {5, 7}
+    assert curve[5] == 0 < curve[7]

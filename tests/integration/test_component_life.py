@@ -512,6 +512,7 @@ async def test_a_llama_index_handlers_own_error_is_raised(
 ) -> None:
     component = llama_index.BGERerank(
         reranker=FakeReranker(),
+        top_n=1,
         on_error="keep",
         callback_manager=CallbackManager([LlamaForbids(when)]),
     )

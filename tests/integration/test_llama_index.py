@@ -237,7 +237,8 @@ async def test_pruning_gives_a_copy_of_the_node_with_the_sentences_that_matter(
         BGERerank(reranker=reranker, prune=0.8), [NodeWithScore(node=node)], query_str=QUERY
     )
 
-    assert kept.node.get_content() == "How do ships float?"
+    # the neighbor of the best sentence stays, though it scores 0.66
+    assert kept.node.get_content() == "How do ships float? Bread and butter."
     assert type(kept.node) is kind
     assert (kept.node.node_id, kept.node.metadata) == ("a", {"title": "How ships float"})
     assert kept.node.source_node == parent
@@ -279,8 +280,8 @@ async def test_pruning_keeps_the_retrieval_score_and_marks_cuts(postprocess: Pos
         BGERerank(reranker=FakeReranker(), **settings), given, query_str=QUERY
     )
 
-    assert kept.node.get_content() == "How do ships float? …"
-    assert kept.node.metadata == {"retrieval_score": 0.25}
+    assert kept.node.get_content() == "How do ships float? Bread and butter.\n\n…"
+    assert kept.node.metadata == {"retrieval_score": 0.25, "retrieval_rank": 1}
 
 
 # --- what the reranker reads -------------------------------------------------------------------
@@ -379,8 +380,12 @@ async def test_the_retrieval_score_is_kept_on_a_copy_and_hidden_from_models(
 
     assert given == before
     assert kept.node.node_id == node.node_id
-    assert kept.node.metadata == {"page": 7, "retrieval_score": 0.25}
-    hidden = sorted({*excluded, "retrieval_score"})
+    assert kept.node.metadata == {
+        "page": 7,
+        "retrieval_score": 0.25,
+        "retrieval_rank": 1,
+    }
+    hidden = sorted({*excluded, "retrieval_score", "retrieval_rank"})
     assert sorted(kept.node.excluded_llm_metadata_keys) == hidden
     assert sorted(kept.node.excluded_embed_metadata_keys) == hidden
     for mode in (MetadataMode.EMBED, MetadataMode.LLM):

@@ -83,7 +83,7 @@ async def test_a_query_engine_answers_from_the_best_nodes(
 async def test_a_streamed_answer_is_made_of_pruned_nodes(reranker: FakeReranker) -> None:
     """The mock of an LLM answers with its prompt."""
     postprocessor = BGERerank(reranker=reranker, top_n=1, prune=0.8)
-    text = "how do ships float? Bread and butter. Jam."
+    text = "how do ships float? Of old. Jam. Bread and butter."
     index = VectorStoreIndex([TextNode(text=text)], embed_model=MockEmbedding(embed_dim=4))
     engine = _query_engine(index.as_retriever(), postprocessor, streaming=True)
 

@@ -385,7 +385,7 @@ def test_a_retrieval_score_that_is_no_number_is_none() -> None:
 
     [kept] = component.postprocess_nodes([node], query_str=QUERY)
 
-    assert kept.node.metadata == {"retrieval_score": None}
+    assert kept.node.metadata == {"retrieval_score": None, "retrieval_rank": 1}
 
 
 @pytest.mark.parametrize("top_n", [3, 10**30, 2**63])

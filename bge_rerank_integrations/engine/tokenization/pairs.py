@@ -218,6 +218,10 @@ class PairTokenizer:
         asked = options.max_length or self._default_length
         return min(asked, self._max_positions or asked)
 
+    def count(self, text: str) -> int:
+        """Tokens of a text, without special ones; may be asked from any thread."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def layout(self, options: CallOptions) -> AnyLayout:
         """What a call's options mean for its sequences; may be asked from any thread.
 
