@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from bge_rerank_integrations.checks import is_int
+import httpx
+
+from bge_rerank_integrations.checks import is_finite, is_int, require
+from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 from bge_rerank_integrations.wire import Role, Slot, Template, Wire
 from bge_rerank_integrations.wire.rows import (
@@ -68,6 +71,22 @@ class Dialect:
         }
         return json.dumps({**fields, **self.constants}, ensure_ascii=False).encode()
 
+    def split(
+        self, query: str, documents: Sequence[str], max_documents: int
+    ) -> Iterator[Sequence[str]]:
+        """Split the documents of a call into requests, by number and by size."""
+        room = self.max_bytes - _json_bytes(query)
+        start = size = 0
+        for index, document in enumerate(documents):
+            its = _json_bytes(document)
+            is_full = index - start == max_documents or size + its > room
+            if is_full and index > start:
+                yield documents[start:index]
+                start, size = index, 0
+            size += its
+        if start < len(documents):
+            yield documents[start:]
+
     @cached_property
     def results(self) -> tuple[str, ...]:
         """Path to the list of results in an answer."""
@@ -91,6 +110,11 @@ class Dialect:
     def results_in(self, body: Any) -> Any:
         """What stands at the place of the results in an answer."""
         return _at(body, self.results)
+
+
+def _json_bytes(text: str) -> int:
+    """Bytes of a text in a request, at most: quotes, comma, and the name of an object's field."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) + 16
 
 
 def _paths(template: Template, wanted: Slot | type[list[Any]]) -> list[tuple[str, ...]]:
@@ -128,3 +152,37 @@ DIALECTS: Mapping[str, Dialect] = {
     "voyage": Dialect(VOYAGE, _TO_V1, "VOYAGE_API_KEY"),
     "nim": Dialect(NIM, "/v1/ranking", "NVIDIA_API_KEY", {"truncate": "END"}, sends_logits=True),
 }
+
+
+def check_settings(
+    base_url: str,
+    dialect: str,
+    normalize: bool,
+    timeout_s: float,
+    max_attempts: int,
+    max_documents: int | None,
+) -> None:
+    """Check the settings of a ``RemoteReranker``.
+
+    :raises ConfigurationError: for an invalid setting; the message names it.
+    """
+    if dialect not in DIALECTS:
+        raise ConfigurationError(
+            f"dialect must be one of {', '.join(map(repr, DIALECTS))}, got {dialect!r}"
+        )
+    try:
+        url = httpx.URL(base_url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ConfigurationError(f"base_url must be a URL, got {base_url!r}") from error
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
+        # logs would show a password in the URL
+        raise ConfigurationError(
+            "base_url must be http:// or https:// with a host, without user, password and query"
+        )
+    if not normalize and not DIALECTS[dialect].sends_logits:
+        raise ConfigurationError(f"normalize=False: {dialect} reports no logits")
+    is_above_0 = is_finite(timeout_s) and timeout_s > 0
+    require(is_above_0, "timeout_s", "a finite number of seconds above 0", timeout_s)
+    require(is_int(max_attempts, 1), "max_attempts", "an int of at least 1", max_attempts)
+    is_count = max_documents is None or is_int(max_documents, 1)
+    require(is_count, "max_documents", "None or an int of at least 1", max_documents)

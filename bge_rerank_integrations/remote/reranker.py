@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from typing_extensions import Self
 
-from bge_rerank_integrations.checks import BOOL, is_finite, is_int, require
+from bge_rerank_integrations.checks import BOOL
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 
 try:
@@ -24,13 +22,13 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("remote") from error
     raise
 
-from bge_rerank_integrations.errors import RemoteError, RerankError
+from bge_rerank_integrations.errors import RemoteError
 from bge_rerank_integrations.highlighting import Highlighting
 from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
 from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
-from bge_rerank_integrations.remote.dialects import DIALECTS
+from bge_rerank_integrations.remote.dialects import DIALECTS, check_settings
 from bge_rerank_integrations.remote.responses import HttpResponse, read_scores
-from bge_rerank_integrations.remote.transport import Transport
+from bge_rerank_integrations.remote.transport import Transport, as_rerank_errors
 
 # requests of one call that wait for answers
 _MAX_REQUESTS = 8
@@ -94,7 +92,7 @@ class RemoteReranker(Highlighting):
         transport: Any = None,
     ) -> None:
         normalize = BOOL.checked("normalize", normalize)
-        _check_settings(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
+        check_settings(base_url, dialect, normalize, timeout_s, max_attempts, max_documents)
         self._dialect = DIALECTS[dialect]
         if model is None and "{model}" in self._dialect.path:
             raise ConfigurationError(f"model must be a model's name: {dialect} has it in its path")
@@ -229,12 +227,12 @@ class RemoteReranker(Highlighting):
 
     def _ask(self, calls: Sequence[_Call]) -> list[tuple[Scores, list[int]]]:
         """Scores of each call in input order, and the documents' indices in the service's order."""
-        with _as_rerank_errors():
+        with as_rerank_errors():
             answers = self._transport.run(self._answers(calls), self._timeout_s)
             return self._read(answers)
 
     async def _aask(self, calls: Sequence[_Call]) -> list[tuple[Scores, list[int]]]:
-        with _as_rerank_errors():
+        with as_rerank_errors():
             answers = await self._transport.arun(self._answers(calls))
             return self._read(answers)
 
@@ -245,7 +243,7 @@ class RemoteReranker(Highlighting):
         requests = [
             [
                 asyncio.ensure_future(self._answer(query, chunk, deadline, places))
-                for chunk in self._chunks(query, documents)
+                for chunk in self._dialect.split(query, documents, self._max_documents)
             ]
             for query, documents in calls
         ]
@@ -277,20 +275,6 @@ class RemoteReranker(Highlighting):
             *await self._answer(query, chunk[half:], deadline, places),
         ]
 
-    def _chunks(self, query: str, documents: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Split the documents of a call into requests, by number and by size."""
-        room = self._dialect.max_bytes - _json_bytes(query)
-        start, size = 0, 0
-        for index, document in enumerate(documents):
-            bytes_ = _json_bytes(document)
-            is_full = index - start == self._max_documents or size + bytes_ > room
-            if is_full and index > start:
-                yield documents[start:index]
-                start, size = index, 0
-            size += bytes_
-        if start < len(documents):
-            yield documents[start:]
-
     def _read(self, calls: Sequence[Sequence[_Answer]]) -> list[tuple[Scores, list[int]]]:
         read = [
             read_scores(self._dialect, answers, normalize=self._normalize, model=self._model)
@@ -304,58 +288,6 @@ class RemoteReranker(Highlighting):
 def _checked(query: str, documents: Iterable[str]) -> list[str]:
     check_query(query)
     return check_documents(documents)
-
-
-def _json_bytes(text: str) -> int:
-    """Bytes of a text in a request, at most: quotes, comma, and the name of an object's field."""
-    return len(json.dumps(text, ensure_ascii=False).encode()) + 16
-
-
-@contextmanager
-def _as_rerank_errors() -> Iterator[None]:
-    """Whatever fails between a call and its answer fails as one of this package's errors."""
-    try:
-        yield
-    except RerankError:
-        raise
-    except Exception as error:
-        raise RemoteError(
-            f"the service cannot be asked: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _check_settings(
-    base_url: str,
-    dialect: str,
-    normalize: bool,
-    timeout_s: float,
-    max_attempts: int,
-    max_documents: int | None,
-) -> None:
-    """Check the settings.
-
-    :raises ConfigurationError: for an invalid setting; the message names it.
-    """
-    if dialect not in DIALECTS:
-        raise ConfigurationError(
-            f"dialect must be one of {', '.join(map(repr, DIALECTS))}, got {dialect!r}"
-        )
-    try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise ConfigurationError(f"base_url must be a URL, got {base_url!r}") from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-        # logs would show a password in the URL
-        raise ConfigurationError(
-            "base_url must be http:// or https:// with a host, without user, password and query"
-        )
-    if not normalize and not DIALECTS[dialect].sends_logits:
-        raise ConfigurationError(f"normalize=False: {dialect} reports no logits")
-    is_above_0 = is_finite(timeout_s) and timeout_s > 0
-    require(is_above_0, "timeout_s", "a finite number of seconds above 0", timeout_s)
-    require(is_int(max_attempts, 1), "max_attempts", "an int of at least 1", max_attempts)
-    is_count = max_documents is None or is_int(max_documents, 1)
-    require(is_count, "max_documents", "None or an int of at least 1", max_documents)
 
 
 def _unpickled(settings: dict[str, Any], has_key: bool) -> RemoteReranker:

@@ -8,7 +8,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -245,6 +246,19 @@ class Transport:
         if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
             return _TransientError(failure)
         return failure
+
+
+@contextmanager
+def as_rerank_errors() -> Iterator[None]:
+    """Whatever fails between a call and its answer fails as one of this package's errors."""
+    try:
+        yield
+    except RerankError:
+        raise
+    except Exception as error:
+        raise RemoteError(
+            f"the service cannot be asked: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _close_later(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> None:

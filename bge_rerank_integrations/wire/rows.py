@@ -9,10 +9,7 @@ from bge_rerank_integrations.wire import Role, Slot, Wire
 
 _AS_400 = {"invalid_request": 400, "empty_request": 400}
 
-_WHOLE = {
-    "truncated_documents": Slot.TRUNCATED_DOCUMENTS,
-    "query_truncated": Slot.QUERY_TRUNCATED,
-}
+_WHOLE = {"truncated_documents": Slot.TRUNCATED_DOCUMENTS, "query_truncated": Slot.QUERY_TRUNCATED}
 _USAGE = {
     "prompt_tokens": Slot.TOKENS,
     "completion_tokens": 0,
@@ -26,18 +23,9 @@ _META = {
     "tokens": {"input_tokens": Slot.TOKENS, "output_tokens": 0},
     **_WHOLE,
 }
-_RANKED = {
-    "index": Slot.INDEX,
-    "relevance_score": Slot.SCORE,
-    "document": {"text": Slot.TEXT},
-}
+_RANKED = {"index": Slot.INDEX, "relevance_score": Slot.SCORE, "document": {"text": Slot.TEXT}}
 _BARE = {"index": Slot.INDEX, "relevance_score": Slot.SCORE, "document": Slot.TEXT}
-_ERROR = {
-    "message": Slot.MESSAGE,
-    "type": Slot.KIND,
-    "param": Slot.FIELD,
-    "code": Slot.STATUS,
-}
+_ERROR = {"message": Slot.MESSAGE, "type": Slot.KIND, "param": Slot.FIELD, "code": Slot.STATUS}
 _OPENAI_ERROR = {"error": _ERROR}
 _DETAIL = {"detail": Slot.MESSAGE}
 
@@ -98,11 +86,7 @@ COHERE = Wire(
         "instruction": Role.INSTRUCTION,
         "highlight": Role.HIGHLIGHT,
     },
-    {
-        "id": Slot.ID,
-        "results": [{**_RANKED, "highlights": Slot.HIGHLIGHTS}],
-        "meta": _META,
-    },
+    {"id": Slot.ID, "results": [{**_RANKED, "highlights": Slot.HIGHLIGHTS}], "meta": _META},
     {"message": Slot.MESSAGE},
     statuses=_AS_400,
 )
@@ -229,12 +213,7 @@ MIXEDBREAD = Wire(
         "usage": _USAGE,
         "model": Slot.MODEL,
         "data": [
-            {
-                "index": Slot.INDEX,
-                "score": Slot.SCORE,
-                "input": Slot.TEXT,
-                "object": "rank_result",
-            }
+            {"index": Slot.INDEX, "score": Slot.SCORE, "input": Slot.TEXT, "object": "rank_result"}
         ],
         "object": "list",
         "top_k": Slot.COUNT,
