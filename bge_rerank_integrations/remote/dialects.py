@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import httpx
-
 from bge_rerank_integrations.checks import is_finite, is_int, require
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
@@ -166,6 +164,9 @@ def check_settings(
 
     :raises ConfigurationError: for an invalid setting; the message names it.
     """
+    # imported here: a missing one is told by reranker.py, with the pip command
+    import httpx
+
     if dialect not in DIALECTS:
         raise ConfigurationError(
             f"dialect must be one of {', '.join(map(repr, DIALECTS))}, got {dialect!r}"

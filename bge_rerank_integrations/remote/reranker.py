@@ -15,8 +15,9 @@ from bge_rerank_integrations.checks import BOOL
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
 
 try:
-    import httpx
-    import tenacity  # noqa: F401  # fails here, with the pip command, and not in transport.py
+    # fails here, with the pip command, and not in transport.py
+    import httpx  # noqa: F401
+    import tenacity  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name in ("httpx", "tenacity"):
         raise MissingExtraError("remote") from error
