@@ -117,6 +117,20 @@ async def test_a_long_list_shows_its_progress(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("keep", [_of_langchain, _of_llama_index])
+async def test_progress_of_the_async_path_is_native(
+    keep: Any, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+
+    def blocks(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the event loop would wait")
+
+    monkeypatch.setattr(engine, "score_pairs", blocks)
+
+    assert len(await keep(engine, True, show_progress=True, top_n=5)) == 5
+
+
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("keep", [_of_langchain, _of_llama_index])
 async def test_progress_needs_an_engine(keep: Any, is_async: bool) -> None:

@@ -539,13 +539,14 @@ async def test_a_pipeline_may_leave_nothing(compress: Compress, reranker: FakeRe
 
 
 @pytest.mark.parametrize("kind", [BGERerank, BGERerankRetriever, BGECrossEncoder])
+@pytest.mark.parametrize("name", ["batch_size", "tpo_n"])
 def test_an_unknown_setting_is_refused(
-    kind: Any, reranker: FakeReranker, base: ListRetriever
+    kind: Any, name: str, reranker: FakeReranker, base: ListRetriever
 ) -> None:
     more = {"base_retriever": base} if kind is BGERerankRetriever else {}
 
-    with pytest.raises(ValidationError, match="batch_size"):
-        kind(reranker=reranker, batch_size=32, **more)
+    with pytest.raises(ValidationError, match=name):
+        kind(reranker=reranker, **{name: 32}, **more)
 
 
 @pytest.mark.parametrize("top_n", [0, -1, -100])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
@@ -115,6 +116,21 @@ async def test_every_host_that_a_request_names_must_be_the_servers(hosts: tuple[
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         response = await client.post("/rerank", json=BODIES["/rerank"], headers=headers)
     assert response.status_code == 421
+
+
+@pytest.mark.parametrize("is_sized", [True, False])
+async def test_a_body_may_be_as_large_as_the_limit(serve: Serve, is_sized: bool) -> None:
+    body = json.dumps(BODIES["/rerank"]).encode()
+
+    async def unsized() -> AsyncIterator[bytes]:
+        yield body
+
+    headers = {"Content-Type": "application/json"}
+    for limit, status in ((len(body), 200), (len(body) - 1, 413)):
+        async with serve(FakeEngine(), ServerSettings(max_body_bytes=limit)) as client:
+            content = body if is_sized else unsized()
+            response = await client.post("/rerank", content=content, headers=headers)
+            assert response.status_code == status
 
 
 async def test_a_body_that_is_too_large_is_refused(serve: Serve) -> None:

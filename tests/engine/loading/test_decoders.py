@@ -220,6 +220,15 @@ def test_windows_of_a_decoder_begin_like_a_passage() -> None:
         )
 
 
+def test_windows_of_a_decoder_are_as_long_as_the_call_says(qwen3: str) -> None:
+    settings: Any = {"device": "cpu", "max_length": 160, "long_documents": "window"}
+    engine, scorer = recorded_engine(qwen3, **settings)
+    with engine:
+        engine.score("who?", ["the panda eats " * 100])
+    assert len(scorer.sequences) > 3
+    assert {len(window) for window in scorer.sequences} == {160}
+
+
 @pytest.mark.parametrize("name", ["light", "qwen2"])
 def test_texts_are_cut_at_a_sliding_window(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -348,6 +357,13 @@ def test_scores_by_layer(reference: dict[str, Any]) -> None:
         logits = engine.score_layers(reference["pairs"], **short)
         assert logits[6] == pytest.approx(engine.score_pairs(reference["pairs"], **short), abs=1e-5)
         assert logits[6] != pytest.approx(by_layer[6].logits, abs=1e-3)
+
+
+@pytest.mark.parametrize("layers", [(2,), (2, 8), (8,)])
+def test_the_first_and_the_last_layer_with_a_head_are_scored(layers: tuple[int, ...]) -> None:
+    settings: Any = {"device": "cpu", "dtype": "float32", "cutoff_layers": layers}
+    with RerankEngine(str(GOLDEN / "minicpm"), **settings) as engine:
+        assert list(engine.score_layers([("q", "d")])) == list(layers)
 
 
 def test_scores_by_layer_need_a_layerwise_model(engine: RerankEngine) -> None:

@@ -376,3 +376,15 @@ def test_the_cache_forgets_what_was_used_least_recently(tokenizer: Tokenizer) ->
     assert cached.hits == 2
     cached.encode(["b"], None)
     assert cached.hits == 2
+
+
+def test_a_query_may_leave_a_document_one_token(tokenizer: Tokenizer) -> None:
+    """It is then read token by token in windows."""
+    limits: Any = {"max_length": 16, "query_max_length": 11}
+    document = "the quick brown fox jumps"
+    ids = tokenizer.encode(document, add_special_tokens=False).ids
+    (windows,) = sequences(tokenizer, (LONG, document), long_documents="window", **limits)
+    read = [one.ids[one.passage_start : one.passage_end].tolist() for one in windows]
+    assert read == [[token] for token in ids]
+    with pytest.raises(ConfigurationError, match="query_max_length must be at most 11"):
+        sequences(tokenizer, (LONG, document), max_length=16, query_max_length=12)
