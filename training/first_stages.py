@@ -10,13 +10,14 @@ first 50 candidates of a stage are reranked; those of ``manuals-dev`` come with 
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.context.budget import fit_budget
+from bge_rerank_integrations.context.budget import CountTokens, fit_budget
 from bge_rerank_integrations.evaluation import (
     Collection,
     CorpusPassage,
@@ -140,13 +141,13 @@ def relevant_lost(collection: Collection, stage: Run, run: Run, keep: int) -> fl
 
 
 def answers_in_budget(
-    engine: RerankEngine, collection: Collection, run: Run, max_tokens: int
+    count: CountTokens, collection: Collection, run: Run, max_tokens: int
 ) -> float:
     """Queries with a relevant document among those that fit a budget of tokens."""
     answered = 0
     for query, found in run.order.items():
-        texts = (collection.documents[name] for name in found)
-        kept = fit_budget(texts, max_tokens, engine.count_tokens)
+        texts = (("", collection.documents[name]) for name in found)
+        kept = fit_budget(texts, max_tokens, count)
         answered += any(collection.relevance[query].get(found[place], 0) > 0 for place, _ in kept)
     return float(answered)
 
@@ -169,6 +170,7 @@ def evaluate(
     stages = first_stages(folder, collection, embedder)
     logits = score(engine, collection, stages)
     results: dict[str, Figures] = {}
+    count = cache(engine.count_tokens)
     for stage in stages:
         run = reranked(stage, logits)
         runs = [stage, run, *(blended(stage, run, weight) for weight in WEIGHTS)]
@@ -178,7 +180,7 @@ def evaluate(
             figures = quality(collection, one, before)
             for most in BUDGETS:
                 figures[f"answers in {most} tokens"] = answers_in_budget(
-                    engine, collection, one, most
+                    count, collection, one, most
                 )
             results[f"{folder.name}, {stage.name}: {'' if one is stage else one.name}"] = figures
         for keep in KEEP:

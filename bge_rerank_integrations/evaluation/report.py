@@ -148,7 +148,7 @@ def summarize(
             for before, after in combinations(systems, 2)
         ),
         depths=depths,
-        notes=collection.notes,
+        notes=(*collection.notes, *_wiring(first_stage, rerankers, top_n)),
     )
 
 
@@ -206,6 +206,23 @@ def save_plot(report: Report, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _wiring(first_stage: Run, rerankers: Sequence[Run], top_n: Sequence[int]) -> Iterator[str]:
+    """What reranking cannot help, in words."""
+    lists = [found for found in first_stage.order.values() if len(found) > 1]
+    most = max(map(len, lists), default=0)
+    if rerankers and 0 < most <= min(top_n):
+        yield f"recall@{min(top_n)} cannot change: a query has {most} candidates at most"
+    for run in rerankers:
+        scored = [scores for scores in run.scores.values() if len(scores) > 2]
+        if scored and all(len(set(scores)) == 1 for scores in scored):
+            yield f"{run.name}: the scores of each query are all equal, they say nothing"
+        if len(lists) > 4 and dict(run.order) == dict(first_stage.order):
+            yield f"{run.name}: the candidates came in this reranker's own order"
+        if run.truncated > run.pairs / 2:
+            share = f"{run.truncated} of {run.pairs} documents"
+            yield f"{run.name}: the ends of {share} were not read (max_length, long_documents)"
 
 
 def _depths(first_stage: Run) -> list[int]:

@@ -33,6 +33,7 @@ class Run:
     :param pairs: (query, document) pairs that a model scored.
     :param tokens: tokens that it read for them.
     :param scores: query id → scores of the documents in ``order``; a reranker's only.
+    :param truncated: pairs whose document the model did not read to its end.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Run:
     pairs: int = 0
     tokens: int = 0
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    truncated: int = 0
 
 
 def bm25(collection: Collection, depth: int = DEPTH, *, show_progress: bool = False) -> Run:
@@ -86,7 +88,7 @@ def rerank(
     :raises RerankError: for any other error of the reranker.
     """
     order, scores, seconds = {}, {}, {}
-    pairs = tokens = 0
+    pairs = tokens = truncated = 0
     # warm-up: the first pass compiles kernels, which is not part of a query's time
     reranker.rerank("query", ["document"])
     for query, text in _progress(collection, name, show_progress):
@@ -102,7 +104,8 @@ def rerank(
         scores[query] = [ranked.score for ranked in ranking]
         pairs += len(candidates)
         tokens += ranking.total_tokens
-    return Run(name, order, seconds, pairs, tokens, scores)
+        truncated += ranking.usage.truncated_documents
+    return Run(name, order, seconds, pairs, tokens, scores, truncated)
 
 
 def read_run(path: Path, collection: Collection, depth: int = DEPTH) -> Run:

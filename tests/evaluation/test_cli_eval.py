@@ -82,7 +82,7 @@ def test_a_terminal_gets_tables_and_notes(
     evaluate, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    result = evaluate(folder, "--max-queries", "2")
+    result = evaluate(folder, "--max-queries", "2", "-k", "1")
     assert "cities: 2 queries, 5 documents" in result.stdout
     assert "\x1b[" in result.stdout
     assert result.stderr == "note: a sample of 2 of 3 queries\n"
@@ -131,7 +131,7 @@ def test_another_corpus_without_titles(evaluate, folder: Path) -> None:
 
 
 def test_candidate_lists_are_a_file(evaluate, lists: Path) -> None:
-    result = evaluate(lists)
+    result = evaluate(lists, "-k", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[2].split("\t")[-2] == "6"
     assert result.stderr == "note: 2 lists are all relevant or all not: left out\n"

@@ -230,3 +230,30 @@ def test_the_curve_tells_what_fewer_candidates_would_give(collection: Collection
     curve = summarize(collection, [many, better]).depths["model"]
     assert curve.keys() == {5, 7}
     assert curve[5] == 0 < curve[7]
+
+
+def test_the_report_tells_what_reranking_cannot_help(collection: Collection) -> None:
+    candidates = {"q1": ["bonn", "paris", "berlin"], "q2": ["lemon", "banana"], "q3": ["paris"]}
+    first = Run("first", candidates)
+    run = Run("model", candidates, pairs=6, scores={"q1": [0.5] * 3}, truncated=4)
+    assert summarize(collection, [first, run], top_n=[3]).notes == (
+        "recall@3 cannot change: a query has 3 candidates at most",
+        "model: the scores of each query are all equal, they say nothing",
+        "model: the ends of 4 of 6 documents were not read (max_length, long_documents)",
+    )
+    fine = Run("model", candidates, pairs=6, scores={"q1": [0.5, 0.4, 0.3]}, truncated=3)
+    assert summarize(collection, [first, fine], top_n=[2]).notes == ()
+
+
+def test_candidates_in_the_rerankers_own_order_are_told_of() -> None:
+    queries = {f"q{n}": "text" for n in range(5)}
+    documents = {"a": "one", "b": "two"}
+    relevance = {query: {"a": 1} for query in queries}
+    collection = Collection("sorted", queries, documents, relevance)
+    first = Run("first", {query: ["b", "a"] for query in queries})
+    same, other = (
+        Run("model", dict.fromkeys(queries, found)) for found in (["b", "a"], ["a", "b"])
+    )
+    told = summarize(collection, [first, same], top_n=[1]).notes
+    assert told == ("model: the candidates came in this reranker's own order",)
+    assert summarize(collection, [first, other], top_n=[1]).notes == ()
