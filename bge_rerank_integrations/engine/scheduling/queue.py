@@ -66,12 +66,15 @@ class JobQueue:
     @property
     def queued_pairs(self) -> int:
         """Different pairs in jobs that were let in and are not answered yet."""
-        return self._admission.queued_pairs
+        # under the lock, so that calls which were cancelled meanwhile have given back their places
+        with self._locked():
+            return self._admission.queued_pairs
 
     @property
     def in_flight(self) -> int:
         """Sequences that a worker has taken and that are still waited for."""
-        return len(self._in_flight)
+        with self._locked():
+            return len(self._in_flight)
 
     def submit(self, job: Job) -> None:
         """Take a job in, or let it wait for a place.
