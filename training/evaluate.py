@@ -34,6 +34,7 @@ from bge_rerank_integrations.evaluation import (
 )
 from bge_rerank_integrations.evaluation.calibrating import expected_calibration_error
 from bge_rerank_integrations.evaluation.measures import PRIMARY
+from bge_rerank_integrations.evaluation.runs import at_depth
 from bge_rerank_integrations.ranking import Reranker
 from training.python_docs import python_docs
 from training.records import (
@@ -162,7 +163,7 @@ def evaluate_corpus(reranker: Reranker, collection: Collection, depths: Sequence
         "bm25": float(np.mean(list(before.values()))),
     }
     for depth in depths:
-        after = measure(collection.relevance, first_ranks(first_stage, run, depth))[PRIMARY]
+        after = measure(collection.relevance, at_depth(run, first_stage, depth).order)[PRIMARY]
         figures[f"reranked top {depth}"] = float(np.mean(list(after.values())))
         compared = compare("bm25", before, "reranked", after)
         figures[f"wins top {depth}"] = float(compared.wins)
@@ -173,12 +174,6 @@ def evaluate_corpus(reranker: Reranker, collection: Collection, depths: Sequence
         **score_figures(collection, run),
         "pairs per second": run.pairs / sum(run.seconds.values()),
     }
-
-
-def first_ranks(first_stage: Run, run: Run, depth: int) -> dict[str, list[str]]:
-    """The order that reranking only the first `depth` candidates gives."""
-    kept = {query: set(found[:depth]) for query, found in first_stage.order.items()}
-    return {q: [name for name in order if name in kept[q]] for q, order in run.order.items()}
 
 
 def evaluate_lists(reranker: Reranker, collection: Collection) -> Figures:

@@ -10,6 +10,7 @@ first 50 candidates of a stage are reranked; those of ``manuals-dev`` come with 
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from bge_rerank_integrations.evaluation import (
     Collection,
     CorpusPassage,
     Run,
+    blend,
     bm25,
     compare,
     fuse,
@@ -32,7 +34,7 @@ from bge_rerank_integrations.evaluation import (
     titled,
 )
 from bge_rerank_integrations.evaluation.measures import PRIMARY
-from bge_rerank_integrations.ranking import RANK_OFFSET, blend_ranks
+from bge_rerank_integrations.ranking import RANK_OFFSET
 from training.evaluate import Figures, write
 
 DEPTH = 50
@@ -96,20 +98,16 @@ def score(engine: RerankEngine, collection: Collection, stages: Sequence[Run]) -
 def reranked(stage: Run, logits: Logits) -> Run:
     """The candidates of a stage by their logits."""
     order = {
-        query: sorted(found, key=lambda name: -logits[query][name])  # used at once
+        query: sorted(found, key=lambda name: -logits[query][name])
         for query, found in stage.order.items()
     }
     return Run("reranked", order)
 
 
 def blended(stage: Run, run: Run, weight: float, offset: int = RANK_OFFSET) -> Run:
-    """The candidates by weighted reciprocal ranks."""
-    order = {}
-    for query, found in stage.order.items():
-        place = {name: number for number, name in enumerate(found)}
-        mixed = blend_ranks([place[name] for name in run.order[query]], weight, offset)
-        order[query] = [found[number] for number in mixed]
-    return Run(f"blended, weight {weight}, k {offset}", order)
+    """The candidates by weighted reciprocal ranks, under a name that tells both numbers."""
+    name = f"blended, weight {weight}, k {offset}"
+    return replace(blend(run, stage, weight, offset), name=name)
 
 
 def quality(collection: Collection, run: Run, before: Run | None = None) -> Figures:

@@ -14,7 +14,7 @@ from bge_rerank_integrations.errors import ConfigurationError, InputError, Missi
 from bge_rerank_integrations.evaluation.collection import Collection
 from bge_rerank_integrations.evaluation.first_stage import BM25Index
 from bge_rerank_integrations.jsonl import read_lines
-from bge_rerank_integrations.ranking import Reranker, blend_ranks
+from bge_rerank_integrations.ranking import RANK_OFFSET, Reranker, blend_ranks
 
 DEPTH = 100
 # Anserini's, which BEIR's published baselines use
@@ -168,13 +168,14 @@ def fuse(runs: Sequence[Run], depth: int = DEPTH) -> Run:
     return Run(f"RRF of {' and '.join(run.name for run in runs)}", order)
 
 
-def blend(run: Run, first_stage: Run, retrieval_weight: float) -> Run:
+def blend(run: Run, first_stage: Run, retrieval_weight: float, offset: int = RANK_OFFSET) -> Run:
     """What a reranker's run becomes with ``retrieval_weight``, without scoring again."""
     order = {}
     for query, reranked in run.order.items():
         retrieved = first_stage.order[query]
         place_of = {document: place for place, document in enumerate(retrieved)}
-        blended = blend_ranks([place_of[document] for document in reranked], retrieval_weight)
+        places = [place_of[document] for document in reranked]
+        blended = blend_ranks(places, retrieval_weight, offset)
         order[query] = [retrieved[place] for place in blended]
     return replace(run, name=f"{run.name}, blended", order=order, scores={})
 
