@@ -19,6 +19,7 @@ from bge_rerank_integrations.engine.threads import (
     check_fork,
     in_new_thread,
     join_threads,
+    keep_spare_team,
     limit_threads,
 )
 from bge_rerank_integrations.errors import (
@@ -162,6 +163,7 @@ def load_and_run(config: EngineConfig) -> RunningModel:
 def _load(config: EngineConfig) -> LoadedModel:
     check_fork(map(resolve_device, config.devices))
     limit_threads()
+    keep_spare_team()
     return load(config)
 
 

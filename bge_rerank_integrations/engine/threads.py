@@ -26,6 +26,8 @@ T = TypeVar("T")
 # how long a fork waits for what computes; loading a large model takes longer
 _FORK_TIMEOUT_S = 10.0
 _JOIN_TIMEOUT_S = 10.0
+# elements from which torch shares a loop among its threads
+_PARALLEL_FROM = 1 << 20
 _THREAD_PREFIX = "bge-rerank-"
 # variables by which a user says how many threads torch has
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -168,6 +170,23 @@ def limit_threads() -> None:
     is_chosen = threads not in by_default or any(map(os.environ.get, _THREAD_VARIABLES))
     if threads > allowed and not is_chosen:
         torch.set_num_threads(allowed)
+
+
+@cache
+def keep_spare_team() -> None:
+    """Let a thread hold a second OpenMP team for the life of the process.
+
+    At the end of each parallel loop libgomp's threads spin for milliseconds before they sleep,
+    which takes the cores from the other processes of a busy machine, and from the thread that all
+    wait for. With more threads than cores it spins briefly, and one idle team makes them more.
+    """
+
+    def hold() -> None:
+        torch.zeros(_PARALLEL_FROM).add_(1)
+        threading.Event().wait()
+
+    if torch.get_num_threads() > 1:
+        threading.Thread(target=hold, name="spare-openmp-team", daemon=True).start()
 
 
 def cpu_quota(root: Path = Path("/")) -> int | None:

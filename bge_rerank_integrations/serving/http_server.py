@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import signal
 import socket
@@ -108,7 +109,12 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals(), self._hangup_captured():
-            yield
+            try:
+                yield
+            finally:
+                # uvicorn sends the signal once more, and this time it kills the process
+                for handler in logging.getLogger().handlers:
+                    handler.flush()
 
     @contextmanager
     def _hangup_captured(self) -> Iterator[None]:

@@ -224,3 +224,12 @@ def test_all_models_of_a_process_can_be_freed() -> None:
 
 def test_the_interpreter_ends_right_after_an_engine_was_let_go() -> None:
     assert run('RerankEngine("tiny")\nprint("over")') == ["over"]
+
+
+def test_two_engines_share_one_spare_team_of_threads() -> None:
+    names = run("""
+        for device in ("cpu", ["cpu", "cpu"]):
+            RerankEngine("tiny", device=device).rerank("ship", DOCUMENTS)
+        print([each.name for each in threading.enumerate()].count("spare-openmp-team"))
+        """)
+    assert names == ["1"]

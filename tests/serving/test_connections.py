@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import socket
@@ -13,12 +14,13 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 
 import pytest
+from processes import Process
 
 from bge_rerank_integrations.serving.connections import _BoundedProtocol
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
-from serving.test_live import start, url_of
+from serving.test_live import MAIN, url_of
 
 pytestmark = pytest.mark.enable_socket
 
@@ -238,13 +240,31 @@ def test_a_connection_is_kept_for_the_next_request(url: str) -> None:
     client.close()
 
 
-def test_the_end_of_its_terminal_ends_the_server(xlmr: str) -> None:
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+SLOW_LOG = """
+import sys, time
+class Slow:
+    def write(self, text):
+        time.sleep(0.05)
+        return sys.__stderr__.write(text)
+    def flush(self):
+        sys.__stderr__.flush()
+sys.stderr = Slow()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_after_the_last_line_of_its_log(
+    number: signal.Signals, xlmr: str
+) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("started under nohup: the server ignores the signal too")
-    process = start("--model", xlmr, "--device", "cpu")
+    process = Process(
+        SLOW_LOG + MAIN, "serve", "--port", "0", "--model", xlmr, "--device", "cpu",
+        environment=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
     try:
         url_of(process)
-        process.send_signal(signal.SIGHUP)
+        process.send_signal(number)
         process.wait(20)
         assert "Application shutdown complete" in process.stderr.read()
     finally:
