@@ -13,9 +13,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from bge_rerank_integrations import EngineConfig, RerankEngine
-from bge_rerank_integrations.engine.scorers.heads import EncoderScorer
+from bge_rerank_integrations.engine.scorers.heads import EncoderScorer, PaddedScorer
 from bge_rerank_integrations.engine.scorers.linear import Linear, PlainLinear, PrepackedLinear
-from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate
 from bge_rerank_integrations.settings import CallOptions

@@ -22,12 +22,12 @@ from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.loading.recipes import PACKED_DECODERS
 from bge_rerank_integrations.engine.loading.transformers_models import check_class, load_model
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.config_values import read_positive
 from bge_rerank_integrations.engine.scorers.decoder import (
     PACKED_ATTENTION,
     Compression,
     DecoderScorer,
 )
+from bge_rerank_integrations.engine.scorers.encoder_configs import read_positive
 from bge_rerank_integrations.errors import UnsupportedModelError
 
 _ROPE_OF_LENGTH = ("dynamic", "longrope")

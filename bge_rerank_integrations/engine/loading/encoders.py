@@ -12,13 +12,12 @@ import torch
 
 from bge_rerank_integrations.engine.loading.devices import keep_batch_memory, return_freed_memory
 from bge_rerank_integrations.engine.loading.families import LoadRequest
-from bge_rerank_integrations.engine.scorers import Scorer, bert_config, modernbert_config
+from bge_rerank_integrations.engine.scorers import Scorer, encoder_configs
 from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
-from bge_rerank_integrations.engine.scorers.bert_config import BertConfig
+from bge_rerank_integrations.engine.scorers.encoder_configs import BertConfig, ModernBertConfig
 from bge_rerank_integrations.engine.scorers.heads import EncoderBody, EncoderScorer, Head, Pooling
 from bge_rerank_integrations.engine.scorers.int8 import Int8Layers
 from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
-from bge_rerank_integrations.engine.scorers.modernbert_config import ModernBertConfig
 from bge_rerank_integrations.engine.scorers.weights import Weights
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 from bge_rerank_integrations.errors import ConfigurationError
@@ -34,7 +33,7 @@ def make_encoder(request: LoadRequest) -> Scorer:
     """
     checkpoint = request.checkpoint
     config = checkpoint.config
-    if not is_packable(config):
+    if not encoder_configs.is_packable(config):
         if request.config.dtype == "int8":
             raise ConfigurationError(
                 "dtype 'int8' is for encoders that run without padding, and "
@@ -57,7 +56,7 @@ def _make_int8(request: LoadRequest) -> EncoderScorer:
     tokenizer = PairTokenizer(
         request.tokenizer,
         request.template,
-        max_positions=bert_config.max_positions(request.checkpoint.config),
+        max_positions=encoder_configs.max_positions(request.checkpoint.config),
         saved_length=request.recipe.max_length,
         max_cached_tokens=0,
     )
@@ -81,14 +80,9 @@ def _make_packed(request: LoadRequest, weights: Weights) -> EncoderScorer:
     return EncoderScorer(body, head)
 
 
-def is_packable(config: Config) -> bool:
-    """Whether this package knows the model's layers."""
-    return bert_config.is_packable(config) or modernbert_config.is_packable(config)
-
-
 def body_name(config: Config) -> str:
     """The body's module in a packable ``*ForSequenceClassification``."""
-    layout = bert_config.MODEL_TYPES.get(config["model_type"])
+    layout = encoder_configs.MODEL_TYPES.get(config["model_type"])
     return "model" if layout is None else layout.body
 
 
@@ -103,7 +97,7 @@ def make_body(
     :raises ValueError: if ``config.json`` has a value that cannot be.
     :raises ModelLoadError: if a tensor is missing or of another shape.
     """
-    if modernbert_config.is_packable(config):
+    if encoder_configs.is_packable_modernbert(config):
         return ModernBert(weights, ModernBertConfig.from_config(config), pooling=pooling)
     sizes = BertConfig.from_config(config)
     return Bert(weights, sizes, passage_type=passage_type, pooling=pooling)
@@ -114,7 +108,7 @@ def make_head(config: Config, weights: Weights) -> Head:
 
     :param weights: the whole checkpoint's.
     """
-    if modernbert_config.is_packable(config):
+    if encoder_configs.is_packable_modernbert(config):
         return modernbert_head(weights, ModernBertConfig.from_config(config))
     return bert_head(weights, BertConfig.from_config(config))
 

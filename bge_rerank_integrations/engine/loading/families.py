@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from bge_rerank_integrations.engine.loading import ledger
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.recipes import LAYER_SETTINGS, RECIPES, Recipe
-from bge_rerank_integrations.engine.scorers import Scorer, bert_config, modernbert_config
+from bge_rerank_integrations.engine.scorers import Scorer, encoder_configs
 from bge_rerank_integrations.engine.scorers.heads import Head
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization.pairs import Template
@@ -79,9 +79,9 @@ def config_reader(checkpoint: Checkpoint, recipe: Recipe) -> str:
     """Who reads ``config.json``: the name of a table of the ledger, or transformers."""
     if recipe.family in ("layerwise", "lightweight"):
         return recipe.family
-    if recipe.family == "encoder" and modernbert_config.is_packable(checkpoint.config):
+    if recipe.family == "encoder" and encoder_configs.is_packable_modernbert(checkpoint.config):
         return "modernbert"
-    if recipe.family == "encoder" and checkpoint.model_type in bert_config.MODEL_TYPES:
+    if recipe.family == "encoder" and checkpoint.model_type in encoder_configs.MODEL_TYPES:
         return "bert"
     return "transformers"
 
@@ -107,7 +107,7 @@ def max_positions(checkpoint: Checkpoint, recipe: Recipe, *, is_padded: bool) ->
         from bge_rerank_integrations.engine.loading.transformers_models import read_config
 
         config = read_config(checkpoint).to_dict()
-    positions = bert_config.max_positions(config)
+    positions = encoder_configs.max_positions(config)
     window: int | None = config.get("sliding_window")
     # lightweight models' class knows no other layers than Gemma2's, with a window in every second
     layers = None if recipe.family == "lightweight" else config.get("layer_types")

@@ -27,7 +27,7 @@ from bge_rerank_integrations.engine.loading.proofs import read_recipe
 from bge_rerank_integrations.engine.loading.recipes import Recipe
 from bge_rerank_integrations.engine.loading.tokenizer import load_tokenizer
 from bge_rerank_integrations.engine.loading.tokenizer_files import TokenizerFiles
-from bge_rerank_integrations.engine.scorers import Scorer, bert_config
+from bge_rerank_integrations.engine.scorers import Scorer, encoder_configs
 from bge_rerank_integrations.engine.scorers.weights import FlashWeightFiles, WeightFiles
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer, Template
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
@@ -130,7 +130,7 @@ def _template_of(tokenizer: Tokenizer, files: TokenizerFiles, recipe: Recipe) ->
     """
     template, name = recipe.template, files.checkpoint.folder.name
     if template is None:
-        has_types = files.has_types and bert_config.has_types(files.checkpoint.config)
+        has_types = files.has_types and encoder_configs.has_types(files.checkpoint.config)
         return PairTemplate.from_tokenizer(tokenizer, recipe.prompt, has_types=has_types)
     if not isinstance(template, PromptTemplate) or not template.has_bos:
         return template

@@ -30,7 +30,7 @@ from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.families import LoadRequest
 from bge_rerank_integrations.engine.loading.tokenizer_files import slow_message
 from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.scorers.heads import PaddedScorer
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
 

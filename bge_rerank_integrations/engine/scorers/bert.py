@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import embedding
 
 from bge_rerank_integrations.engine.scorers.attention import packed_attention, split_heads
-from bge_rerank_integrations.engine.scorers.bert_config import BertConfig
+from bge_rerank_integrations.engine.scorers.encoder_configs import BertConfig
 from bge_rerank_integrations.engine.scorers.heads import Head, Pooling, first_tokens, mean_pool
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
 from bge_rerank_integrations.engine.scorers.packing import Packing, positions_of, upload

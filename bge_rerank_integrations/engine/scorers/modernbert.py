@@ -22,9 +22,9 @@ from bge_rerank_integrations.engine.scorers.attention import (
     packed_attention,
     split_heads,
 )
+from bge_rerank_integrations.engine.scorers.encoder_configs import LayerType, ModernBertConfig
 from bge_rerank_integrations.engine.scorers.heads import Head, Pooling, first_tokens, mean_pool
 from bge_rerank_integrations.engine.scorers.linear import Linear, n_padding_rows
-from bge_rerank_integrations.engine.scorers.modernbert_config import LayerType, ModernBertConfig
 from bge_rerank_integrations.engine.scorers.packing import Packing, positions_of, upload
 from bge_rerank_integrations.engine.scorers.weights import Weights
 from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence

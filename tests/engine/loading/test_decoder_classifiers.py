@@ -34,7 +34,7 @@ from bge_rerank_integrations import (
     UnsupportedModelError,
 )
 from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer, n_padding_behind
-from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.scorers.heads import PaddedScorer
 from bge_rerank_integrations.engine.tokenization.templates import QWEN3
 from bge_rerank_integrations.engine.tokenization.token_cache import to_ids
 

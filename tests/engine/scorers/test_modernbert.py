@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, ModernBertConfig
 
 from bge_rerank_integrations import EngineConfig, ModelLoadError, RerankEngine
-from bge_rerank_integrations.engine.scorers.padded import PaddedScorer
+from bge_rerank_integrations.engine.scorers.heads import PaddedScorer
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
 from bge_rerank_integrations.engine.tokenization.templates import PairTemplate
 from bge_rerank_integrations.settings import CallOptions
