@@ -1,8 +1,9 @@
 """Padding-free attention: sequences lie one behind the other, each attends to itself only.
 
 On CUDA in half precision this is torch's flash kernel, which takes a window, too; elsewhere one
-scaled-dot-product call per run of equally long sequences, or in bfloat16 on the CPU two matmuls a
-sequence, or on Apple's GPU one call a sequence, with its length rounded up.
+scaled-dot-product call per run of equally long sequences, or in bfloat16 on the CPU two matmuls for
+a group of sequences of about the same length, or on Apple's GPU one call a sequence, with its
+length rounded up.
 """
 
 from __future__ import annotations
@@ -14,19 +15,17 @@ import numpy as np
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from bge_rerank_integrations.engine.scorers.cpu_attention import (
+    fused_attention,
+    grouped_attention,
+    groups,
+    takes_matmul,
+)
 from bge_rerank_integrations.engine.scorers.packing import Packing, common_runs, upload
 
-# shorter sequences and smaller heads are as fast in torch's kernel, which is one call instead of
-# several and keeps the scores in float32
-_FROM_TOKENS = 48
-_FROM_HEAD_DIM = 64
-# oneDNN caches one compiled matmul per length; lengths are padded to a multiple of this
-_LENGTH_MULTIPLE = 16
 # Metal's graphs keep a kernel for every shape
 _BOUNDED_DEVICE = "mps"
 _BOUNDED_MULTIPLE = 64
-# sums of exponentials whose products with values neither overflow nor vanish
-_SMALLEST_SUM, _LARGEST_SUM = 1e-25, 1e25
 
 
 def packed_attention(
@@ -59,28 +58,23 @@ def packed_attention(
         return flash_attention(query, key, value, queries, keys, scale=scale, window=window)
     if query.device.type == _BOUNDED_DEVICE:
         return bounded_attention(query, key, value, queries, keys, scale=scale, causal=causal)
-    grouped = query.shape[1] != key.shape[1]
-    output = torch.empty_like(query)
-    query_start = key_start = 0
-    for query_length, key_length, count in common_runs(queries, keys):
-        query_end = query_start + count * query_length
-        key_end = key_start + count * key_length
-        states = (
-            _by_head(query[query_start:query_end], count),
-            _by_head(key[key_start:key_end], count),
-            _by_head(value[key_start:key_end], count),
-        )
-        if is_faster_by_matmul(states[0]) and not (causal or grouped):
-            each = [matmul_attention(*one, scale) for one in zip(*states, strict=True)]
-            attended = torch.stack(each)
-        else:
-            attended = scaled_dot_product_attention(
-                *states, is_causal=causal, scale=scale, enable_gqa=grouped
+    attended = []
+    if takes_matmul(query, key) and queries.lengths == keys.lengths and not causal:
+        start = 0
+        for lengths in groups(queries.lengths, heads=query.shape[1]):
+            rows = slice(start, start + sum(lengths))
+            attended += grouped_attention(query[rows], key[rows], value[rows], lengths, scale)
+            start = rows.stop
+    else:
+        start = key_start = 0
+        for query_length, key_length, count in common_runs(queries, keys):
+            rows = slice(start, start + count * query_length)
+            seen = slice(key_start, key_start + count * key_length)
+            attended.append(
+                fused_attention(query[rows], key[seen], value[seen], count, scale, causal=causal)
             )
-        output[query_start:query_end] = attended.transpose(1, 2).flatten(0, 1)
-        query_start, key_start = query_end, key_end
-    output[query_start:] = 0
-    return output
+            start, key_start = rows.stop, seen.stop
+    return torch.cat([*attended, torch.zeros_like(query[start:])])
 
 
 def bounded_attention(
@@ -151,51 +145,6 @@ def has_flash_kernel(query: torch.Tensor) -> bool:
 def split_heads(states: torch.Tensor, parts: int, heads: int) -> tuple[torch.Tensor, ...]:
     """`(tokens, parts * heads * head_dim)` → each part as `(tokens, heads, head_dim)`, no copy."""
     return states.view(len(states), parts, heads, -1).unbind(1)
-
-
-def _by_head(packed: torch.Tensor, count: int) -> torch.Tensor:
-    """`(count * length, heads, head_dim)` → `(count, heads, length, head_dim)`, without a copy."""
-    return packed.view(count, -1, *packed.shape[1:]).transpose(1, 2)
-
-
-def is_faster_by_matmul(query: torch.Tensor) -> bool:
-    """Whether plain matmuls are faster than torch's kernel for sequences like this one.
-
-    :param query: `(..., length, head_dim)`.
-    """
-    return (
-        query.dtype is torch.bfloat16
-        and query.device.type == "cpu"
-        and query.shape[-1] >= _FROM_HEAD_DIM
-        and query.shape[-2] >= _FROM_TOKENS
-    )
-
-
-def matmul_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """One sequence's bfloat16 attention on the CPU as two oneDNN matmuls.
-
-    torch's kernel computes them in float32. The softmax's sums divide the result at the end.
-
-    Leaving out the subtraction of the maximum, and dividing `(length, head_dim)` instead of
-    `(length, length)`, makes the softmax three times as fast. bfloat16 reaches as far as float32,
-    so exp(x) loses nothing unless x is far from 0; then torch's kernel does it.
-
-    :param query: `(heads, length, head_dim)`, like ``key`` and ``value``.
-    :returns: `(heads, length, head_dim)`.
-    """
-    length = query.shape[1]
-    padding = (0, 0, 0, -length % _LENGTH_MULTIPLE)
-    # padding values are 0: they add nothing, whatever their weights
-    q, k, v = (pad(states, padding) for states in (query, key, value))
-    # beta=0: nothing is read from the tensor that stands for a sum
-    weights = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale).exp_()
-    sums = weights[:, :length, :length].sum(-1, keepdim=True)
-    lowest, highest = sums.aminmax()
-    if not (lowest > _SMALLEST_SUM and highest < _LARGEST_SUM):
-        return scaled_dot_product_attention(query[None], key[None], value[None], scale=scale)[0]
-    return torch.bmm(weights, v)[:, :length].div_(sums)
 
 
 # queries of a block; rows are padded to this multiple on a CPU, so no block is cut short there
