@@ -25,7 +25,6 @@ from bge_rerank_integrations import __version__
 from bge_rerank_integrations.serving.access_log import AccessLogMiddleware
 from bge_rerank_integrations.serving.answers import error_response
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
-from bge_rerank_integrations.serving.connections import ExtraConnectionMiddleware
 from bge_rerank_integrations.serving.endpoints import add_endpoint, add_request_schemas
 from bge_rerank_integrations.serving.error_handlers import add_error_handlers
 from bge_rerank_integrations.serving.health import add_health_routes
@@ -92,7 +91,6 @@ def create_app(
     middleware = [
         Middleware(AccessLogMiddleware),
         Middleware(MetricsMiddleware, metrics=metrics),
-        Middleware(ExtraConnectionMiddleware, refuse=refuse),
         Middleware(
             BodyMiddleware,
             max_bytes=settings.max_body_bytes,
@@ -103,10 +101,10 @@ def create_app(
         Middleware(HeadMiddleware),
     ]
     if settings.api_keys:
-        middleware.insert(3, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
+        middleware.insert(2, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
     if settings.allowed_hosts:
         hosts = Middleware(HostMiddleware, allowed=settings.allowed_hosts, refuse=refuse)
-        middleware.insert(3, hosts)
+        middleware.insert(2, hosts)
     if settings.cors_origins:
         # before the key: a browser asks without one whether it may send one
         cors = Middleware(
@@ -116,7 +114,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["Retry-After", "X-Request-ID", "X-Truncated-Documents"],
         )
-        middleware.insert(3, cors)
+        middleware.insert(2, cors)
     if tracer_provider is not None:
         middleware.insert(0, tracing_middleware(tracer_provider))
     middleware.insert(0, Middleware(PathMiddleware, root_path=settings.root_path, refuse=refuse))

@@ -1,159 +1,146 @@
-"""Connections: how many there are, and how long a slow client may hold one."""
+"""Connections: how many there are, and how long a slow client may hold one.
+
+uvicorn speaks HTTP. What it does not bound is bounded around it: a protocol between asyncio and
+uvicorn's own sees every byte and hands it on, and a middleware tells that protocol when a request
+begins and ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote
 
 import h11
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bge_rerank_integrations.serving.access_log import PROBES
-from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
-from bge_rerank_integrations.serving.middleware import Refuse
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
 # connections beyond the bound, each for one request that is a probe or is refused
 EXTRA_CONNECTIONS = 100
+MAX_HEAD_BYTES = 2**16
 _EXTRA_HEADER_TIMEOUT_S = 1.0
 # as many chunks of one byte take a few milliseconds
 _READ_BYTES = 2**13
+# asyncio's TLS takes whatever is written at once, and tells of no more that waits than a piece
+_WRITE_BYTES = 2**16
 # a body may come in so many chunks of any size, and in one more for each so many bytes
 _FREE_CHUNKS = 1_000
 _BYTES_PER_CHUNK = 16
+# of a chunk of fewer than 16 bytes: one digit and two line ends
+_CHUNK_FRAME_BYTES = 5
+# how long a client may go on sending after it was refused
+_LINGER_S = 2.0
 _MAX_CLIENT = 64
-_IS_EXTRA = "is_extra_connection"
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,15})\s")
+_KEY = "bge_rerank_connection"
 
 
-def bounded_protocol(
-    settings: ServerSettings, on_malformed: Callable[[], None]
-) -> type[H11Protocol]:
-    """Make the protocol of a server's connections.
+class Connections:
+    """The connections of one server, those in a TLS handshake too.
 
     :param on_malformed: called for each request that is no HTTP.
     """
-    members = {
-        "settings": settings,
-        "on_malformed": staticmethod(on_malformed),
-        "handshakes": {},
-    }
-    return type("BoundedProtocol", (_BoundedProtocol,), members)
+
+    def __init__(self, settings: ServerSettings, on_malformed: Callable[[], None]) -> None:
+        self.settings = settings
+        self.on_malformed = on_malformed
+        self.opened: set[Connection] = set()
+        # accepted and not made: until when they may be
+        self.handshakes: dict[Connection, float] = {}
+
+    def enter_handshake(self, connection: Connection, now: float) -> None:
+        """Count a connection before it is made, which with TLS is after the handshake.
+
+        :raises ConnectionRefusedError: if there are too many; asyncio then drops the connection.
+        """
+        for ended in [each for each, until in self.handshakes.items() if until < now]:
+            del self.handshakes[ended]
+        bound = self.settings.max_connections + 2 * EXTRA_CONNECTIONS
+        if len(self.opened) + len(self.handshakes) >= bound:
+            raise ConnectionRefusedError("too many connections")
+        self.handshakes[connection] = now + self.settings.header_timeout_s
+
+    def add(self, connection: Connection) -> int:
+        """Add a connection that is made; the longest idle one makes room for it.
+
+        :returns: how many connections there are beyond the bound.
+        """
+        self.handshakes.pop(connection, None)
+        self.opened.add(connection)
+        opened = [each for each in self.opened if not each.transport.is_closing()]
+        extra = len(opened) - self.settings.max_connections
+        idle = [each for each in opened if each.idle_since]
+        if extra > 0 and idle:
+            min(idle, key=lambda each: each.idle_since).transport.close()
+            extra -= 1
+        return extra
 
 
-class ExtraConnectionMiddleware:
-    """Answers only probes on connections beyond the bound, and closes them.
+class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
+    """HTTP/1.1 by uvicorn, with a deadline for the head of a request and for taking a response.
 
-    :param refuse: scope and error → response.
+    Bytes are read in small pieces, as many chunks take time. Between requests an idle connection
+    has uvicorn's own deadline.
+
+    :param connections: of the server; :class:`functools.partial` gives them, and uvicorn the rest.
     """
 
-    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
-        self._app = app
-        self._refuse = refuse
+    transport: asyncio.Transport
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _IS_EXTRA not in scope.get("state", {}):
-            await self._app(scope, receive, send)
-            return
-
-        async def send_and_close(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
-        app = self._app
-        if scope["path"] not in PROBES:
-            error = ApiError(ErrorKind.UNAVAILABLE, "the server has no connection to spare")
-            app = self._refuse(scope, error)
-        await app(scope, receive, send_and_close)
-
-
-class _Parser(h11.Connection):
-    """Refuses bodies in many small chunks: each chunk takes as long as kilobytes in one."""
-
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER)
-        self.refusal = ""
-        self._chunks = self._chunk_bytes = 0
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        event = super().next_event()
-        if isinstance(event, h11.Request):
-            self._chunks = self._chunk_bytes = 0
-        elif isinstance(event, h11.Data):
-            self._chunks += event.chunk_end
-            self._chunk_bytes += len(event.data)
-            if self._chunks > _FREE_CHUNKS + self._chunk_bytes // _BYTES_PER_CHUNK:
-                self.refusal = (
-                    f"a body may come in {_FREE_CHUNKS} chunks, and in one more for each "
-                    f"{_BYTES_PER_CHUNK} bytes"
-                )
-                raise h11.RemoteProtocolError(self.refusal)
-        return event
-
-
-class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
-    """HTTP/1.1 with a deadline for the head of a request and for taking a response.
-
-    Requests are read in small pieces, as many chunks take time. Between requests an idle connection
-    has uvicorn's own deadline. When all connections are in use, a new one replaces the one that has
-    been idle for longest.
-    """
-
-    settings: ClassVar[ServerSettings]
-    on_malformed: ClassVar[staticmethod[[], None]]
-    # accepted and not made, as they are in a TLS handshake: until when they may be
-    handshakes: ClassVar[dict[_BoundedProtocol, float]]
-    conn: _Parser
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._enter_handshake()
-        self.conn = _Parser()
+    def __init__(
+        self, connections: Connections, *, app_state: dict[str, Any], **named: Any
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connections = connections
+        self._settings = connections.settings
+        connections.enter_handshake(self, self._loop.time())
+        self._http = H11Protocol(app_state={**app_state, _KEY: self}, **named)
         # a view: asyncio's TLS reads into slices of it, and a slice of a bytearray is a copy
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._head_deadline: asyncio.TimerHandle | None = None
         self._response_deadline: asyncio.TimerHandle | None = None
+        self.is_extra = False
+        # when the last request ended; 0 before one, in one, and when the next one has begun
+        self.idle_since = 0.0
+        # requests of which the application knows, and whether the last one's answer has begun
+        self._requests = 0
+        self._has_answer = self._is_chunked = self._is_paused = False
+        # of the request: its head until the empty line, then what came after it
+        self._head = self._last = b""
+        self._head_ended = False
+        self._length = self._body_bytes = self._line_ends = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.handshakes.pop(self, None)
-        timeout_s = self.settings.header_timeout_s
-        extra = self._extra_connections()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        # paused while the client has anything to take: asyncio pauses a plain connection above this
+        # number of bytes, and one with TLS from it on
+        high = 0 if transport.get_extra_info("sslcontext") is None else 1
+        self._http.connection_made(transport)
+        transport.set_write_buffer_limits(high=high, low=0)
+        extra = self._connections.add(self)
         if extra > EXTRA_CONNECTIONS:
             transport.abort()
             return
-        if extra > 0:
-            self.app_state = {**self.app_state, _IS_EXTRA: True}
-            timeout_s = min(timeout_s, _EXTRA_HEADER_TIMEOUT_S)
-        self._head_deadline = self.loop.call_later(timeout_s, self._refuse_late_head)
-
-    def _enter_handshake(self) -> None:
-        """Count this connection before it is made, which with TLS is after the handshake.
-
-        :raises ConnectionRefusedError: if there are too many; asyncio then drops the connection.
-        """
-        now = self.loop.time()
-        ended = [each for each, until in self.handshakes.items() if until < now]
-        for each in ended:
-            del self.handshakes[each]
-        bound = self.settings.max_connections + 2 * EXTRA_CONNECTIONS
-        if len(self.connections) + len(self.handshakes) >= bound:
-            raise ConnectionRefusedError("too many connections")
-        self.handshakes[self] = now + self.settings.header_timeout_s
+        self.is_extra = extra > 0
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.opened.discard(self)
         for deadline in (self._head_deadline, self._response_deadline):
             if deadline is not None:
                 deadline.cancel()
-        super().connection_lost(exc)
+        self._http.connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._buffer
@@ -162,104 +149,197 @@ class _BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch_head()
+        if self.transport.is_closing():
+            return
+        refusal = self._count(data)
+        if refusal is not None:
+            self._refuse(*refusal)
+            return
+        try:
+            self._http.data_received(data)
+        except h11.LocalProtocolError:
+            # what came after an early response is no HTTP
+            self.transport.close()
+        # uvicorn closes a connection here if what came is no HTTP, and only then
+        if self.transport.is_closing():
+            self._report("Invalid HTTP request received.")
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        # the start of a pipelined request may have come already
-        self._watch_head()
-        self._watch_closing()
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._watch_closing()
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._watch_closing()
+    def eof_received(self) -> None:
+        self._http.eof_received()
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        self._expect_to_be_read()
+        self._http.pause_writing()
+        self._is_paused = True
+        if self._response_deadline is None:
+            timeout_s = self._settings.body_timeout_s
+            self._response_deadline = self._loop.call_later(timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._response_deadline is not None and not self.transport.is_closing():
+        self._http.resume_writing()
+        self._is_paused = False
+        self._end_response()
+
+    def _end_response(self) -> None:
+        if self._response_deadline is not None and not (self._is_paused or self._requests):
             self._response_deadline.cancel()
             self._response_deadline = None
 
-    def _extra_connections(self) -> int:
-        """How many connections there are beyond the bound, after closing an idle one."""
-        bound = self.settings.max_connections
-        if len(self.connections) <= bound:
-            return 0
-        # no WebSockets: all connections have this class
-        opened = [it for it in self.connections if not it.transport.is_closing()]
-        idle = [it for it in opened if isinstance(it, _BoundedProtocol) and it._idle_until]
-        if len(opened) > bound and idle:
-            min(idle, key=lambda it: it._idle_until).timeout_keep_alive_handler()
-            return len(opened) - 1 - bound
-        return len(opened) - bound
+    def begin_request(self) -> None:
+        """The application has the head of a request."""
+        self._requests += 1
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
 
-    @property
-    def _idle_until(self) -> float:
-        """When the connection will be closed if no request comes; 0 while there is one."""
-        timer = self.timeout_keep_alive_task
-        is_idle = timer is not None and self.cycle.response_complete
-        return timer.when() if timer is not None and is_idle else 0.0
+    def begin_answer(self) -> None:
+        """The answer's head goes out."""
+        self._has_answer = True
 
-    def _watch_head(self) -> None:
-        """Start the deadline when the first bytes of a request come, end it with its head."""
-        if self.conn.their_state is not h11.IDLE:
-            if self._head_deadline is not None:
-                self._head_deadline.cancel()
-                self._head_deadline = None
-        elif self._head_deadline is None and self.conn.trailing_data[0]:
-            timeout_s = self.settings.header_timeout_s
-            self._head_deadline = self.loop.call_later(timeout_s, self._refuse_late_head)
+    def end_request(self) -> None:
+        """The answer has gone out."""
+        self._requests -= 1
+        self._has_answer = False
+        self._end_response()
+        self.idle_since = self._loop.time()
+        # the end of a body in chunks is unknown here
+        more = 0 if self._is_chunked else self._body_bytes - self._length
+        rest = self._last[-more:] if more > 0 else b""
+        self._head, self._head_ended = b"", False
+        self._body_bytes = self._line_ends = 0
+        if rest:
+            # the start of the next request has come already
+            self._count(rest)
+
+    def _count(self, data: bytes) -> tuple[HTTPStatus, str] | None:
+        """Follow a request's bytes.
+
+        :returns: why it is refused, if it is.
+        """
+        if not (self._head_ended or self._requests):
+            self.idle_since = 0.0
+            if self._head_deadline is None:
+                self._expect_head()
+            self._head += data
+            end = max(self._head.find(b"\n\r\n") + 3, self._head.find(b"\n\n") + 2)
+            if end < 3:
+                if len(self._head) <= MAX_HEAD_BYTES:
+                    return None
+                text = f"the head of a request may hold {MAX_HEAD_BYTES} bytes"
+                return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text
+            head, data, self._head = self._head[:end].lower(), self._head[end:], b""
+            length = _LENGTH.search(head)
+            self._length = int(length[1]) if length else 0
+            self._is_chunked = b"\ntransfer-encoding:" in head
+            self._head_ended = True
+        self._last = data
+        self._body_bytes += len(data)
+        self._line_ends += data.count(b"\r\n")
+        chunks = self._line_ends // 2
+        size = max(self._body_bytes - _CHUNK_FRAME_BYTES * chunks, 0)
+        if not self._is_chunked or chunks <= _FREE_CHUNKS + size // _BYTES_PER_CHUNK:
+            return None
+        return HTTPStatus.BAD_REQUEST, (
+            f"a body may come in {_FREE_CHUNKS} chunks, and in one more for each "
+            f"{_BYTES_PER_CHUNK} bytes"
+        )
+
+    def _expect_head(self) -> None:
+        timeout_s = self._settings.header_timeout_s
+        if self.is_extra:
+            timeout_s = min(timeout_s, _EXTRA_HEADER_TIMEOUT_S)
+        self._head_deadline = self._loop.call_later(timeout_s, self._refuse_late_head)
 
     def _refuse_late_head(self) -> None:
-        if self.transport.is_closing():
+        if not self._head and not self._requests:
+            # a client that has asked nothing expects no answer
+            self.transport.close()
             return
-        if not self.conn.trailing_data[0]:
-            # as for any idle connection: a client that has asked nothing expects no answer
-            self.timeout_keep_alive_handler()
-            return
-        text = f"the head of a request must come within {self.settings.header_timeout_s:g} seconds"
+        text = f"the head of a request must come within {self._settings.header_timeout_s:g} seconds"
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, text)
 
-    def send_400_response(self, msg: str) -> None:
-        # uvicorn's own line does not say who
-        client = quote(str(self.client[0]) if self.client else "", safe=":%[]")[:_MAX_CLIENT]
-        logger.warning("malformed request from %s: %s", client, self.conn.refusal or msg)
-        self.on_malformed()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._refuse(HTTPStatus.BAD_REQUEST, self.conn.refusal or msg)
-        else:
-            # an early response has begun
-            self.transport.close()
-            self._watch_closing()
-
     def _refuse(self, status: HTTPStatus, text: str) -> None:
-        body = text.encode()
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-        ]
-        response = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
-        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        if not self._has_answer:
+            lines = (
+                f"HTTP/1.1 {status.value} {status.phrase}",
+                "Content-Type: text/plain; charset=utf-8",
+                f"Content-Length: {len(text)}",
+                "Connection: close",
+            )
+            self.transport.write(("\r\n".join(lines) + f"\r\n\r\n{text}").encode())
         self.transport.close()
-        self._watch_closing()
+        if status is not HTTPStatus.REQUEST_TIMEOUT:
+            self._report(text)
 
-    def _watch_closing(self) -> None:
-        # a transport that closes waits until the client has taken the rest
-        if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self._expect_to_be_read()
+    def _report(self, text: str) -> None:
+        peer = self.transport.get_extra_info("peername")
+        client = quote(str(peer[0]) if peer else "", safe=":%[]")[:_MAX_CLIENT]
+        logger.warning("malformed request from %s: %s", client, text)
+        self._connections.on_malformed()
 
-    def _expect_to_be_read(self) -> None:
-        if self._response_deadline is None:
-            timeout_s = self.settings.body_timeout_s
-            self._response_deadline = self.loop.call_later(timeout_s, self.transport.abort)
+
+class ConnectionMiddleware:
+    """Tells a request's connection when it begins and ends, and closes those that must not go on.
+
+    Those are connections beyond the bound, and those whose response came before the request had
+    been read. The rest of such a request is read and dropped for a moment: a client that is still
+    sending gets a reset instead of the response if the connection closes at once.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = _connection_of(scope)
+        if connection is None:
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        is_read = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+        is_early = False
+
+        async def receive_and_record() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
+
+        async def drop_the_rest() -> None:
+            while not is_read:
+                await receive_and_record()
+
+        async def send_and_close(message: Message) -> None:
+            nonlocal is_early
+            if message["type"] == "http.response.start":
+                connection.begin_answer()
+                is_early = not is_read
+                if is_early or connection.is_extra:
+                    MutableHeaders(scope=message)["Connection"] = "close"
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            body = message.get("body", b"")
+            while len(body) > _WRITE_BYTES:
+                await send({**message, "body": body[:_WRITE_BYTES], "more_body": True})
+                body = body[_WRITE_BYTES:]
+                message = {**message, "body": body}
+            if is_early and is_last:
+                await send({**message, "more_body": True})
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(drop_the_rest(), _LINGER_S)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        connection.begin_request()
+        try:
+            await self.app(scope, receive_and_record, send_and_close)
+        finally:
+            connection.end_request()
+
+
+def is_beyond_bound(scope: Scope) -> bool:
+    """Whether a request came on a connection beyond the bound."""
+    connection = _connection_of(scope)
+    return connection is not None and connection.is_extra
+
+
+def _connection_of(scope: Scope) -> Connection | None:
+    connection: Connection | None = scope.get("state", {}).get(_KEY)
+    return connection if scope["type"] == "http" else None

@@ -1,4 +1,4 @@
-"""The process that listens: connections, signals and the end of a request."""
+"""The process that listens: its event loop, signals and files; uvicorn does the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import signal
-import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,19 +18,25 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.serving.connections import EXTRA_CONNECTIONS, bounded_protocol
-from bge_rerank_integrations.serving.open_files import raise_open_files
+from bge_rerank_integrations.serving.connections import (
+    EXTRA_CONNECTIONS,
+    MAX_HEAD_BYTES,
+    Connection,
+    ConnectionMiddleware,
+    Connections,
+)
 from bge_rerank_integrations.serving.settings import ServerSettings
 
-# how long a client may go on sending after it was refused
-_LINGER_S = 2.0
+logger = logging.getLogger(__name__)
+
 # models, the log, the listening socket and threads
 _OTHER_FILES = 100
 _MAX_MESSAGES = 100
+# uvloop reads up to 256 kB at once, whatever a protocol asks for
+_LoopBase: Any = getattr(asyncio, "ProactorEventLoop", asyncio.SelectorEventLoop)
 
 
 def make_server(
@@ -58,13 +64,15 @@ def make_server(
     files = raise_open_files(settings.max_connections + besides)
     settings = replace(settings, max_connections=max(files - besides, 1))
     on_malformed = app.state.on_malformed if isinstance(app, FastAPI) else lambda: None
-    config = uvicorn.Config(
-        EarlyResponseMiddleware(app),
+    # uvicorn calls it like the class that its type names
+    protocol: Any = partial(Connection, Connections(settings, on_malformed))
+    config = _Config(
+        ConnectionMiddleware(app),
         host=host,
         port=port,
-        http=bounded_protocol(settings, on_malformed),
-        # uvloop, where it is installed, reads up to 256 kB at once, whatever the protocol asks for
-        loop="asyncio",
+        http=protocol,
+        # the connection refuses longer ones first
+        h11_max_incomplete_event_size=2 * MAX_HEAD_BYTES,
         # an upgraded connection would escape the bounds; no path has one
         ws="none",
         # the process configures its log, and the application logs its requests
@@ -78,6 +86,9 @@ def make_server(
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=math.ceil(settings.timeout_s),
     )
+    config.tls_timeouts = {"ssl_handshake_timeout": settings.header_timeout_s}
+    if sys.version_info >= (3, 11):
+        config.tls_timeouts["ssl_shutdown_timeout"] = settings.body_timeout_s
     if ssl_certfile is not None:
         try:
             # now, so that a certificate that cannot work is refused before the server starts
@@ -86,25 +97,36 @@ def make_server(
             raise ConfigurationError(
                 f"{ssl_certfile} with its key cannot be read: {error}"
             ) from error
-    return _Server(config, settings)
+    return _Server(config)
+
+
+class _Config(uvicorn.Config):
+    tls_timeouts: dict[str, float]
+
+    def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
+        return partial(_Loop, self.tls_timeouts)
+
+
+class _Loop(_LoopBase):  # type: ignore[misc]  # another class on Windows
+    """An event loop whose TLS connections begin and end in time, and which does not flood the log.
+
+    uvicorn leaves asyncio's 60 s, in which a silent client holds a connection.
+    """
+
+    def __init__(self, tls_timeouts: dict[str, float]) -> None:
+        super().__init__()
+        self._tls_timeouts = tls_timeouts
+        self.set_exception_handler(_log_once_a_second())
+
+    async def create_server(self, *arguments: Any, **named: Any) -> asyncio.Server:
+        if named.get("ssl") is not None:
+            named |= self._tls_timeouts
+        server: asyncio.Server = await super().create_server(*arguments, **named)
+        return server
 
 
 class _Server(uvicorn.Server):
     """Stops on SIGHUP as on SIGTERM."""
-
-    def __init__(self, config: uvicorn.Config, settings: ServerSettings) -> None:
-        super().__init__(config)
-        self._settings = settings
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_log_once_a_second())
-        if self.config.is_ssl:
-            # uvicorn leaves asyncio's 60 s, in which a silent client holds a connection
-            timeout_s = self._settings.header_timeout_s
-            create = partial(loop.create_server, ssl_handshake_timeout=timeout_s)
-            loop.create_server = create  # type: ignore[method-assign]
-        await super().startup(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -149,49 +171,36 @@ def _log_once_a_second() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]]
     return handle
 
 
-class EarlyResponseMiddleware:
-    """Closes the connection after a response that came before its request had been read.
+def raise_open_files(needed: int) -> int:
+    """Raise this process's soft limit of open files, at most to its hard limit.
 
-    The rest of the request is read and dropped for a moment: a client that is still sending gets
-    a reset instead of the response if the connection closes at once.
+    Each connection is a file, and a server that may open no more leaves new ones unanswered, probes
+    too. Logs a warning where the limit stays below what is needed; where a system has no such
+    limit, nothing is done.
+
+    :returns: how many of the needed files may be opened.
     """
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return needed
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def allows(limit: int) -> bool:
+        return limit == resource.RLIM_INFINITY or limit >= needed
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _has_body(scope):
-            await self.app(scope, receive, send)
-            return
-        is_read = is_early = False
-
-        async def receive_and_record() -> Message:
-            nonlocal is_read
-            message = await receive()
-            is_read = is_read or not message.get("more_body", False)
-            return message
-
-        async def drop_the_rest() -> None:
-            while not is_read:
-                await receive_and_record()
-
-        async def send_and_close(message: Message) -> None:
-            nonlocal is_early
-            if message["type"] == "http.response.start" and not is_read:
-                is_early = True
-                MutableHeaders(scope=message)["Connection"] = "close"
-            is_last = message["type"] == "http.response.body" and not message.get("more_body")
-            if not (is_early and is_last):
-                await send(message)
-                return
-            await send({**message, "more_body": True})
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(drop_the_rest(), _LINGER_S)
-            await send({"type": "http.response.body", "body": b""})
-
-        await self.app(scope, receive_and_record, send_and_close)
-
-
-def _has_body(scope: Scope) -> bool:
-    headers = Headers(scope=scope)
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allows(soft):
+        return needed
+    # some systems allow less than they say
+    with suppress(OSError, ValueError):
+        wanted = needed if allows(hard) else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if soft < needed:
+        logger.warning(
+            "this process may open %d files, and its connections need %d: it takes fewer. Raise "
+            "the hard limit (ulimit -Hn, LimitNOFILE) or lower --max-connections",
+            soft,
+            needed,
+        )
+    return min(soft, needed)

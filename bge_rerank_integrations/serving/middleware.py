@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations.serving.access_log import AUTH_PATH, HEALTH_PATHS, READY_PATHS
+from bge_rerank_integrations.serving.access_log import AUTH_PATH, HEALTH_PATHS, PROBES, READY_PATHS
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
+from bge_rerank_integrations.serving.connections import is_beyond_bound
 from bge_rerank_integrations.serving.routes import found_route
 
 # the playground asks for the key itself; orchestrators probe health without one
@@ -164,6 +165,8 @@ class BodyMiddleware:
     def _error(self, scope: Scope) -> ApiError | None:
         if scope["type"] != "http":
             return None
+        if is_beyond_bound(scope) and scope["path"] not in PROBES:
+            return ApiError(ErrorKind.UNAVAILABLE, "the server has no connection to spare")
         headers = Headers(scope=scope)
         if "content-length" in headers and "transfer-encoding" in headers:
             # a proxy that reads the other one sees other requests here (RFC 9112, section 6.1)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.cli.app import app
-from bge_rerank_integrations.serving.http_server import EarlyResponseMiddleware
+from bge_rerank_integrations.serving.connections import ConnectionMiddleware
 from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
 from bge_rerank_integrations.settings import SETTINGS, CallOptions
 
@@ -58,7 +58,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
 
 
 def application_of(config: uvicorn.Config) -> FastAPI:
-    assert isinstance(config.app, EarlyResponseMiddleware)
+    assert isinstance(config.app, ConnectionMiddleware)
     assert isinstance(config.app.app, FastAPI)
     return config.app.app
 

@@ -16,7 +16,7 @@ from http.client import HTTPConnection
 import pytest
 from processes import Process
 
-from bge_rerank_integrations.serving.connections import _BoundedProtocol
+from bge_rerank_integrations.serving.connections import Connection
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
@@ -185,13 +185,13 @@ def test_many_chunks_that_come_at_once_are_read_in_pieces(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pieces = []
-    received = _BoundedProtocol.data_received
+    received = Connection.data_received
 
-    def counted(self: _BoundedProtocol, data: bytes) -> None:
+    def counted(self: Connection, data: bytes) -> None:
         pieces.append(len(data))
         received(self, data)
 
-    monkeypatch.setattr(_BoundedProtocol, "data_received", counted)
+    monkeypatch.setattr(Connection, "data_received", counted)
     request = chunked(BODY + b" " * 2_000_000, 16)
     probes = 0
     with ExitStack() as stack:

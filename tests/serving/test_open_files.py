@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bge_rerank_integrations.serving.open_files import raise_open_files
+from bge_rerank_integrations.serving.http_server import raise_open_files
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
