@@ -16,20 +16,21 @@ import typer
 
 from bge_rerank_integrations.cli.options import model_names, with_settings
 from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
-from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.settings import (
     NOT_SERVED,
     SERVED_DEFAULTS,
     LogFormat,
     LogLevel,
     ServerSettings,
+    read_api_keys,
 )
-from bge_rerank_integrations.serving.tracing import start_tracing
 from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import BUILT_IN_MODEL, description_of, split_settings
 
 if TYPE_CHECKING:
     from bge_rerank_integrations import RerankEngine
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8787
 # the exit code of shells for SIGINT
@@ -142,8 +143,8 @@ def serve(
     """
     try:
         from bge_rerank_integrations.serving.app import create_app
-        from bge_rerank_integrations.serving.http_server import make_server
-        from bge_rerank_integrations.serving.log_output import configure_logging
+        from bge_rerank_integrations.serving.http_server import configure_logging, make_server
+        from bge_rerank_integrations.serving.metrics import start_tracing
         from bge_rerank_integrations.serving.models import is_loading, read_models
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "pythonjsonlogger"):
@@ -171,10 +172,14 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
+    def announce() -> None:
+        logger.info("ready: open %s (the paths: %sdocs)", server.url, server.url)
+
     app = create_app(
         {name: loads[each] for name, each in models.items()},
         limits,
         on_load_error=give_up,
+        on_ready=announce,
         tracer_provider=start_tracing(wanted=otel),
     )
     server = make_server(

@@ -11,16 +11,14 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 import h11
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from bge_rerank_integrations.serving.routes import shown_client
 from bge_rerank_integrations.serving.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -31,16 +29,11 @@ MAX_HEAD_BYTES = 2**16
 _EXTRA_HEADER_TIMEOUT_S = 1.0
 # as many chunks of one byte take a few milliseconds
 _READ_BYTES = 2**13
-# asyncio's TLS takes whatever is written at once, and tells of no more that waits than a piece
-_WRITE_BYTES = 2**16
 # a body may come in so many chunks of any size, and in one more for each so many bytes
 _FREE_CHUNKS = 1_000
 _BYTES_PER_CHUNK = 16
 # of a chunk of fewer than 16 bytes: one digit and two line ends
 _CHUNK_FRAME_BYTES = 5
-# how long a client may go on sending after it was refused
-_LINGER_S = 2.0
-_MAX_CLIENT = 64
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,15})\s")
 _KEY = "bge_rerank_connection"
 
@@ -272,74 +265,17 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _report(self, text: str) -> None:
         peer = self.transport.get_extra_info("peername")
-        client = quote(str(peer[0]) if peer else "", safe=":%[]")[:_MAX_CLIENT]
-        logger.warning("malformed request from %s: %s", client, text)
+        logger.warning("malformed request from %s: %s", shown_client(peer), text)
         self._connections.on_malformed()
-
-
-class ConnectionMiddleware:
-    """Tells a request's connection when it begins and ends, and closes those that must not go on.
-
-    Those are connections beyond the bound, and those whose response came before the request had
-    been read. The rest of such a request is read and dropped for a moment: a client that is still
-    sending gets a reset instead of the response if the connection closes at once.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = _connection_of(scope)
-        if connection is None:
-            await self.app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        is_read = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
-        is_early = False
-
-        async def receive_and_record() -> Message:
-            nonlocal is_read
-            message = await receive()
-            is_read = is_read or not message.get("more_body", False)
-            return message
-
-        async def drop_the_rest() -> None:
-            while not is_read:
-                await receive_and_record()
-
-        async def send_and_close(message: Message) -> None:
-            nonlocal is_early
-            if message["type"] == "http.response.start":
-                connection.begin_answer()
-                is_early = not is_read
-                if is_early or connection.is_extra:
-                    MutableHeaders(scope=message)["Connection"] = "close"
-            is_last = message["type"] == "http.response.body" and not message.get("more_body")
-            body = message.get("body", b"")
-            while len(body) > _WRITE_BYTES:
-                await send({**message, "body": body[:_WRITE_BYTES], "more_body": True})
-                body = body[_WRITE_BYTES:]
-                message = {**message, "body": body}
-            if is_early and is_last:
-                await send({**message, "more_body": True})
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(drop_the_rest(), _LINGER_S)
-                message = {"type": "http.response.body", "body": b""}
-            await send(message)
-
-        connection.begin_request()
-        try:
-            await self.app(scope, receive_and_record, send_and_close)
-        finally:
-            connection.end_request()
 
 
 def is_beyond_bound(scope: Scope) -> bool:
     """Whether a request came on a connection beyond the bound."""
-    connection = _connection_of(scope)
+    connection = connection_of(scope)
     return connection is not None and connection.is_extra
 
 
-def _connection_of(scope: Scope) -> Connection | None:
+def connection_of(scope: Scope) -> Connection | None:
+    """The connection of a request; None where another server than ours runs the application."""
     connection: Connection | None = scope.get("state", {}).get(_KEY)
     return connection if scope["type"] == "http" else None

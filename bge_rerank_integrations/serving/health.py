@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 
 from bge_rerank_integrations import __version__
 from bge_rerank_integrations.catalog import languages_of
-from bge_rerank_integrations.serving.access_log import AUTH_PATH, HEALTH_PATHS, READY_PATHS
 from bge_rerank_integrations.serving.answers import answer_schema, json_response
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind, RefusedError
 from bge_rerank_integrations.serving.metrics import Metrics
 from bge_rerank_integrations.serving.models import ServedModel, find_model
+from bge_rerank_integrations.serving.routes import AUTH_PATH, HEALTH_PATHS, READY_PATHS
 from bge_rerank_integrations.serving.service import RerankService
 from bge_rerank_integrations.wire.rows import COMMON
 

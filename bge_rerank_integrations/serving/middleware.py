@@ -1,4 +1,4 @@
-"""Checks before a body is read: host, API key, body size, content type."""
+"""Checks before a body is read (host, API key, size, content type), and the end of a response."""
 
 from __future__ import annotations
 
@@ -8,21 +8,32 @@ import ipaddress
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations.serving.access_log import AUTH_PATH, HEALTH_PATHS, PROBES, READY_PATHS
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
-from bge_rerank_integrations.serving.connections import is_beyond_bound
-from bge_rerank_integrations.serving.routes import found_route
+from bge_rerank_integrations.serving.connections import connection_of, is_beyond_bound
+from bge_rerank_integrations.serving.routes import (
+    AUTH_PATH,
+    HEALTH_PATHS,
+    PROBES,
+    READY_PATHS,
+    found_route,
+)
 
 # the playground asks for the key itself; orchestrators probe health without one
-PUBLIC_PATHS = frozenset({"/", *HEALTH_PATHS, *READY_PATHS, AUTH_PATH, "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", *HEALTH_PATHS, *READY_PATHS, AUTH_PATH, "/docs", "/openapi.json"})
 
 _HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*?)\.?(:\d*)?")
+
+# how long a client may go on sending after it was refused
+_LINGER_S = 2.0
+# asyncio's TLS takes whatever is written at once, and tells of no more that waits than a piece
+_WRITE_BYTES = 2**16
 
 Refuse = Callable[[Scope, ApiError], Response]
 
@@ -192,3 +203,60 @@ class BodyMiddleware:
 
     def _too_large(self) -> str:
         return f"a request may hold {self._max_bytes} bytes"
+
+
+class ConnectionMiddleware:
+    """Tells a request's connection when it begins and ends, and closes those that must not go on.
+
+    Those are connections beyond the bound, and those whose response came before the request had
+    been read. The rest of such a request is read and dropped for a moment: a client that is still
+    sending gets a reset instead of the response if the connection closes at once.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = connection_of(scope)
+        if connection is None:
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        is_read = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+        is_early = False
+
+        async def receive_and_record() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
+
+        async def drop_the_rest() -> None:
+            while not is_read:
+                await receive_and_record()
+
+        async def send_and_close(message: Message) -> None:
+            nonlocal is_early
+            if message["type"] == "http.response.start":
+                connection.begin_answer()
+                is_early = not is_read
+                if is_early or connection.is_extra:
+                    MutableHeaders(scope=message)["Connection"] = "close"
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            body = message.get("body", b"")
+            while len(body) > _WRITE_BYTES:
+                await send({**message, "body": body[:_WRITE_BYTES], "more_body": True})
+                body = body[_WRITE_BYTES:]
+                message = {**message, "body": body}
+            if is_early and is_last:
+                await send({**message, "more_body": True})
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(drop_the_rest(), _LINGER_S)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        connection.begin_request()
+        try:
+            await self.app(scope, receive_and_record, send_and_close)
+        finally:
+            connection.end_request()

@@ -33,12 +33,16 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations.engine.engine import RerankEngine
-from bge_rerank_integrations.serving.access_log import REQUEST_ID_HEADER
-from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.metrics import start_tracing
 from bge_rerank_integrations.serving.models import read_models
-from bge_rerank_integrations.serving.settings import NOT_SERVED, SERVED_DEFAULTS, ServerSettings
-from bge_rerank_integrations.serving.tracing import start_tracing
+from bge_rerank_integrations.serving.routes import REQUEST_ID_HEADER
+from bge_rerank_integrations.serving.settings import (
+    NOT_SERVED,
+    SERVED_DEFAULTS,
+    ServerSettings,
+    read_api_keys,
+)
 from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
 from bge_rerank_integrations.settings import (
     BUILT_IN_MODEL,

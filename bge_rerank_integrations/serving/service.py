@@ -14,10 +14,10 @@ from opentelemetry.trace import NoOpTracerProvider, Status, StatusCode, TracerPr
 from bge_rerank_integrations.errors import InputError
 from bge_rerank_integrations.highlighting import SentenceWindows
 from bge_rerank_integrations.ranking import RankedDocument, rank
-from bge_rerank_integrations.serving.access_log import current_request
 from bge_rerank_integrations.serving.answers import ScoreResult
 from bge_rerank_integrations.serving.bodies import ScoreRequest
 from bge_rerank_integrations.serving.models import find_model, served_models
+from bge_rerank_integrations.serving.routes import current_request
 from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.setting_types import CallOverrides
 
@@ -32,6 +32,7 @@ class RerankService:
     :param engines: one engine, or several by name; see :func:`served_models`.
     :param settings: the limits.
     :param on_load_error: called on the event loop if an engine cannot be made.
+    :param on_ready: called on the event loop when all engines are loaded.
     :param tracer_provider: sends a span of each call of an engine; None sends none.
     """
 
@@ -40,6 +41,7 @@ class RerankService:
         engines: EngineSource | Mapping[str, EngineSource],
         settings: ServerSettings,
         on_load_error: Callable[[Exception], None] | None = None,
+        on_ready: Callable[[], None] | None = None,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         self.settings = settings
@@ -47,6 +49,7 @@ class RerankService:
         self._tracer = (tracer_provider or NoOpTracerProvider()).get_tracer(__name__)
         self.models = served_models(engines)
         self._on_load_error = on_load_error
+        self._on_ready = on_ready
 
     async def start(self) -> None:
         """Load the engines, one after the other; until then requests get 503.
@@ -59,6 +62,8 @@ class RerankService:
             if error is not None and self._on_load_error is not None:
                 self._on_load_error(error)
                 return
+        if self._on_ready is not None and self.is_ready:
+            self._on_ready()
 
     @property
     def is_alive(self) -> bool:

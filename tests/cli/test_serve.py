@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.cli.app import app
-from bge_rerank_integrations.serving.connections import ConnectionMiddleware
+from bge_rerank_integrations.serving.middleware import ConnectionMiddleware
 from bge_rerank_integrations.serving.settings import NOT_SERVED, ServerSettings
 from bge_rerank_integrations.settings import SETTINGS, CallOptions
 

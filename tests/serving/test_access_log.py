@@ -15,7 +15,7 @@ import pytest
 
 from bge_rerank_integrations import Scores, ScoringError
 from bge_rerank_integrations.serving.app import create_app
-from bge_rerank_integrations.serving.log_output import add_request_id
+from bge_rerank_integrations.serving.http_server import add_request_id
 from bge_rerank_integrations.serving.settings import LogFormat, ServerSettings
 from serving.conftest import Serve
 from serving.fake_engine import FakeEngine
@@ -128,7 +128,7 @@ async def test_a_path_cannot_forge_a_line(
 def log_of_a_process(log_format: LogFormat) -> list[str]:
     program = """if True:
         import logging, sys, warnings
-        from bge_rerank_integrations.serving.log_output import configure_logging
+        from bge_rerank_integrations.serving.http_server import configure_logging
         from bge_rerank_integrations.serving.settings import LogFormat, LogLevel
         configure_logging(LogFormat(sys.argv[1]), LogLevel.INFO)
         own = logging.getLogger("bge_rerank_integrations.serving")
@@ -190,7 +190,7 @@ async def test_a_forwarded_address_cannot_forge_a_line(caplog: pytest.LogCapture
 def test_a_pipe_that_nobody_reads_stops_no_request() -> None:
     program = """if True:
         import logging, sys, time
-        from bge_rerank_integrations.serving.log_output import configure_logging
+        from bge_rerank_integrations.serving.http_server import configure_logging
         from bge_rerank_integrations.serving.settings import LogFormat, LogLevel
         configure_logging(LogFormat.TEXT, LogLevel.INFO)
         own = logging.getLogger("bge_rerank_integrations")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import ssl
@@ -212,6 +213,34 @@ def test_silent_connections_are_bounded_and_end_with_tls_too(
         # and requests, after them
         answered = httpx.post(f"{url}/rerank", json=BODY, verify=context, timeout=5)
         assert answered.status_code == 200
+
+
+@pytest.mark.enable_socket
+def test_a_response_that_is_not_taken_is_dropped_with_tls_too(
+    certificate: tuple[Path, Path],
+) -> None:
+    certfile, keyfile = certificate
+    tls = {"ssl_certfile": certfile, "ssl_keyfile": keyfile, "ssl_keyfile_password": "open"}
+    settings = ServerSettings(max_body_bytes=2**24, body_timeout_s=1.0, keep_alive_s=1)
+    context = ssl.create_default_context(cafile=str(certfile))
+    body = json.dumps({"query": "q", "documents": ["a" * 100_000] * 150, "return_documents": True})
+    request = (
+        "POST /rerank HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    )
+    with live_server(FakeEngine(), settings, **tls) as url, socket.socket() as opened:
+        host, port = url.removeprefix("https://").split(":")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        opened.settimeout(20)
+        opened.connect((host, int(port)))
+        with context.wrap_socket(opened, server_hostname=host) as client:
+            client.sendall(request.encode())
+            time.sleep(4)
+            received = 0
+            with suppress(ConnectionError, ssl.SSLError):
+                while block := client.recv(2**20):
+                    received += len(block)
+    assert received < len(body)
 
 
 @pytest.mark.enable_socket

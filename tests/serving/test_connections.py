@@ -172,6 +172,22 @@ def test_a_body_in_many_small_chunks_is_refused(engine: FakeEngine, url: str) ->
     assert not engine.calls
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
+def test_a_head_over_the_limit_is_refused(url: str, end: bytes) -> None:
+    with connection(url) as opened:
+        opened.sendall(head(f"X: {'a' * 66_000}")[:-4] + end)
+        answer = read_all(opened)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert answer.endswith(b"the head of a request may hold 65536 bytes")
+
+
+def test_a_head_below_the_limit_and_a_body_in_the_same_packets_are_read(url: str) -> None:
+    with connection(url) as opened:
+        padded = BODY + b" " * 100_000
+        opened.sendall(head(f"X: {'a' * 60_000}", f"Content-Length: {len(padded)}") + padded)
+        assert read_response(opened).startswith(b"HTTP/1.1 200 ")
+
+
 def test_few_small_chunks_and_many_larger_ones_are_read(url: str) -> None:
     requests = [chunked(BODY + b" " * 900, 1), chunked(BODY + b" " * 40_000, 16)]
     with connection(url) as opened:

@@ -177,3 +177,15 @@ async def test_an_answer_tells_its_time(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/rerank/x"])
 async def test_nothing_else_is_there(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code == 404
+
+
+async def test_the_paths_are_a_page_without_a_key_or_scripts(serve: Serve) -> None:
+    async with serve(FakeEngine(), ServerSettings(api_keys=("k",))) as client:
+        response = await client.get("/docs")
+        described = (await client.get("/openapi.json")).json()
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert "script-src 'sha256-" in response.headers["content-security-policy"]
+    assert "<script" not in response.text
+    for path in described["paths"]:
+        assert f"<code>{path}</code>" in response.text

@@ -11,7 +11,7 @@ import tracemalloc
 import httpx
 import pytest
 
-from bge_rerank_integrations.serving.json_bodies import why_refused
+from bge_rerank_integrations.serving.endpoints import why_refused
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.conftest import Serve
 from serving.fake_engine import FakeEngine

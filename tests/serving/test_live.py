@@ -268,6 +268,18 @@ def test_the_command_serves_and_drains(xlmr: str) -> None:
         process.end()
 
 
+def test_the_command_says_what_it_has_loaded_and_where_it_is(xlmr: str) -> None:
+    process = start("--model", f"m={xlmr}", "--device", "cpu", "--dtype", "float32")
+    try:
+        loaded = next(line for line in process.stderr if "loaded m on cpu in float32" in line)
+        assert "bge_rerank_integrations" in loaded
+        line = next(line for line in process.stderr if "ready: open http://127.0.0.1:" in line)
+        url = line.partition("open ")[2].split()[0]
+        assert httpx.get(url).status_code == httpx.get(f"{url}docs").status_code == 200
+    finally:
+        process.end()
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_command() -> None:
     process = start("--model", "nobody/nothing")
     try:

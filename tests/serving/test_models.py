@@ -17,9 +17,9 @@ import pytest
 from fastapi import FastAPI
 
 from bge_rerank_integrations import ConfigurationError, ModelLoadError
-from bge_rerank_integrations.serving.api_keys import read_api_keys
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.models import read_models
+from bge_rerank_integrations.serving.settings import read_api_keys
 from serving.conftest import Serve
 from serving.fake_engine import FakeEngine
 from serving.test_errors import BODIES, message_of

@@ -112,7 +112,12 @@ class Page:
 
     def rerank(self) -> None:
         self["go"].click()
-        self.wait(lambda: self["lists"].is_displayed())
+        self.wait_for_results()
+
+    def wait_for_results(self) -> None:
+        """Wait for the results of the last question: those before are shown, and dim, meanwhile."""
+        lists = self["lists"]
+        self.wait(lambda: lists.is_displayed() and lists.get_attribute("aria-busy") == "false")
 
     def resize(self, width: int) -> None:
         """Make the window as wide as a device's."""
@@ -179,7 +184,8 @@ class TestInABrowser:
         self, browser: webdriver.Chrome, server: tuple[FakeEngine, str], fake_engine: FakeEngine
     ) -> Iterator[Page]:
         page = Page(browser, server[1])
-        page.wait(lambda: "fake" in page["about"].text)
+        # the example has run
+        page.wait_for_results()
         yield page
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
@@ -188,7 +194,7 @@ class TestInABrowser:
     def test_before_and_after_are_shown_with_scores_and_moves(self, page: Page) -> None:
         page.fill(QUERY, "\n".join(PASSAGES))
         page["go"].click()
-        page.wait(lambda: page["lists"].is_displayed())
+        page.wait_for_results()
         assert page.texts("#before .text") == PASSAGES
         assert page.texts("#after .text") == [PASSAGES[2], PASSAGES[1], PASSAGES[0]]
         assert page.texts("#after .move") == ["↑ 2", "=", "↓ 2"]
@@ -200,10 +206,20 @@ class TestInABrowser:
         assert "float32 on cpu" in page["about"].text
         assert len(page.browser.find_elements(By.CSS_SELECTOR, "#lines path")) == 3
 
+    def test_the_example_runs_on_load_without_a_jump(
+        self, page: Page, fake_engine: FakeEngine
+    ) -> None:
+        assert len(fake_engine.calls) == 1
+        assert len(page.texts("#after .item")) == len(page.texts("#before .item")) > 3
+        page.resize(360)
+        page.browser.refresh()
+        page.wait_for_results()
+        assert page.browser.execute_script("return scrollY") == 0
+
     def test_the_keyboard_is_enough(self, page: Page) -> None:
         page.fill(QUERY, "\n".join(PASSAGES))
         page["passages"].send_keys(Keys.CONTROL, Keys.ENTER)
-        page.wait(lambda: page["lists"].is_displayed())
+        page.wait_for_results()
         first = page.browser.find_element(By.CSS_SELECTOR, "#after .item")
         first.send_keys(Keys.ENTER)
         assert first.get_attribute("aria-expanded") == "true"
@@ -229,7 +245,7 @@ class TestInABrowser:
         page.fill(QUERY, "\n".join(PASSAGES))
         page["raw"].click()
         page["go"].click()
-        page.wait(lambda: page["lists"].is_displayed())
+        page.wait_for_results()
         assert [text.split()[0] for text in page.texts("#after .score")] == [
             "2.50",
             "1.50",
@@ -430,7 +446,7 @@ class TestInABrowser:
             fake_engine.error = None
             fake_engine.usage = TokenUsage(99, [9] * 8, [2], 1, query_truncated=True)
             page.browser.refresh()
-            page.wait(lambda: "fake" in page["about"].text)
+            page.wait_for_results()
             assert page.violations() == []
             page.browser.execute_script("languages = 'English'")
             page["query"].send_keys("почему? " * 9)
@@ -465,7 +481,7 @@ class TestInABrowser:
             page.wait(lambda: not page["key-form"].is_displayed())
             page.wait(lambda: "fake" in page["about"].text)
             page["go"].click()
-            page.wait(lambda: page["lists"].is_displayed())
+            page.wait_for_results()
         page.console()
 
     def test_one_of_several_models_is_chosen(self, browser: webdriver.Chrome, page: Page) -> None:
@@ -528,8 +544,8 @@ class TestInABrowser:
             page["compared"].send_keys("own")
             assert "this model reads English" in page["language"].text
 
-    def test_a_link_restores_what_was_asked(
-        self, page: Page, server: tuple[FakeEngine, str]
+    def test_a_link_restores_what_was_asked_and_asks_it(
+        self, page: Page, fake_engine: FakeEngine
     ) -> None:
         passages = "50 % & more\nof it # 1\n\nчто + 🐼"
         page.paste("why = 'so'?", passages)
@@ -544,17 +560,21 @@ class TestInABrowser:
         assert page["passages"].get_property("value") == passages
         assert page["raw"].is_selected()
         assert not page["mark"].is_selected()
-        # nothing is sent before it is asked for, and the address bar's fragment never
-        assert server[0].calls == []
-        page.wait(lambda: "fake" in page["about"].text)
+        page.wait_for_results()
+        assert page.texts("#after .score")[0].startswith("-")
+        asked, _ = fake_engine.calls[-1]
+        assert asked == tuple(("why = 'so'?", text) for text in passages.split("\n\n"))
+        # the address bar's fragment is never sent
         assert urlsplit(link).query == ""
         assert urlsplit(link).fragment
 
     def test_a_link_in_the_open_page_is_read_too(self, page: Page) -> None:
         page.browser.execute_script("location.hash = 'query=q&passage=one&passage=two&mark=true'")
         page.wait(lambda: page["query"].get_property("value") == "q")
+        page.wait_for_results()
         assert page["passages"].get_property("value") == "one\ntwo"
         assert page["mark"].is_selected()
+        assert sorted(page.texts("#after .text")) == ["one", "two"]
 
     def test_a_link_chooses_models(self, browser: webdriver.Chrome) -> None:
         with live_server({"first": FakeEngine(), "own": FakeEngine()}) as url:
@@ -624,5 +644,5 @@ class TestInABrowser:
         page.paste(QUERY, "word" * 200 + "\nshort")
         page["mark"].click()
         page["go"].click()
-        page.wait(lambda: page["lists"].is_displayed())
+        page.wait_for_results()
         assert page.overflow() <= 0

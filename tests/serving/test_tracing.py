@@ -18,7 +18,7 @@ from opentelemetry.trace import StatusCode
 
 from bge_rerank_integrations import ConfigurationError, MissingExtraError, ScoringError
 from bge_rerank_integrations.serving.app import create_app
-from bge_rerank_integrations.serving.tracing import start_tracing
+from bge_rerank_integrations.serving.metrics import start_tracing
 from serving.fake_engine import FakeEngine
 
 BODY = {"query": "the secret query", "documents": ["a secret document", "b"]}
@@ -118,7 +118,7 @@ def test_nothing_of_it_is_imported_unless_spans_are_wanted() -> None:
     program = """if True:
         import sys
         from bge_rerank_integrations.serving.app import create_app
-        from bge_rerank_integrations.serving.tracing import start_tracing
+        from bge_rerank_integrations.serving.metrics import start_tracing
         create_app(lambda: None, tracer_provider=start_tracing())
         # the API alone is imported by others, where it is installed
         extra = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.instrumentation")

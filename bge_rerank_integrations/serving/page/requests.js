@@ -14,6 +14,9 @@ async function call(path, options = {}) {
   return { response, body };
 }
 
+// whether what the page shows at first has still to be asked
+let pending = true;
+
 async function about() {
   try {
     const { response, body } = await call("info");
@@ -23,6 +26,9 @@ async function about() {
       return;
     }
     showModels(body);
+    // the example, or what a link has: at once, unless somebody was faster
+    if (pending && !last && !running) rerank(false);
+    pending = false;
   } catch (error) {
     $("about").textContent = error.message ? "the server does not answer" : "";
   }
@@ -126,7 +132,7 @@ async function ask(model, signal) {
   return { model, took: performance.now() - start, ...answer };
 }
 
-async function rerank() {
+async function rerank(scrolls = true) {
   clearErrors();
   const { query, documents } = bodyFor();
   if (!query) say("query", "A query is needed.");
@@ -160,7 +166,7 @@ async function rerank() {
       : [{ title: "Before: as given", results: null }, { ...rankings[0], title: "After: by relevance" }];
     last = { documents, before, after, raw };
     show(SHOWN);
-    if (NARROW.matches) $("status").scrollIntoView();
+    if (scrolls && NARROW.matches) $("status").scrollIntoView();
   } catch (error) {
     if (error.name === "AbortError") {
       // another run may have taken its place

@@ -13,7 +13,7 @@ function linkOf() {
 
 let linked = new URLSearchParams();
 
-// the fields as the link in the address bar has them; what is asked for is not yet sent
+// the fields as the link in the address bar has them
 function readLink() {
   linked = new URLSearchParams(location.hash.slice(1));
   if (!linked.has("query")) return false;
