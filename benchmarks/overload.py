@@ -83,13 +83,13 @@ class Clients:
 
         async def client(http: httpx.AsyncClient, end: float) -> None:
             while time.perf_counter() < end:
-                await self._request(http, patience_s=60.0)
+                await self.request(http, patience_s=60.0)
 
         async def run(http: httpx.AsyncClient) -> None:
             end = time.perf_counter() + seconds
             await asyncio.gather(*(client(http, end) for _ in range(CLOSED_LOOP_CLIENTS)))
 
-        return self._measure(run)
+        return self.measure(run)
 
     def open_loop(self, per_second: float, seconds: float) -> Outcome:
         """Requests at random times, whatever became of those before them."""
@@ -99,13 +99,20 @@ class Clients:
             next_at = start = time.perf_counter()
             while next_at < start + seconds:
                 await asyncio.sleep(max(next_at - time.perf_counter(), 0))
-                requests.append(asyncio.create_task(self._request(http, PATIENCE_S)))
+                requests.append(asyncio.create_task(self.request(http, PATIENCE_S)))
                 next_at += self._chance.expovariate(per_second)
             await asyncio.gather(*requests)
 
-        return self._measure(run)
+        return self.measure(run)
 
-    def _measure(self, run: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]) -> Outcome:
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._server.url
+
+    def measure(self, run: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]) -> Outcome:
+        """What becomes of the requests that a function sends."""
+
         async def main() -> None:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
             async with httpx.AsyncClient(limits=limits, timeout=None) as http:
@@ -118,7 +125,8 @@ class Clients:
         outcome.cpu_s = _cpu_s(self._server) - cpu
         return outcome
 
-    async def _request(self, http: httpx.AsyncClient, patience_s: float) -> None:
+    async def request(self, http: httpx.AsyncClient, patience_s: float) -> None:
+        """Send a request, and note what became of it."""
         query, documents = self._texts.request(self._documents)
         body = {"query": query, "documents": documents}
         began = time.perf_counter()
@@ -214,17 +222,18 @@ def _figures(outcome: Outcome, target_s: float) -> dict[str, float]:
         "answered_in_target": outcome.within(target_s),
         "refused": len(outcome.refused),
         "given_up": outcome.given_up,
-        "answered_p50_s": _percentile(outcome.answered, 50),
-        "answered_p95_s": _percentile(outcome.answered, 95),
-        "refused_p50_ms": 1e3 * _percentile(outcome.refused, 50),
-        "refused_p95_ms": 1e3 * _percentile(outcome.refused, 95),
-        "retry_after_p50_s": _percentile(outcome.retry_after, 50),
+        "answered_p50_s": percentile(outcome.answered, 50),
+        "answered_p95_s": percentile(outcome.answered, 95),
+        "refused_p50_ms": 1e3 * percentile(outcome.refused, 50),
+        "refused_p95_ms": 1e3 * percentile(outcome.refused, 95),
+        "retry_after_p50_s": percentile(outcome.retry_after, 50),
         "server_cpu_s": outcome.cpu_s,
         "wall_s": outcome.wall_s,
     }
 
 
-def _percentile(values: list[float] | list[int], percent: int) -> float:
+def percentile(values: list[float] | list[int], percent: int) -> float:
+    """A percentile of values; of fewer than two, the value or 0."""
     if len(values) < 2:
         return float(sum(values))
     return quantiles(values, n=100, method="inclusive")[percent - 1]

@@ -173,7 +173,8 @@ def serve(
         server.should_exit = True
 
     def announce() -> None:
-        logger.info("ready: open %s (the paths: %sdocs)", server.url, server.url)
+        if server.started:
+            logger.info("ready: open %s (the paths: %sdocs)", server.url, server.url)
 
     app = create_app(
         {name: loads[each] for name, each in models.items()},

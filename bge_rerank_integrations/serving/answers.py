@@ -14,7 +14,6 @@ from bge_rerank_integrations.highlighting import Span
 from bge_rerank_integrations.ranking import RankedDocument, Scores
 from bge_rerank_integrations.serving.api_errors import (
     RETRY_LATER,
-    STATUSES,
     ApiError,
     ErrorKind,
 )
@@ -98,7 +97,7 @@ def answer(wire: Wire, request: ScoreRequest, result: ScoreResult) -> Any:
 
 def status_of(wire: Wire, kind: ErrorKind) -> int:
     """The HTTP status of a kind of error."""
-    return wire.statuses.get(kind.value, STATUSES[kind])
+    return wire.statuses.get(kind.value, kind.status)
 
 
 def error_response(wire: Wire, error: ApiError, retry_after_s: int) -> Response:
@@ -158,7 +157,7 @@ def _filled(
 def answer_schema(template: Template) -> dict[str, Any]:
     """The JSON schema of a template's bodies."""
     if isinstance(template, Slot):
-        return _SCHEMAS[template]
+        return _SCHEMAS.get(template, {"type": "string"})
     if isinstance(template, list):
         items = {"items": answer_schema(template[0])} if template else {}
         return {"type": "array", **items}
@@ -178,7 +177,6 @@ def _may_be_unknown(part: Template) -> bool:
 
 
 _OPTIONAL = (Slot.TEXT, Slot.PAIR_TOKENS, Slot.TRUNCATED, Slot.HIGHLIGHTS)
-_STRING: dict[str, Any] = {"type": "string"}
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _FLAG: dict[str, Any] = {"type": "boolean"}
 _OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
@@ -187,11 +185,9 @@ _SPAN = {
     "properties": {"start": _COUNT, "end": _COUNT, "score": {"type": "number"}},
     "required": ["start", "end", "score"],
 }
+# all others are strings
 _SCHEMAS: Mapping[Slot, dict[str, Any]] = {
-    Slot.ID: _STRING,
-    Slot.MODEL: _STRING,
     Slot.CREATED: _COUNT,
-    Slot.QUERY: _STRING,
     Slot.INDEX: _COUNT,
     Slot.SCORE: {"type": "number"},
     Slot.TEXT: _OR_NULL,
@@ -210,8 +206,5 @@ _SCHEMAS: Mapping[Slot, dict[str, Any]] = {
     Slot.QUERY_TRUNCATED: {**_FLAG, "description": "Whether a query was truncated."},
     Slot.SEARCHES: {**_COUNT, "description": "Billed units, counted as Cohere does."},
     Slot.STATUS: _COUNT,
-    Slot.MESSAGE: _STRING,
-    Slot.KIND: _STRING,
     Slot.FIELD: _OR_NULL,
-    Slot.TEI_ERROR_TYPE: _STRING,
 }

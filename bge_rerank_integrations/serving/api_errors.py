@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -22,44 +22,36 @@ from bge_rerank_integrations.errors import (
 
 
 class ErrorKind(str, Enum):
-    """Kinds of errors; the value is the machine-readable name in responses."""
+    """Kinds of errors; the value is the machine-readable name in responses.
 
-    MALFORMED = "malformed_request"
-    INVALID = "invalid_request"
-    EMPTY = "empty_request"
-    UNAUTHORIZED = "invalid_api_key"
-    HOST = "host_not_allowed"
-    NOT_FOUND = "not_found"
-    NOT_ALLOWED = "method_not_allowed"
-    SLOW = "request_timeout"
-    TOO_LARGE = "request_too_large"
-    MEDIA_TYPE = "unsupported_media_type"
-    VERSION = "http_version_not_supported"
-    OVERLOADED = "overloaded"
-    UNAVAILABLE = "unavailable"
-    DEADLINE = "deadline_exceeded"
-    SCORING = "scoring_failed"
-    INTERNAL = "internal_error"
+    :ivar status: the HTTP status of the kind, unless a service has its own.
+    """
 
+    status: int
 
-STATUSES: Mapping[ErrorKind, int] = {
-    ErrorKind.MALFORMED: 400,
-    ErrorKind.INVALID: 422,
-    ErrorKind.EMPTY: 422,
-    ErrorKind.UNAUTHORIZED: 401,
-    ErrorKind.HOST: 421,
-    ErrorKind.NOT_FOUND: 404,
-    ErrorKind.NOT_ALLOWED: 405,
-    ErrorKind.SLOW: 408,
-    ErrorKind.TOO_LARGE: 413,
-    ErrorKind.MEDIA_TYPE: 415,
-    ErrorKind.VERSION: 505,
-    ErrorKind.OVERLOADED: 429,
-    ErrorKind.UNAVAILABLE: 503,
-    ErrorKind.DEADLINE: 504,
-    ErrorKind.SCORING: 500,
-    ErrorKind.INTERNAL: 500,
-}
+    MALFORMED = "malformed_request", 400
+    INVALID = "invalid_request", 422
+    EMPTY = "empty_request", 422
+    UNAUTHORIZED = "invalid_api_key", 401
+    HOST = "host_not_allowed", 421
+    NOT_FOUND = "not_found", 404
+    NOT_ALLOWED = "method_not_allowed", 405
+    SLOW = "request_timeout", 408
+    TOO_LARGE = "request_too_large", 413
+    MEDIA_TYPE = "unsupported_media_type", 415
+    VERSION = "http_version_not_supported", 505
+    OVERLOADED = "overloaded", 429
+    UNAVAILABLE = "unavailable", 503
+    DEADLINE = "deadline_exceeded", 504
+    SCORING = "scoring_failed", 500
+    INTERNAL = "internal_error", 500
+
+    def __new__(cls, name: str, status: int) -> ErrorKind:
+        kind = str.__new__(cls, name)
+        kind._value_ = name
+        kind.status = status
+        return kind
+
 
 RETRY_LATER = frozenset({ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE})
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from pydantic import (
     AliasChoices,
@@ -24,11 +24,10 @@ from bge_rerank_integrations.serving.api_errors import (
     RefusedError,
     from_validation_error,
 )
-from bge_rerank_integrations.serving.field_types import EXAMPLES, FIELD_TYPES
+from bge_rerank_integrations.serving.field_types import EXAMPLES, FIELD_TYPES, default_of
 from bge_rerank_integrations.setting_types import CallOverrides
 from bge_rerank_integrations.wire import Fields, Role, Wire
 
-ItemT = TypeVar("ItemT")
 Schema: TypeAlias = dict[str, Any]
 
 _QUERIES = (Role.QUERY, Role.QUERY_OBJECT, Role.QUERIES)
@@ -235,13 +234,12 @@ def _model(name: str, fields: Fields) -> type[BaseModel]:
     for names, role in fields.items():
         first, *others = names.split("|")
         if isinstance(role, Role):
-            kind = FIELD_TYPES[role]
             alias = AliasChoices(first, *others) if others else None
-            about = Field(kind.default, validation_alias=alias, description=kind.description)
-            definitions[first] = (kind.type, about)
+            about = Field(default_of(role), validation_alias=alias, description=role.value)
+            definitions[first] = (FIELD_TYPES[role], about)
         else:
             inner = _model(f"{name}-{first}", role)
-            is_needed = any(FIELD_TYPES[each].default is ... for each in role.values())
+            is_needed = any(default_of(each) is ... for each in role.values())
             definitions[first] = (inner, ... if is_needed else Field(default_factory=inner))
     title = "".join(part.title() for part in name.split("-"))
     return create_model(f"{title}Request", __base__=_Strict, **definitions)

@@ -35,6 +35,8 @@ _BYTES_PER_CHUNK = 16
 # of a chunk of fewer than 16 bytes: one digit and two line ends
 _CHUNK_FRAME_BYTES = 5
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,15})\s")
+# how long a client may go on sending after it was refused
+LINGER_S = 2.0
 _KEY = "bge_rerank_connection"
 
 
@@ -107,7 +109,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.idle_since = 0.0
         # requests of which the application knows, and whether the last one's answer has begun
         self._requests = 0
-        self._has_answer = self._is_chunked = self._is_paused = False
+        self._has_answer = self._is_chunked = self._is_paused = self._is_refused = False
         # of the request: its head until the empty line, then what came after it
         self._head = self._last = b""
         self._head_ended = False
@@ -142,7 +144,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_refused:
             return
         refusal = self._count(data)
         if refusal is not None:
@@ -259,9 +261,15 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 "Connection: close",
             )
             self.transport.write(("\r\n".join(lines) + f"\r\n\r\n{text}").encode())
-        self.transport.close()
-        if status is not HTTPStatus.REQUEST_TIMEOUT:
-            self._report(text)
+        if status is HTTPStatus.REQUEST_TIMEOUT:
+            self.transport.close()
+            return
+        self._report(text)
+        # a client that is still sending gets a reset instead of the answer if it is closed at once
+        self._is_refused = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._loop.call_later(LINGER_S, self.transport.close)
 
     def _report(self, text: str) -> None:
         peer = self.transport.get_extra_info("peername")

@@ -1,10 +1,9 @@
-"""The values of each field of a request, by what it means: types, descriptions, examples."""
+"""The values of each field of a request, by what it means: types, defaults, examples."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, FailFast, Field, JsonValue, WithJsonSchema
@@ -74,86 +73,44 @@ _Flag = Annotated[
     BeforeValidator(_flag),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [*_WORDS, None]}]}),
 ]
-_Side = Annotated[
-    Literal["left", "Left", "right", "Right"] | None,
-    Field(description="The side of a long text that is not read."),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class FieldType:
-    """The type of a field's values, its default (... for none), and its text in OpenAPI."""
-
-    type: Any
-    default: Any = None
-    description: str | None = None
-
-
-_PER_DOCUMENT = "Truncate each document to this number of tokens"
-_REPEAT = "Repeat the texts in the result"
-FIELD_TYPES: Mapping[Role, FieldType] = {
-    Role.MODEL: FieldType(str | None, None, "One of the server's models; default: its first."),
-    Role.QUERY: FieldType(str, ...),
-    Role.QUERY_OBJECT: FieldType(_Object, ...),
-    Role.QUERIES: FieldType(
-        _OneOrMore, ..., "One text, or as many as text_2 has; other lengths are refused."
-    ),
-    Role.DOCUMENTS: FieldType(_Items[_Either], ..., 'Strings, or objects with a "text" field.'),
-    Role.TEXTS: FieldType(_Items[str], ...),
-    Role.PASSAGES: FieldType(_Items[_Object], ...),
-    Role.ONE_OR_MORE: FieldType(_OneOrMore, ...),
-    Role.TOP_N: FieldType(_integer(1), None, "How many results to return; default: all."),
-    Role.TOP_N_OR_ALL: FieldType(
-        _integer(0), None, "How many results to return; default, and 0: all."
-    ),
-    Role.RETURN_TEXTS: FieldType(_Flag, None, f"{_REPEAT}."),
-    Role.RETURN_TEXTS_ALWAYS: FieldType(_Flag, None, "Ignored: the texts are repeated always."),
-    Role.RETURN_TOKENS: FieldType(
-        _Flag, None, "Tell each document's tokens, and whether it was truncated."
-    ),
-    Role.RAW_SCORES: FieldType(_Flag, None, "Logits instead of scores from 0 to 1."),
-    Role.ACTIVATION: FieldType(_Flag, None, "False: logits instead of scores from 0 to 1."),
-    Role.INSTRUCTION: FieldType(
-        Annotated[str, Field(min_length=1)] | None,
-        None,
-        "What a decoder model is asked to judge; by default its own.",
-    ),
-    Role.HIGHLIGHT: FieldType(
-        _Flag,
-        None,
-        "Score each sentence of the documents that are returned: this server's own field, "
-        "answered by highlights.",
-    ),
-    Role.RANK_FIELDS: FieldType(
-        Annotated[list[str], Field(min_length=1)] | None,
-        None,
-        "Fields of each object in documents whose texts are read, in this order.",
-    ),
-    Role.MAX_DOCUMENT_TOKENS: FieldType(_integer(1), None, f"{_PER_DOCUMENT}."),
-    Role.MAX_DOCUMENT_TOKENS_OR_ALL: FieldType(
-        _integer(-1), None, f"{_PER_DOCUMENT}; -1: as many as fit."
-    ),
-    Role.MAX_QUERY_TOKENS: FieldType(
-        _integer(0), None, "Truncate the query to this number of tokens; 0: as many as fit."
-    ),
-    Role.MAX_CHUNKS: FieldType(
-        _integer(1),
-        None,
-        "Above 1: read a long document in windows, of which the best counts; there is no other "
-        "bound of their number than that of the document's characters.",
-    ),
-    Role.OVERLAP: FieldType(_integer(0), None, "Ignored: windows overlap as the server has it."),
-    Role.TRUNCATE: FieldType(
-        _Flag, None, "False: refuse a text that is too long, instead of truncating it."
-    ),
-    Role.TRUNCATE_END: FieldType(
-        Literal["NONE", "END"] | None,
-        None,
-        "NONE: refuse a text that is too long, instead of truncating it.",
-    ),
-    Role.SIDE: FieldType(_Side, None),
-    Role.IGNORED: FieldType(str | None, None, "Ignored."),
+_Texts = Annotated[list[str], Field(min_length=1)]
+_NEEDED = (Role.QUERY, Role.QUERY_OBJECT, Role.QUERIES)
+_NEEDED += (Role.DOCUMENTS, Role.TEXTS, Role.PASSAGES, Role.ONE_OR_MORE)
+FIELD_TYPES: Mapping[Role, Any] = {
+    Role.MODEL: str | None,
+    Role.QUERY: str,
+    Role.QUERY_OBJECT: _Object,
+    Role.QUERIES: _OneOrMore,
+    Role.DOCUMENTS: _Items[_Either],
+    Role.TEXTS: _Items[str],
+    Role.PASSAGES: _Items[_Object],
+    Role.ONE_OR_MORE: _OneOrMore,
+    Role.TOP_N: _integer(1),
+    Role.TOP_N_OR_ALL: _integer(0),
+    Role.RETURN_TEXTS: _Flag,
+    Role.RETURN_TEXTS_ALWAYS: _Flag,
+    Role.RETURN_TOKENS: _Flag,
+    Role.RAW_SCORES: _Flag,
+    Role.ACTIVATION: _Flag,
+    Role.INSTRUCTION: Annotated[str, Field(min_length=1)] | None,
+    Role.HIGHLIGHT: _Flag,
+    Role.RANK_FIELDS: _Texts | None,
+    Role.MAX_DOCUMENT_TOKENS: _integer(1),
+    Role.MAX_DOCUMENT_TOKENS_OR_ALL: _integer(-1),
+    Role.MAX_QUERY_TOKENS: _integer(0),
+    Role.MAX_CHUNKS: _integer(1),
+    Role.OVERLAP: _integer(0),
+    Role.TRUNCATE: _Flag,
+    Role.TRUNCATE_END: Literal["NONE", "END"] | None,
+    Role.SIDE: Literal["left", "Left", "right", "Right"] | None,
+    Role.IGNORED: str | None,
 }
+
+
+def default_of(role: Role) -> Any:
+    """The default of a field: ``...`` for none, else None."""
+    return ... if role in _NEEDED else None
+
 
 EXAMPLE_QUERY = "What is deep learning?"
 EXAMPLE_DOCUMENTS = [

@@ -114,10 +114,10 @@ class _Config(uvicorn.Config):
     tls_timeouts: dict[str, float]
 
     def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
-        return partial(_Loop, self.tls_timeouts)
+        return partial(ServerLoop, self.tls_timeouts)
 
 
-class _Loop(_LoopBase):  # type: ignore[misc]  # another class on Windows
+class ServerLoop(_LoopBase):  # type: ignore[misc]  # another class on Windows
     """An event loop whose TLS connections begin and end in time, and which does not flood the log.
 
     uvicorn leaves asyncio's 60 s, in which a silent client holds a connection.

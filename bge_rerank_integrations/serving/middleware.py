@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
-from bge_rerank_integrations.serving.connections import connection_of, is_beyond_bound
+from bge_rerank_integrations.serving.connections import LINGER_S, connection_of, is_beyond_bound
 from bge_rerank_integrations.serving.routes import (
     AUTH_PATH,
     HEALTH_PATHS,
@@ -30,8 +30,6 @@ PUBLIC_PATHS = frozenset({"/", *HEALTH_PATHS, *READY_PATHS, AUTH_PATH, "/docs", 
 
 _HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*?)\.?(:\d*)?")
 
-# how long a client may go on sending after it was refused
-_LINGER_S = 2.0
 # asyncio's TLS takes whatever is written at once, and tells of no more that waits than a piece
 _WRITE_BYTES = 2**16
 
@@ -251,7 +249,7 @@ class ConnectionMiddleware:
             if is_early and is_last:
                 await send({**message, "more_body": True})
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(drop_the_rest(), _LINGER_S)
+                    await asyncio.wait_for(drop_the_rest(), LINGER_S)
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
 

@@ -15,35 +15,43 @@ from typing import Any, TypeAlias
 
 
 class Role(Enum):
-    """What a field of a request means, and which values it takes."""
+    """What a field of a request means, in the words of the OpenAPI document."""
 
-    MODEL = "a model's name"
-    QUERY = "one query"
-    QUERY_OBJECT = 'one query as {"text": …}'
-    QUERIES = "one query, or a list in step with the documents"
-    DOCUMENTS = 'strings, or objects with a "text"'
-    TEXTS = "strings"
-    PASSAGES = 'objects {"text": …}'
-    ONE_OR_MORE = "one text, or a list"
-    TOP_N = "how many results; at least 1"
-    TOP_N_OR_ALL = "how many results; 0 means all"
-    RETURN_TEXTS = "whether results repeat the texts"
-    RETURN_TEXTS_ALWAYS = "ignored: results always repeat the texts"
-    RETURN_TOKENS = "whether results tell tokens and truncation"
-    RAW_SCORES = "true: logits instead of 0 to 1"
-    ACTIVATION = "false: logits instead of 0 to 1"
-    INSTRUCTION = "what a decoder is asked to judge"
-    HIGHLIGHT = "whether results come with scored sentences"
-    RANK_FIELDS = "fields of each object that are read"
-    MAX_DOCUMENT_TOKENS = "truncate each document"
-    MAX_DOCUMENT_TOKENS_OR_ALL = "truncate each document; -1: as many as fit"
-    MAX_QUERY_TOKENS = "truncate the query"
-    MAX_CHUNKS = "above 1: read a long document in parts, of which the best counts"
-    OVERLAP = "of these parts; this server has its own"
-    TRUNCATE = "false: refuse a text that is too long"
-    TRUNCATE_END = '"NONE": refuse a text that is too long; "END": truncate it'
-    SIDE = '"left" or "right": the side of a long text that is not read'
-    IGNORED = "changes nothing"
+    MODEL = "One of the server's models; default: its first."
+    QUERY = "The query."
+    QUERY_OBJECT = 'The query, as {"text": …}.'
+    QUERIES = "One text, or as many as text_2 has; other lengths are refused."
+    DOCUMENTS = 'Strings, or objects with a "text" field.'
+    TEXTS = "Strings."
+    PASSAGES = 'Objects {"text": …}.'
+    ONE_OR_MORE = "One text, or several."
+    TOP_N = "How many results to return; default: all."
+    TOP_N_OR_ALL = "How many results to return; default, and 0: all."
+    RETURN_TEXTS = "Repeat the texts in the result."
+    RETURN_TEXTS_ALWAYS = "Ignored: the texts are repeated always."
+    RETURN_TOKENS = "Tell each document's tokens, and whether it was truncated."
+    RAW_SCORES = "Logits instead of scores from 0 to 1."
+    ACTIVATION = "False: logits instead of scores from 0 to 1."
+    INSTRUCTION = "What a decoder model is asked to judge; by default its own."
+    HIGHLIGHT = (
+        "Score each sentence of the documents that are returned: this server's own field, answered "
+        "by highlights."
+    )
+    RANK_FIELDS = "Fields of each object in documents whose texts are read, in this order."
+    MAX_DOCUMENT_TOKENS = "Truncate each document to this number of tokens."
+    MAX_DOCUMENT_TOKENS_OR_ALL = (
+        "Truncate each document to this number of tokens; -1: as many as fit."
+    )
+    MAX_QUERY_TOKENS = "Truncate the query to this number of tokens; 0: as many as fit."
+    MAX_CHUNKS = (
+        "Above 1: read a long document in windows, of which the best counts; there is no other "
+        "bound of their number than that of the document's characters."
+    )
+    OVERLAP = "Ignored: windows overlap as the server has it."
+    TRUNCATE = "False: refuse a text that is too long, instead of truncating it."
+    TRUNCATE_END = "NONE: refuse a text that is too long, instead of truncating it."
+    SIDE = "The side of a long text that is not read."
+    IGNORED = "Ignored."
 
 
 class Slot(Enum):
@@ -88,7 +96,7 @@ class Wire:
     :param answer: body of status 200.
     :param error: body of every other status.
     :param markers: fields that tell it from other services on the same path.
-    :param statuses: status by kind of error, where it differs from ``api_errors.STATUSES``.
+    :param statuses: status by kind of error, where it differs from ``ErrorKind.status``.
     :param in_input_order: results are in the order of the documents, not ranked.
     :param answers_logits: scores are always logits.
     :param repeats_texts: results repeat the texts, unless a request says not to.

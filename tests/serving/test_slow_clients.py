@@ -15,6 +15,7 @@ import pytest
 from paths import ROOT
 from processes import Process
 
+from bge_rerank_integrations.serving.http_server import ServerLoop
 from bge_rerank_integrations.serving.settings import ServerSettings
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
@@ -189,6 +190,7 @@ def test_bodies_of_all_requests_together_are_bounded() -> None:
 
 PROGRAM = """
 import sys, time
+{first}
 from bge_rerank_integrations.serving.app import create_app
 from bge_rerank_integrations.serving.http_server import make_server
 from bge_rerank_integrations.serving.settings import ServerSettings
@@ -208,12 +210,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def server_process(engine: str) -> Iterator[tuple[str, Process]]:
-    """A server in a process of its own, and its URL."""
+def server_process(engine: str, first: str = "") -> Iterator[tuple[str, Process]]:
+    """A server in a process of its own, and its URL.
+
+    :param first: what its program does first.
+    """
     root = ROOT
     paths = os.pathsep.join([str(root), str(root / "tests")])
     port = free_port()
-    program = PROGRAM.format(engine=engine)
+    program = PROGRAM.format(engine=engine, first=first)
     process = Process(program, str(port), environment=os.environ | {"PYTHONPATH": paths})
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 60
@@ -250,6 +255,36 @@ def test_a_signal_ends_the_server_within_its_grace_whatever_clients_do() -> None
         process.wait(10)
         # the grace is timeout_s; what else a process does at its end takes its own time
         assert time.monotonic() - started < 2 + 3
+
+
+def test_when_files_are_short_probes_are_answered_and_the_log_stays_short() -> None:
+    pytest.importorskip("resource")
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))"
+    with server_process(ANSWERS_LATE, few) as (url, process), ExitStack() as opened:
+        for _ in range(600):
+            silent = opened.enter_context(socket.socket())
+            silent.setblocking(False)
+            silent.connect_ex(("127.0.0.1", int(url.rpartition(":")[2])))
+        time.sleep(2)
+        assert httpx.get(f"{url}/health", timeout=10).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        log = process.stderr.read()
+    assert "this process may open 400 files" in log
+    assert len(log.splitlines()) < 50
+
+
+def test_repeated_errors_of_the_loop_are_logged_once_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = ServerLoop({})
+    try:
+        for _ in range(1_000):
+            loop.call_exception_handler({"message": "socket.accept() out of system resource"})
+        loop.call_exception_handler({"message": "another one"})
+    finally:
+        loop.close()
+    assert caplog.messages == ["socket.accept() out of system resource", "another one"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
