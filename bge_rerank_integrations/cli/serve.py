@@ -173,8 +173,12 @@ def serve(
         server.should_exit = True
 
     def announce() -> None:
-        if server.started:
-            logger.info("ready: open %s (the paths: %sdocs)", server.url, server.url)
+        if not server.started:
+            return
+        for each in app.state.service.models:
+            stats = each.engine.stats()
+            logger.info("loaded %s on %s in %s", ", ".join(each.names), stats.device, stats.dtype)
+        logger.info("ready: open %s (the paths: %sdocs)", server.url, server.url)
 
     app = create_app(
         {name: loads[each] for name, each in models.items()},

@@ -216,11 +216,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._expect_head()
             self._head += data
             end = max(self._head.find(b"\n\r\n") + 3, self._head.find(b"\n\n") + 2)
-            if end < 3:
-                if len(self._head) <= MAX_HEAD_BYTES:
-                    return None
+            is_whole = end > 2
+            if (end if is_whole else len(self._head)) > MAX_HEAD_BYTES:
                 text = f"the head of a request may hold {MAX_HEAD_BYTES} bytes"
                 return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text
+            if not is_whole:
+                return None
             head, data, self._head = self._head[:end].lower(), self._head[end:], b""
             length = _LENGTH.search(head)
             self._length = int(length[1]) if length else 0

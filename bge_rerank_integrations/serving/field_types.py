@@ -74,8 +74,10 @@ _Flag = Annotated[
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [*_WORDS, None]}]}),
 ]
 _Texts = Annotated[list[str], Field(min_length=1)]
-_NEEDED = (Role.QUERY, Role.QUERY_OBJECT, Role.QUERIES)
-_NEEDED += (Role.DOCUMENTS, Role.TEXTS, Role.PASSAGES, Role.ONE_OR_MORE)
+_NEEDED = (
+    *(Role.QUERY, Role.QUERY_OBJECT, Role.QUERIES),
+    *(Role.DOCUMENTS, Role.TEXTS, Role.PASSAGES, Role.ONE_OR_MORE),
+)
 FIELD_TYPES: Mapping[Role, Any] = {
     Role.MODEL: str | None,
     Role.QUERY: str,

@@ -47,9 +47,6 @@ class ServedModel:
             return None
         try:
             self._engine = await _in_daemon_thread(self._load)
-            stats = self._engine.stats()
-            names = ", ".join(self.names)
-            logger.info("loaded %s on %s in %s", names, stats.device, stats.dtype)
         except Exception as error:
             logger.error("the engine could not be loaded: %s", error)
             self._error = error

@@ -57,12 +57,14 @@ class RerankService:
         After one that cannot be loaded no other is begun if somebody is told: the process is about
         to end, and must not end while a thread loads.
         """
+        errors = []
         for model in self.models:
             error = await model.load()
+            errors += [error] if error is not None else []
             if error is not None and self._on_load_error is not None:
                 self._on_load_error(error)
                 return
-        if self._on_ready is not None and self.is_ready:
+        if self._on_ready is not None and not errors:
             self._on_ready()
 
     @property

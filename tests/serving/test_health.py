@@ -174,7 +174,7 @@ async def test_an_answer_tells_its_time(client: httpx.AsyncClient) -> None:
     assert float(timing.removeprefix("rerank;dur=")) >= 0
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/rerank/x"])
+@pytest.mark.parametrize("path", ["/docs/oauth2-redirect", "/redoc", "/rerank/x"])
 async def test_nothing_else_is_there(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code == 404
 

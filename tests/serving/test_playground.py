@@ -490,6 +490,9 @@ class TestInABrowser:
         with live_server({"first": first, "own": second}) as url:
             page = Page(browser, url)
             page.wait(lambda: page["about"].text.startswith("first"))
+            # the example, by the first model
+            page.wait_for_results()
+            first.calls.clear()
             assert page.violations() == []
             page.paste("почему?", "because")
             assert page["language"].text == ""
@@ -505,6 +508,8 @@ class TestInABrowser:
         with live_server({"first": first, "own": second}) as url:
             page = Page(browser, url)
             page.wait(lambda: page["about"].text.startswith("first"))
+            page.wait_for_results()
+            first.calls.clear()
             page.paste(QUERY, "\n".join(PASSAGES))
             page["compared"].send_keys("own")
             page.rerank()

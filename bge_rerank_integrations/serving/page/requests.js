@@ -27,7 +27,7 @@ async function about() {
     }
     showModels(body);
     // the example, or what a link has: at once, unless somebody was faster
-    if (pending && !last && !running) rerank(false);
+    if (pending && !last && !running && !$("server-error").textContent) rerank(false);
     pending = false;
   } catch (error) {
     $("about").textContent = error.message ? "the server does not answer" : "";

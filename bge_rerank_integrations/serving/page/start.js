@@ -41,7 +41,10 @@ document.addEventListener("paste", (event) => {
 $("link").addEventListener("click", copyLink);
 $("curl").addEventListener("click", () => copy(chosenModels().map(curlFor).join("\n"), "Command for curl copied."));
 $("python").addEventListener("click", () => copy(pythonFor(chosenModels()), "Program in Python copied."));
-addEventListener("hashchange", () => { if (readLink()) rerank(); });
+addEventListener("hashchange", () => {
+  clearErrors();
+  if (readLink() && !$("server-error").textContent) rerank();
+});
 if (!readLink()) {
   $("query").value = EXAMPLE.query;
   fillPassages(EXAMPLE.passages);
