@@ -21,7 +21,7 @@ from bge_rerank_integrations.engine.loading.head_modules import (
     HeadModule,
     read_head_module,
 )
-from bge_rerank_integrations.engine.loading.ledger import check_files
+from bge_rerank_integrations.engine.loading.ledger import FILES
 from bge_rerank_integrations.engine.loading.tokenizer_files import NO_LIMIT, TokenizerFiles
 from bge_rerank_integrations.engine.scorers.heads import Pooling, activation_name
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
@@ -71,7 +71,7 @@ class ModuleFiles:
     @cached_property
     def task(self) -> str:
         """What the transformer does, one of three."""
-        check_files(self.checkpoint)
+        self._check_file_names()
         task = str(self._transformer.get("transformer_task", "feature-extraction"))
         if task not in _OUTPUTS:
             raise self._unsupported("sentence_bert_config.json", f"the task {task!r}")
@@ -197,6 +197,16 @@ class ModuleFiles:
             kinds = " → ".join(kind for kind, _ in self._modules)
             raise self._unsupported("modules.json", f"{kinds} for the task {self.task!r}")
         return self._modules[1:]
+
+    def _check_file_names(self) -> None:
+        """Refuse older names of ``sentence_bert_config.json``, which are read too elsewhere."""
+        folder = self.checkpoint.folder
+        if not (folder / "sentence_bert_config.json").is_file():
+            for name, entry in FILES.items():
+                if entry.word == "refused" and (folder / name).is_file():
+                    raise UnsupportedModelError(
+                        f"{folder.name} has {name}, which is not read here: {entry.note}"
+                    )
 
     @cached_property
     def _model(self) -> dict[str, Any]:
