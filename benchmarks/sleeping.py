@@ -14,7 +14,7 @@ import torch
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.loading.model import LoadedModel
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 from bge_rerank_integrations.settings import CallOptions
 
 

@@ -21,7 +21,7 @@ import torch
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.loading.model import LoadedModel, load
 from bge_rerank_integrations.engine.scorers import Logits, Scorer
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 from bge_rerank_integrations.settings import CallOptions, split_settings
 
 _ENGINE = "bge_rerank_integrations.engine"

@@ -14,8 +14,9 @@ from bge_rerank_integrations.engine import registry
 from bge_rerank_integrations.engine.loading.model import LoadedModel
 from bge_rerank_integrations.engine.pair_stream import PairStream
 from bge_rerank_integrations.engine.registry import RunningModel
-from bge_rerank_integrations.engine.scheduling.job import Job, TextPair, wait
+from bge_rerank_integrations.engine.scheduling.job import Job, wait
 from bge_rerank_integrations.engine.scheduling.stats import EngineStats
+from bge_rerank_integrations.engine.tokenization.pairs import TextPair
 from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.highlighting import Highlighting
 from bge_rerank_integrations.inputs import check_pairs, query_pairs

@@ -17,9 +17,9 @@ from typing_extensions import Self
 from bge_rerank_integrations.engine.scheduling.job import (
     Job,
     JobResult,
-    TextPair,
     deadline_after,
 )
+from bge_rerank_integrations.engine.tokenization.pairs import TextPair
 from bge_rerank_integrations.inputs import check_pairs
 from bge_rerank_integrations.ranking import TokenUsage
 from bge_rerank_integrations.settings import CallOptions

@@ -27,7 +27,7 @@ from bge_rerank_integrations.engine.scorers.heads import EncoderScorer, Pooling
 from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
 from bge_rerank_integrations.engine.scorers.packing import Packing
 from bge_rerank_integrations.engine.scorers.weights import Weights
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 
 BATCH = [TokenSequence(np.arange(5, 5 + n, dtype=np.int32), 4, n - 2) for n in (12, 30, 7)]
 

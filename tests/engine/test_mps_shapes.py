@@ -17,7 +17,7 @@ from bge_rerank_integrations.engine.scorers import attention, bert, linear
 from bge_rerank_integrations.engine.scorers.heads import EncoderScorer
 from bge_rerank_integrations.engine.scorers.linear import PlainLinear, n_padding_rows
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 
 CPU = torch.device("cpu")
 CALLS = 1_000

@@ -13,7 +13,7 @@ from callers import assert_works
 from fakes import FakeScorer, MakeEngine, digest, recorded_engine
 from tokenizers import Encoding, Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer
+from bge_rerank_integrations.engine.tokenization.pairs import CachedTokenizer
 
 MILLION = 1_000_000
 

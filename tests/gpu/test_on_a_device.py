@@ -24,7 +24,7 @@ from transformers import GemmaConfig, LlamaConfig, ModernBertConfig, Qwen3Config
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scorers.attention import has_flash_kernel
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 
 QUERY = "what is a panda?"
 DOCUMENTS = [

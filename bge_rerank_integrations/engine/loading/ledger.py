@@ -157,7 +157,7 @@ TOKENIZER_CONFIG: Mapping[str, Entry] = _table(
     },
 )
 
-_ANY_CONFIG: Mapping[str, Entry] = _table(
+_ANY_CONFIG = _table(
     obeyed={
         "the model's class": "model_type architectures",
         "the number of labels": "num_labels id2label",
@@ -174,7 +174,7 @@ _ANY_CONFIG: Mapping[str, Entry] = _table(
     },
 )
 
-_ENCODER: Mapping[str, Entry] = _ANY_CONFIG | _table(
+_ENCODER = _ANY_CONFIG | _table(
     obeyed={
         "sizes and layers": (
             "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
@@ -201,7 +201,7 @@ _ENCODER: Mapping[str, Entry] = _ANY_CONFIG | _table(
 )
 
 # of the decoders whose released classes are FlagEmbedding's
-_RELEASED_DECODER: Mapping[str, Entry] = _ANY_CONFIG | _table(
+_RELEASED_DECODER = _ANY_CONFIG | _table(
     obeyed={
         "sizes and layers": (
             "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads "

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from bge_rerank_integrations.engine.loading.head_modules import HeadModule
 from bge_rerank_integrations.engine.scorers.heads import Pooling
-from bge_rerank_integrations.engine.tokenization import templates
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
 from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
 
@@ -96,6 +95,74 @@ class Recipe:
         return "head of each layer" if self.is_layerwise else "the classifier's only label"
 
 
+def _bge_prompt(instruction: str) -> PromptTemplate:
+    # FlagEmbedding, inference/reranker/decoder_only/base.py: the pair is cut at max_length plus
+    # separator and prompt, then separator and prompt are appended
+    return PromptTemplate(
+        query="A: {query}",
+        passage="B: {passage}",
+        separator="\n",
+        after=("\n", "{instruction}"),
+        instruction=instruction,
+        has_bos=True,
+        uncounted_after=2,
+        cuts_whole_part=True,
+    )
+
+
+BGE = _bge_prompt(
+    "Given a query A and a passage B, determine whether the passage contains an answer to the "
+    "query by providing a prediction of either 'Yes' or 'No'."
+)
+BGE_LIGHTWEIGHT = _bge_prompt("Predict whether passage B contains an answer to query A.")
+
+# Qwen3-Reranker's model card; the whole is cut at max_length
+QWEN3 = PromptTemplate(
+    before=(
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
+        'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+        "<|im_start|>user\n<Instruct>: {instruction}\n<Query>:"
+    ),
+    query=" {query}\n",
+    separator="<Document>:",
+    passage=" {passage}",
+    after=("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",),
+    instruction="Given a web search query, retrieve relevant passages that answer the query",
+)
+
+# llama-nemotron-rerank's model card and vLLM's nemotron-rerank.jinja. Spaces and line breaks are
+# tokenized with the query, so that the cut stands before " passage", where a tokenizer cuts anyway.
+NEMOTRON = PromptTemplate(
+    query="question:{query} \n \n",
+    separator="",
+    passage=" passage:{passage}",
+    after=("",),
+    has_bos=True,
+)
+
+# mxbai-rerank (Apache 2.0), mxbai_rerank/mxbai_rerank_v2.py; the pair is cut at max_length
+MXBAI_V2 = PromptTemplate(
+    before=(
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+        "<|im_end|>\n<|im_start|>user\n"
+    ),
+    query="query: {query}",
+    instructed_query="instruction: {instruction}\nquery: {query}",
+    separator="\n",
+    passage="document: {passage}",
+    after=(
+        "\n",
+        "You are a search relevance expert who evaluates how well documents match search queries. "
+        "For each query-document pair, carefully analyze the semantic relationship between them, "
+        "then provide your binary relevance judgment (0 for not relevant, 1 for relevant).\n"
+        "Relevance:",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    uncounted_before=1,
+    uncounted_after=1,
+)
+
+
 def _decoder(template: PromptTemplate, answer: Answer, kind: str, bos: str | None = None) -> Recipe:
     # a conversion into a classifier reads the same texts
     classes = frozenset({f"{kind}ForCausalLM", f"{kind}ForSequenceClassification"})
@@ -103,11 +170,11 @@ def _decoder(template: PromptTemplate, answer: Answer, kind: str, bos: str | Non
 
 
 _RECIPES: Mapping[str, Recipe] = {
-    "bge-reranker-v2-gemma": _decoder(templates.BGE, Answer("Yes"), "Gemma", "<bos>"),
+    "bge-reranker-v2-gemma": _decoder(BGE, Answer("Yes"), "Gemma", "<bos>"),
     "bge-reranker-v2-minicpm-layerwise": Recipe(
         "",
         "layerwise",
-        template=templates.BGE,
+        template=BGE,
         bos="<s>",
         architectures=frozenset({"LayerWiseMiniCPMForCausalLM"}),
         settings=frozenset({"cutoff_layers"}),
@@ -115,19 +182,19 @@ _RECIPES: Mapping[str, Recipe] = {
     "bge-reranker-v2.5-gemma2-lightweight": Recipe(
         "",
         "lightweight",
-        template=templates.BGE_LIGHTWEIGHT,
+        template=BGE_LIGHTWEIGHT,
         bos="<bos>",
         architectures=frozenset({"CostWiseGemmaForCausalLM"}),
         settings=frozenset(LAYER_SETTINGS),
     ),
-    "qwen3-reranker": _decoder(templates.QWEN3, Answer("yes", "no"), "Qwen3"),
+    "qwen3-reranker": _decoder(QWEN3, Answer("yes", "no"), "Qwen3"),
     "nemotron-rerank": Recipe(
         "",
         "bidirectional",
-        template=templates.NEMOTRON,
+        template=NEMOTRON,
         architectures=frozenset({"LlamaBidirectionalForSequenceClassification"}),
     ),
-    "mxbai-rerank-v2": _decoder(templates.MXBAI_V2, Answer("1", "0"), "Qwen2"),
+    "mxbai-rerank-v2": _decoder(MXBAI_V2, Answer("1", "0"), "Qwen2"),
 }
 #: the catalog's recipes, for ``recipe=``
 RECIPES = {name: replace(recipe, name=name) for name, recipe in _RECIPES.items()}

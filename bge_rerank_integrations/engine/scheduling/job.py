@@ -17,13 +17,10 @@ from itertools import count
 import numpy as np
 
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.pairs import AnyLayout
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import Layout, TextPair, TokenSequence
 from bge_rerank_integrations.errors import NonFiniteScoreError
 from bge_rerank_integrations.ranking import TokenUsage
 from bge_rerank_integrations.settings import CallOptions
-
-TextPair = tuple[str, str]
 
 # of a text that is cut, this many characters a token are taken for what is read
 _CHARACTERS_PER_TOKEN = 4
@@ -102,7 +99,7 @@ class Job:
     def __init__(
         self,
         pairs: Sequence[TextPair],
-        layout: AnyLayout,
+        layout: Layout,
         n_outputs: int,
         options: CallOptions,
         first_index: int = 0,

@@ -27,11 +27,10 @@ from bge_rerank_integrations.engine.scheduling.job import (
     Job,
     JobResult,
     PendingSequence,
-    TextPair,
 )
 from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TextPair, TokenSequence
 from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
 
 Line = OrderedDict[Job, None]

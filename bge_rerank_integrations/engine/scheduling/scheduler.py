@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from bge_rerank_integrations.engine.loading.model import LoadedModel
-from bge_rerank_integrations.engine.scheduling.job import Job, TextPair
+from bge_rerank_integrations.engine.scheduling.job import Job
 from bge_rerank_integrations.engine.scheduling.queue import JobQueue
 from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scheduling.worker import (
@@ -26,8 +26,7 @@ from bge_rerank_integrations.engine.scheduling.worker import (
     without_traceback,
 )
 from bge_rerank_integrations.engine.threads import gate, start_thread
-from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer, TextPair, TokenSequence
 from bge_rerank_integrations.errors import (
     EngineClosedError,
     EngineFailedError,

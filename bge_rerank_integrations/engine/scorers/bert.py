@@ -15,7 +15,7 @@ from bge_rerank_integrations.engine.scorers.heads import Head, Pooling, first_to
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
 from bge_rerank_integrations.engine.scorers.packing import Packing, positions_of, upload
 from bge_rerank_integrations.engine.scorers.weights import Weights
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 
 
 class Bert:

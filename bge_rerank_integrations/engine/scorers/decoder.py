@@ -25,7 +25,7 @@ from bge_rerank_integrations.engine.scorers.packing import (
     positions_of,
     upload,
 )
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenIds, TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TokenIds, TokenSequence
 
 PACKED_ATTENTION = "bge_rerank_packed"
 

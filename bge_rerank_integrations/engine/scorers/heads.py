@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
 from bge_rerank_integrations.engine.scorers.packing import Packing, download, positions_of, upload
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 from bge_rerank_integrations.errors import UnsupportedModelError
 
 if TYPE_CHECKING:

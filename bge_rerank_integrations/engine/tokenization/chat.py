@@ -13,24 +13,21 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.token_cache import (
+from bge_rerank_integrations.engine.tokenization.pairs import (
     CachedTokenizer,
+    TextPair,
     TokenIds,
     TokenSequence,
+    query_limit,
     to_ids,
     window_starts,
 )
-from bge_rerank_integrations.errors import (
-    ConfigurationError,
-    InputError,
-    ModelLoadError,
-    UnsupportedModelError,
-)
+from bge_rerank_integrations.errors import InputError, ModelLoadError, UnsupportedModelError
 from bge_rerank_integrations.setting_types import LongDocuments
 from bge_rerank_integrations.settings import CallOptions
 
@@ -59,9 +56,26 @@ class ChatTemplate:
     is_structured: bool
     variables: Mapping[str, Any]
     prompt: str | None
+    passage_type: ClassVar[int] = 0
 
     def __str__(self) -> str:
         return self.file
+
+    def layout(self, options: CallOptions, tokenizer: Tokenizer, side: LongDocuments) -> ChatLayout:
+        """See :class:`Template`."""
+        instruction = self.prompt if options.instruction is None else options.instruction
+        render = partial(self.render, instruction=instruction)
+        rendered = render(_FILLERS[0], _FILLERS[0])
+        around = len(tokenizer.encode(rendered, add_special_tokens=False)) + _JUNCTION_TOKENS
+        max_length = options.max_length or 0
+        return ChatLayout(
+            render,
+            tokenizer,
+            query_limit(options, max_length - around - 1, f"the chat template {self}"),
+            options.max_document_tokens,
+            max_length,
+            options.long_documents or side,
+        )
 
     def check(self) -> None:
         """Render three pairs.
@@ -149,42 +163,8 @@ class ChatLayout:
     max_length: int
     long_documents: LongDocuments
 
-    @classmethod
-    def make(
-        cls, template: ChatTemplate, tokenizer: Tokenizer, options: CallOptions, max_length: int
-    ) -> ChatLayout:
-        """The layout of a call's options.
-
-        :param max_length: tokens of a sequence, at most.
-        :raises ConfigurationError: if the template leaves no token for query or document.
-        """
-        instruction = template.prompt if options.instruction is None else options.instruction
-        render = partial(template.render, instruction=instruction)
-        rendered = render(_FILLERS[0], _FILLERS[0])
-        around = len(tokenizer.encode(rendered, add_special_tokens=False)) + _JUNCTION_TOKENS
-        longest_query = max_length - around - 1
-        if longest_query < 1:
-            raise ConfigurationError(
-                f"max_length must be at least {around + 2} with the chat template {template}, got "
-                f"{max_length}"
-            )
-        given = options.query_max_length
-        if given is not None and given > longest_query:
-            raise ConfigurationError(
-                f"query_max_length must be at most {longest_query} with max_length={max_length} "
-                f"and the chat template {template}, got {given}"
-            )
-        return cls(
-            render,
-            tokenizer,
-            given or min(max_length * 3 // 4, longest_query),
-            options.max_document_tokens,
-            max_length,
-            options.long_documents or "truncate",
-        )
-
     def tokenize(
-        self, pairs: Sequence[tuple[str, str]], cache: CachedTokenizer
+        self, pairs: Sequence[TextPair], cache: CachedTokenizer
     ) -> list[list[TokenSequence]]:
         """Tokenize pairs.
 
@@ -208,7 +188,7 @@ class ChatLayout:
         ]
 
     def _sequences(
-        self, pair: tuple[str, str], query: str, document: str, ids: TokenIds
+        self, pair: TextPair, query: str, document: str, ids: TokenIds
     ) -> list[TokenSequence]:
         """One sequence, or one a window.
 

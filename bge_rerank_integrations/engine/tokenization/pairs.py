@@ -1,187 +1,228 @@
-"""(query, document) texts → token sequences.
-
-Every model reads `before · query · between · passage · after`. The query is cut at its limit, then
-the passage alone is trimmed to what is left (FlagEmbedding, `base.py` of
-`inference/reranker/encoder_only` and `decoder_only`).
-"""
+"""(query, document) texts → sequences of token ids, with a cache of texts that come again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.chat import ChatLayout, ChatTemplate
-from bge_rerank_integrations.engine.tokenization.templates import (
-    Frame,
-    PairTemplate,
-    PromptTemplate,
-)
-from bge_rerank_integrations.engine.tokenization.token_cache import (
-    CachedTokenizer,
-    TokenIds,
-    TokenSequence,
-    to_ids,
-    window_starts,
-)
-from bge_rerank_integrations.errors import ConfigurationError, InputError
+from bge_rerank_integrations.errors import ConfigurationError
 from bge_rerank_integrations.setting_types import LongDocuments
 from bge_rerank_integrations.settings import DEFAULT_MAX_LENGTH, CallOptions
 
 logger = logging.getLogger(__name__)
 
+TokenIds = npt.NDArray[np.int32]
+TextPair = tuple[str, str]
+
 # layouts to remember; every instruction makes one
 _MAX_LAYOUTS = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """What a call's options mean for its sequences.
+def to_ids(ids: Sequence[int]) -> TokenIds:
+    """Token ids as an array, `(n,)`."""
+    return np.array(ids, dtype=np.int32)
 
-    :param frame: what stands around the texts.
-    :param max_query_tokens: tokens of the query's part, at most.
-    :param max_document_tokens: tokens of a document, where the call limits them.
-    :param max_length: tokens of the passage's part, at most, unless it is read in windows.
-    :param budget: tokens of query, passage and what stands between them, at most.
-    :param long_documents: what becomes of a passage that is longer.
-    :param cuts_whole_part: whether it is cut with what stands before it, as the tokenizer was saved
-        to cut.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSequence:
+    """Token ids of a pair, or of one window of it.
+
+    :param ids: token ids with the special tokens, `(n,)` int32.
+    :param passage_start: index of the passage's first token; the query stands before it.
+    :param passage_end: index after the passage's last token.
+    :param query_truncated: whether the query goes on after what is in here.
+    :param document_truncated: whether the document goes on after all that is read of it.
     """
 
-    frame: Frame
-    max_query_tokens: int
-    max_document_tokens: int | None
-    max_length: int
-    budget: int
-    long_documents: LongDocuments
-    cuts_whole_part: bool = False
+    ids: TokenIds
+    passage_start: int
+    passage_end: int
+    query_truncated: bool = False
+    document_truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def window_starts(tokens: int, budget: int) -> list[int]:
+    """First tokens of windows that overlap by half; the last one ends with the text."""
+    if tokens <= budget:
+        return [0]
+    step = max(budget // 2, 1)
+    return [*range(0, tokens - budget, step), tokens - budget]
+
+
+# A token seldom stands for more characters than this; a text that needs more is read again, longer.
+_CHARACTERS_PER_TOKEN = 8
+# Tokens just before a cut may differ from those of the whole text; these are not relied upon.
+_CUT_MARGIN_TOKENS = 64
+# A longer text is tokenized in parts: one part's ids at a time become Python objects, which holds
+# up all other threads of the process for as long.
+_PART_CHARACTERS = 32_768
+# what an entry of the cache takes besides its text and its ids: a key, an array, a place
+_ENTRY_BYTES = 400
+# a token's id and its characters, with their share of the entry
+_TOKEN_BYTES = 12
+
+
+class CachedTokenizer:
+    """Token ids of texts, without special tokens, with a bounded memory of recent texts.
+
+    A very long text is cut before it is tokenized, so that its cost is bounded by the tokens asked
+    for and not by its length. Where no cut is asked for, it is tokenized in parts that end before
+    a space where there is one; a token across two parts is then two tokens.
+
+    :param tokenizer: without truncation and padding; must not be changed afterwards.
+    :param max_cached_tokens: tokens to remember, with 12 bytes each: a text that takes more because
+        it is very short, or cut, or not ASCII counts as more tokens than it has.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_cached_tokens: int = 0) -> None:
+        self._tokenizer = tokenizer
+        self._max_cached_bytes = max_cached_tokens * _TOKEN_BYTES
+        self._cached_bytes = 0
+        self._cache: OrderedDict[tuple[str, int | None], TokenIds] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
+
+    def encode(self, texts: Sequence[str], max_tokens: int | None) -> list[TokenIds]:
+        """Token ids of each text, cut at ``max_tokens`` (None: not cut).
+
+        :returns: one `(n,)` int32 array a text.
+        """
+        keys = [(text, max_tokens) for text in texts]
+        found = {key: self._cache[key] for key in keys if key in self._cache}
+        for key in found:
+            self._cache.move_to_end(key)
+        hits = sum(key in found for key in keys)
+        self.hits += hits
+        self.misses += len(keys) - hits
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        missing_texts = [text for text, _ in missing]
+        if max_tokens is None:
+            encoded = self._encode_whole(missing_texts)
+        else:
+            encoded = self._encode_heads(missing_texts, max_tokens)
+        for key, ids in zip(missing, encoded, strict=True):
+            found[key] = ids
+            self._remember(key, ids)
+        return [found[key] for key in keys]
+
+    def _encode_heads(self, texts: Sequence[str], max_tokens: int) -> list[TokenIds]:
+        """Token ids of the texts, reading only as many characters as ``max_tokens`` need."""
+        heads = [max_tokens * _CHARACTERS_PER_TOKEN] * len(texts)
+        encoded = self._encode_all([text[: heads[i]] for i, text in enumerate(texts)])
+        enough = max_tokens + _CUT_MARGIN_TOKENS
+        while short := [
+            i for i, ids in enumerate(encoded) if len(ids) < enough and heads[i] < len(texts[i])
+        ]:
+            for i in short:
+                heads[i] *= 16
+            for i, ids in zip(
+                short, self._encode_all([texts[i][: heads[i]] for i in short]), strict=True
+            ):
+                encoded[i] = ids
+        # copied: a slice would keep all the ids it was cut from
+        return [ids[:max_tokens].copy() for ids in encoded]
+
+    def _encode_whole(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Token ids of the texts to their ends."""
+        parts = [list(_parts(text)) for text in texts]
+        encoded = iter(self._encode_all([part for of_one in parts for part in of_one]))
+        return [np.concatenate([next(encoded) for _ in of_one]) for of_one in parts]
+
+    def _encode_all(self, texts: Sequence[str]) -> list[TokenIds]:
+        if not texts:
+            return []
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [to_ids(encoding.ids) for encoding in encodings]
+
+    def _remember(self, key: tuple[str, int | None], ids: TokenIds) -> None:
+        self._cache[key] = ids
+        self._cached_bytes += _bytes(key[0], ids)
+        while self._cached_bytes > self._max_cached_bytes:
+            (text, _), oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= _bytes(text, oldest)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text in parts of at least one character, or the empty text itself."""
+    start = 0
+    while len(text) - start > _PART_CHARACTERS:
+        end = start + _PART_CHARACTERS
+        space = text.rfind(" ", start + 1, end)
+        end = end if space < 0 else space
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _bytes(text: str, ids: TokenIds) -> int:
+    # not sys.getsizeof: it grows once the text's UTF-8 form was asked for, which is up to 4 bytes a
+    # character beside the 4 of the text itself
+    return len(text) * (1 if text.isascii() else 8) + ids.nbytes + _ENTRY_BYTES
+
+
+class Layout(Protocol):
+    """What a call's options mean for its sequences."""
 
     @property
-    def known_query_tokens(self) -> int | None:
-        """Tokens of the query's part that have to be known; None means all."""
-        # one more than is read tells whether there is more
-        return None if self.long_documents == "refuse" else self.max_query_tokens + 1
-
-    @property
-    def known_passage_tokens(self) -> int | None:
-        """Tokens of the passage's part that have to be known; None means all."""
-        if self.long_documents == "truncate_left":
-            return None
-        limits = []
-        if self.max_passage_tokens is not None:
-            limits.append(self.max_passage_tokens + 1)
-        if self.long_documents == "truncate":
-            # a larger limit of the call must not make the tokenizer read more
-            limits.append(self.max_length + 1)
-        return min(limits, default=None)
-
-    @property
-    def max_passage_tokens(self) -> int | None:
-        """Tokens of the passage's part where the call limits the document's."""
-        if self.max_document_tokens is None:
-            return None
-        return self.max_document_tokens + len(self.frame.passage_start)
+    def max_length(self) -> int:
+        """Tokens of a sequence, at most, but for those that a prompt is granted beyond it."""
 
     def tokenize(
-        self, pairs: Sequence[tuple[str, str]], cache: CachedTokenizer
+        self, pairs: Sequence[TextPair], cache: CachedTokenizer
     ) -> list[list[TokenSequence]]:
-        """Tokenize pairs.
+        """Tokenize pairs; called from one thread only.
 
         :returns: as many lists as ``pairs``, none of them empty.
         :raises InputError: if a document is too long and is to be refused.
         """
-        queries = [query.join(self.frame.around_query) for query, _ in pairs]
-        passages = [document.join(self.frame.around_passage) for _, document in pairs]
-        return [
-            self.sequences(query, passage)
-            for query, passage in zip(
-                cache.encode(queries, self.known_query_tokens),
-                cache.encode(passages, self.known_passage_tokens),
-                strict=True,
-            )
-        ]
 
-    def sequences(self, query: TokenIds, passage: TokenIds) -> list[TokenSequence]:
-        """One sequence, or one a window; each has at least one token of the passage's part.
 
-        :param query: ids of the query's part, :attr:`known_query_tokens` at most.
-        :param passage: ids of the passage's part, :attr:`known_passage_tokens` at most.
-        :raises InputError: if one of them is too long and ``long_documents`` is ``"refuse"``.
+class Template(Protocol):
+    """What stands around the two texts of a pair."""
+
+    @property
+    def passage_type(self) -> int:
+        """Token type of the passage; 0 where the model has no types."""
+
+    def layout(self, options: CallOptions, tokenizer: Tokenizer, side: LongDocuments) -> Layout:
+        """What a call's options mean for its sequences.
+
+        :param options: with a ``max_length``.
+        :param side: ``long_documents`` where the call says nothing.
+        :raises ConfigurationError: if the query can leave the passage no token, or for an
+            instruction to a model that takes none.
         """
-        frame = self.frame
-        if self.cuts_whole_part and len(passage) + len(query) + len(frame.between) > self.budget:
-            return [self._cut_whole_part(query, passage)]
-        is_windowed = self.long_documents == "window"
-        head = np.concatenate([frame.before, query[: self.max_query_tokens], frame.between])
-        around = len(head) + len(frame.after)
-        budget = self.budget + len(frame.before) - len(head)
-        whole, passage = len(passage), self._cut(passage, self.max_passage_tokens)
-        parts = [self._cut(passage, budget if is_windowed else min(budget, self.max_length))]
-        if self.long_documents == "refuse":
-            self._check_lengths(query, passage, len(parts[0]), around)
-        is_truncated = whole > len(passage if is_windowed else parts[0])
-        if is_windowed and len(passage) > budget:
-            start = frame.passage_start
-            rest, budget = passage[len(start) :], budget - len(start)
-            parts = [
-                np.concatenate([start, rest[first : first + budget]])
-                for first in window_starts(len(rest), budget)
-            ]
-        return [
-            TokenSequence(
-                np.concatenate([head, part, frame.after]),
-                len(head),
-                len(head) + len(part),
-                query_truncated=len(query) > self.max_query_tokens,
-                document_truncated=is_truncated,
-            )
-            for part in parts
-        ]
 
-    def _cut(self, passage: TokenIds, limit: int | None) -> TokenIds:
-        """The passage's part, its document cut on the side that ``long_documents`` names."""
-        if limit is None or len(passage) <= limit or self.long_documents != "truncate_left":
-            return passage[:limit]
-        start = self.frame.passage_start
-        return np.concatenate([start, passage[len(passage) - limit + len(start) :]])
 
-    def _cut_whole_part(self, query: TokenIds, passage: TokenIds) -> TokenSequence:
-        """The end of separator and passage together, as FlagEmbedding's tokenizer leaves it."""
-        frame = self.frame
-        head = np.concatenate([frame.before, query[: self.max_query_tokens]])
-        part = np.concatenate([frame.between, passage[-self.max_length :]])
-        part = part[-(self.budget + len(frame.before) - len(head)) :]
-        return TokenSequence(
-            np.concatenate([head, part, frame.after]),
-            len(head),
-            len(head) + len(part),
-            query_truncated=len(query) > self.max_query_tokens,
-            document_truncated=True,
+def query_limit(options: CallOptions, longest: int, around: str) -> int:
+    """Tokens of a query, at most: the option's, or three quarters of ``max_length``.
+
+    :param longest: the most that leaves the passage a token.
+    :param around: what else takes tokens, for the messages.
+    :raises ConfigurationError: if that is none, or fewer than ``query_max_length``.
+    """
+    max_length, given = options.max_length or 0, options.query_max_length
+    if longest < 1:
+        raise ConfigurationError(
+            f"max_length must be at least {max_length + 1 - longest} with {around}, got "
+            f"{max_length}"
         )
-
-    def _check_lengths(self, query: TokenIds, passage: TokenIds, read: int, around: int) -> None:
-        """Refuse what would be cut.
-
-        :param read: tokens of the passage's part that the model would read.
-        :param around: tokens of all but the passage's part.
-        """
-        if len(query) > self.max_query_tokens:
-            raise InputError(
-                f"the query has {len(query)} tokens and the model reads {self.max_query_tokens} of "
-                "a query: shorten it, or allow truncation"
-            )
-        if len(passage) > read:
-            raise InputError(
-                f"query and document have {around + len(passage)} tokens and the model reads "
-                f"{around + read}: shorten them, or allow truncation"
-            )
-
-
-Template = PairTemplate | PromptTemplate | ChatTemplate
-AnyLayout = Layout | ChatLayout
+    if given is not None and given > longest:
+        raise ConfigurationError(
+            f"query_max_length must be at most {longest} with max_length={max_length} and "
+            f"{around}, got {given}"
+        )
+    return given or min(max_length * 3 // 4, longest)
 
 
 class PairTokenizer:
@@ -211,7 +252,7 @@ class PairTokenizer:
         self._max_positions = max_positions
         self._default_length = saved_length or DEFAULT_MAX_LENGTH
         self._side: LongDocuments = "truncate_left" if truncates_left else "truncate"
-        self._layouts: dict[tuple[object, ...], AnyLayout] = {}
+        self._layouts: dict[tuple[object, ...], Layout] = {}
 
     def max_length(self, options: CallOptions) -> int:
         """Tokens of a pair, at most: the option or the default, within the model's own limit."""
@@ -222,7 +263,7 @@ class PairTokenizer:
         """Tokens of a text, without special ones; may be asked from any thread."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def layout(self, options: CallOptions) -> AnyLayout:
+    def layout(self, options: CallOptions) -> Layout:
         """What a call's options mean for its sequences; may be asked from any thread.
 
         :raises ConfigurationError: if the query can leave the passage no token, or for an
@@ -244,60 +285,13 @@ class PairTokenizer:
             layout = self._layouts[key] = self._make_layout(options)
         return layout
 
-    def __call__(
-        self, pairs: Sequence[tuple[str, str]], layout: AnyLayout
-    ) -> list[list[TokenSequence]]:
-        """Tokenize pairs; called from one thread only.
-
-        :returns: as many lists as ``pairs``, none of them empty.
-        :raises InputError: if a document is too long and is to be refused.
-        """
-        return layout.tokenize(pairs, self.cache)
-
-    def _make_layout(self, options: CallOptions) -> AnyLayout:
-        is_saved_side = options.long_documents is None and self._side == "truncate_left"
-        options = replace(options, long_documents=options.long_documents or self._side)
+    def _make_layout(self, options: CallOptions) -> Layout:
         max_length = self.max_length(options)
         if max_length < (options.max_length or self._default_length):
             logger.warning("max_length is %d: the model reads no more tokens", max_length)
-        if isinstance(self._template, ChatTemplate):
-            return ChatLayout.make(self._template, self._tokenizer, options, max_length)
-        frame = self._template.frame(options.instruction, self._encode)
-        around = len(frame.before) + len(frame.after)
-        budget = max_length + frame.uncounted - around
-        # a passage has one token at least
-        longest_query = budget - len(frame.between) - len(frame.passage_start) - 1
-        what_fits = f"with {around + len(frame.between)} tokens around query and document"
-        if longest_query < 1:
-            least = max_length + 1 - longest_query
-            raise ConfigurationError(
-                f"max_length must be at least {least} {what_fits}, got {max_length}"
-            )
-        given = options.query_max_length
-        if given is not None and given > longest_query:
-            raise ConfigurationError(
-                f"query_max_length must be at most {longest_query} with max_length={max_length} "
-                f"and {what_fits[5:]}, got {given}"
-            )
-        max_query_tokens = given or min(max_length * 3 // 4, longest_query)
-        if isinstance(self._template, PairTemplate):
-            prompt_tokens = len(self._encode(frame.around_query[0]))
-            if prompt_tokens >= max_query_tokens:
-                raise ConfigurationError(
-                    f"max_length={max_length} leaves {max_query_tokens} tokens for prompt and "
-                    f"query, and the prompt has {prompt_tokens}"
-                )
-        return Layout(
-            frame=frame,
-            max_query_tokens=max_query_tokens,
-            max_document_tokens=options.max_document_tokens,
-            max_length=max_length,
-            budget=budget,
-            long_documents=options.long_documents or self._side,
-            cuts_whole_part=is_saved_side
-            and frame.cuts_whole_part
-            and options.max_document_tokens is None,
-        )
+        options = replace(options, max_length=max_length)
+        return self._template.layout(options, self._tokenizer, self._side)
 
-    def _encode(self, text: str) -> TokenIds:
-        return to_ids(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    def __call__(self, pairs: Sequence[TextPair], layout: Layout) -> list[list[TokenSequence]]:
+        """Tokenize pairs; see :meth:`Layout.tokenize`."""
+        return layout.tokenize(pairs, self.cache)

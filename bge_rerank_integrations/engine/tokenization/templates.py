@@ -1,26 +1,38 @@
-"""What stands around a pair: special tokens of an encoder, or the texts of a decoder's prompt.
+"""Pairs within fixed tokens: an encoder's special ones, or the texts of a decoder's prompt.
 
-A prompt reads ``before · query · separator · passage · after``, each part tokenized by itself. Cuts
-between parts stand where a tokenizer cuts anyway, so that the ids equal those of the whole text.
+Every model reads `before · query · between · passage · after`, each part tokenized by itself. The
+query is cut at its limit, then the passage alone is trimmed to what is left (FlagEmbedding,
+`base.py` of `inference/reranker/encoder_only` and `decoder_only`). Cuts between parts stand where a
+tokenizer cuts anyway, so that the ids equal those of the whole text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.token_cache import TokenIds, to_ids
-from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
-
-Encode = Callable[[str], TokenIds]
+from bge_rerank_integrations.engine.tokenization.pairs import (
+    CachedTokenizer,
+    TextPair,
+    TokenIds,
+    TokenSequence,
+    query_limit,
+    to_ids,
+    window_starts,
+)
+from bge_rerank_integrations.errors import ConfigurationError, InputError, UnsupportedModelError
+from bge_rerank_integrations.setting_types import LongDocuments
+from bge_rerank_integrations.settings import CallOptions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """What stands around the two texts of a pair.
+    """The fixed tokens around a pair: prefix, infix and suffix, and texts beside its own.
 
     :param before: ids before the query's part.
     :param between: ids between query and passage.
@@ -29,8 +41,6 @@ class Frame:
     :param around_passage: texts right before and after the document, tokenized with it.
     :param passage_start: ids that every window of a passage begins with.
     :param uncounted: tokens granted beyond ``max_length``.
-    :param cuts_whole_part: whether a tokenizer that cuts on the left cuts what stands before the
-        document too, from ``between`` on.
     """
 
     before: TokenIds
@@ -40,7 +50,167 @@ class Frame:
     around_passage: tuple[str, str] = ("", "")
     passage_start: TokenIds = field(default_factory=lambda: to_ids(()))
     uncounted: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameLayout:
+    """What a call's options mean for sequences within a frame.
+
+    :param frame: what stands around the texts.
+    :param max_query_tokens: tokens of the query's part, at most.
+    :param max_document_tokens: tokens of a document, where the call limits them.
+    :param max_length: tokens of the passage's part, at most, unless it is read in windows.
+    :param budget: tokens of query, passage and what stands between them, at most.
+    :param long_documents: what becomes of a passage that is longer.
+    :param cuts_whole_part: whether it is cut with what stands before it, as the tokenizer was saved
+        to cut.
+    """
+
+    frame: Frame
+    max_query_tokens: int
+    max_document_tokens: int | None
+    max_length: int
+    budget: int
+    long_documents: LongDocuments
     cuts_whole_part: bool = False
+
+    @classmethod
+    def of(cls, frame: Frame, options: CallOptions, side: LongDocuments) -> FrameLayout:
+        """The layout of a call's options; parameters and errors as those of :class:`Template`."""
+        max_length = options.max_length or 0
+        around = len(frame.before) + len(frame.after)
+        budget = max_length + frame.uncounted - around
+        # a passage has one token at least
+        longest_query = budget - len(frame.between) - len(frame.passage_start) - 1
+        tokens = f"{around + len(frame.between)} tokens around query and document"
+        return cls(
+            frame,
+            query_limit(options, longest_query, tokens),
+            options.max_document_tokens,
+            max_length,
+            budget,
+            options.long_documents or side,
+        )
+
+    @property
+    def query_tokens_to_read(self) -> int | None:
+        """Tokens of the query's part that have to be known; None means all."""
+        # one more than is read tells whether there is more
+        return None if self.long_documents == "refuse" else self.max_query_tokens + 1
+
+    @property
+    def passage_tokens_to_read(self) -> int | None:
+        """Tokens of the passage's part that have to be known; None means all."""
+        if self.long_documents == "truncate_left":
+            return None
+        limits = []
+        if self.max_passage_tokens is not None:
+            limits.append(self.max_passage_tokens + 1)
+        if self.long_documents == "truncate":
+            # a larger limit of the call must not make the tokenizer read more
+            limits.append(self.max_length + 1)
+        return min(limits, default=None)
+
+    @property
+    def max_passage_tokens(self) -> int | None:
+        """Tokens of the passage's part where the call limits the document's."""
+        if self.max_document_tokens is None:
+            return None
+        return self.max_document_tokens + len(self.frame.passage_start)
+
+    def tokenize(
+        self, pairs: Sequence[TextPair], cache: CachedTokenizer
+    ) -> list[list[TokenSequence]]:
+        """Tokenize pairs.
+
+        :returns: as many lists as ``pairs``, none of them empty.
+        :raises InputError: if a document is too long and is to be refused.
+        """
+        queries = [query.join(self.frame.around_query) for query, _ in pairs]
+        passages = [document.join(self.frame.around_passage) for _, document in pairs]
+        return [
+            self.sequences(query, passage)
+            for query, passage in zip(
+                cache.encode(queries, self.query_tokens_to_read),
+                cache.encode(passages, self.passage_tokens_to_read),
+                strict=True,
+            )
+        ]
+
+    def sequences(self, query: TokenIds, passage: TokenIds) -> list[TokenSequence]:
+        """One sequence, or one a window; each has at least one token of the passage's part.
+
+        :param query: ids of the query's part, :attr:`query_tokens_to_read` at most.
+        :param passage: ids of the passage's part, :attr:`passage_tokens_to_read` at most.
+        :raises InputError: if one of them is too long and ``long_documents`` is ``"refuse"``.
+        """
+        frame = self.frame
+        if self.cuts_whole_part and len(passage) + len(query) + len(frame.between) > self.budget:
+            return [self._cut_whole_part(query, passage)]
+        is_windowed = self.long_documents == "window"
+        head = np.concatenate([frame.before, query[: self.max_query_tokens], frame.between])
+        around = len(head) + len(frame.after)
+        budget = self.budget + len(frame.before) - len(head)
+        whole, passage = len(passage), self._cut(passage, self.max_passage_tokens)
+        parts = [self._cut(passage, budget if is_windowed else min(budget, self.max_length))]
+        if self.long_documents == "refuse":
+            self._check_lengths(query, passage, len(parts[0]), around)
+        is_truncated = whole > len(passage if is_windowed else parts[0])
+        if is_windowed and len(passage) > budget:
+            start = frame.passage_start
+            rest, budget = passage[len(start) :], budget - len(start)
+            parts = [
+                np.concatenate([start, rest[first : first + budget]])
+                for first in window_starts(len(rest), budget)
+            ]
+        return [
+            TokenSequence(
+                np.concatenate([head, part, frame.after]),
+                len(head),
+                len(head) + len(part),
+                query_truncated=len(query) > self.max_query_tokens,
+                document_truncated=is_truncated,
+            )
+            for part in parts
+        ]
+
+    def _cut(self, passage: TokenIds, limit: int | None) -> TokenIds:
+        """The passage's part, its document cut on the side that ``long_documents`` names."""
+        if limit is None or len(passage) <= limit or self.long_documents != "truncate_left":
+            return passage[:limit]
+        start = self.frame.passage_start
+        return np.concatenate([start, passage[len(passage) - limit + len(start) :]])
+
+    def _cut_whole_part(self, query: TokenIds, passage: TokenIds) -> TokenSequence:
+        """The end of separator and passage together, as FlagEmbedding's tokenizer leaves it."""
+        frame = self.frame
+        head = np.concatenate([frame.before, query[: self.max_query_tokens]])
+        part = np.concatenate([frame.between, passage[-self.max_length :]])
+        part = part[-(self.budget + len(frame.before) - len(head)) :]
+        return TokenSequence(
+            np.concatenate([head, part, frame.after]),
+            len(head),
+            len(head) + len(part),
+            query_truncated=len(query) > self.max_query_tokens,
+            document_truncated=True,
+        )
+
+    def _check_lengths(self, query: TokenIds, passage: TokenIds, read: int, around: int) -> None:
+        """Refuse what would be cut.
+
+        :param read: tokens of the passage's part that the model would read.
+        :param around: tokens of all but the passage's part.
+        """
+        if len(query) > self.max_query_tokens:
+            raise InputError(
+                f"the query has {len(query)} tokens and the model reads {self.max_query_tokens} of "
+                "a query: shorten it, or allow truncation"
+            )
+        if len(passage) > read:
+            raise InputError(
+                f"query and document have {around + len(passage)} tokens and the model reads "
+                f"{around + read}: shorten them, or allow truncation"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +266,27 @@ class PairTemplate:
             prompt=prompt,
         )
 
-    def frame(self, instruction: str | None, _: Encode) -> Frame:
-        """The ids around a pair, and the prompt before its query.
-
-        :raises ConfigurationError: for an instruction to a model without a prompt.
-        """
+    def layout(
+        self, options: CallOptions, tokenizer: Tokenizer, side: LongDocuments
+    ) -> FrameLayout:
+        """See :class:`Template`; only a model with a prompt takes an instruction."""
+        instruction = options.instruction
         if instruction is not None and self.prompt is None:
             raise ConfigurationError(
                 "instruction must be None for a model that reads query and document alone, got "
                 f"{instruction!r}"
             )
         prompt = (self.prompt or "") if instruction is None else instruction
-        return Frame(
-            to_ids(self.before),
-            to_ids(self.between),
-            to_ids(self.after),
-            around_query=(prompt, ""),
-        )
+        before, between, after = map(to_ids, (self.before, self.between, self.after))
+        frame = Frame(before, between, after, around_query=(prompt, ""))
+        layout = FrameLayout.of(frame, options, side)
+        prompt_tokens = len(_encode(tokenizer, prompt))
+        if prompt_tokens >= layout.max_query_tokens:
+            raise ConfigurationError(
+                f"max_length={layout.max_length} leaves {layout.max_query_tokens} tokens for "
+                f"prompt and query, and the prompt has {prompt_tokens}"
+            )
+        return layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +306,8 @@ class PromptTemplate:
     :param bos_id: that token, once the tokenizer is known.
     :param uncounted_before: how often the tokens before the pair are granted beyond ``max_length``.
     :param uncounted_after: the same for the tokens after it.
-    :param cuts_whole_part: see :class:`Frame`.
+    :param cuts_whole_part: whether a tokenizer that cuts on the left cuts what stands before the
+        document too, from the separator on.
     """
 
     query: str
@@ -147,11 +322,22 @@ class PromptTemplate:
     uncounted_before: int = 0
     uncounted_after: int = 0
     cuts_whole_part: bool = False
+    passage_type: ClassVar[int] = 0
 
     def __str__(self) -> str:
         return repr("".join([self.before, self.query, self.separator, self.passage, *self.after]))
 
-    def frame(self, instruction: str | None, encode: Encode) -> Frame:
+    def layout(
+        self, options: CallOptions, tokenizer: Tokenizer, side: LongDocuments
+    ) -> FrameLayout:
+        """See :class:`Template`."""
+        frame = self.frame(options.instruction, partial(_encode, tokenizer))
+        layout = FrameLayout.of(frame, options, side)
+        says_nothing = options.long_documents is None and options.max_document_tokens is None
+        cuts_whole_part = self.cuts_whole_part and says_nothing and side == "truncate_left"
+        return replace(layout, cuts_whole_part=cuts_whole_part)
+
+    def frame(self, instruction: str | None, encode: Callable[[str], TokenIds]) -> Frame:
         """The ids and texts around a pair; None means the template's own instruction."""
         asked = self.instruction if instruction is None else instruction
         query = self.query if instruction is None else self.instructed_query or self.query
@@ -173,73 +359,8 @@ class PromptTemplate:
             around_passage=(before_passage, after_passage),
             passage_start=encode(before_passage + after_passage),
             uncounted=self.uncounted_before * len(before) + self.uncounted_after * len(after),
-            cuts_whole_part=self.cuts_whole_part,
         )
 
 
-def _bge(instruction: str) -> PromptTemplate:
-    # FlagEmbedding, inference/reranker/decoder_only/base.py: the pair is cut at max_length plus
-    # separator and prompt, then separator and prompt are appended
-    return PromptTemplate(
-        query="A: {query}",
-        passage="B: {passage}",
-        separator="\n",
-        after=("\n", "{instruction}"),
-        instruction=instruction,
-        has_bos=True,
-        uncounted_after=2,
-        cuts_whole_part=True,
-    )
-
-
-BGE = _bge(
-    "Given a query A and a passage B, determine whether the passage contains an answer to the "
-    "query by providing a prediction of either 'Yes' or 'No'."
-)
-BGE_LIGHTWEIGHT = _bge("Predict whether passage B contains an answer to query A.")
-
-# Qwen3-Reranker's model card; the whole is cut at max_length
-QWEN3 = PromptTemplate(
-    before=(
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
-        'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-        "<|im_start|>user\n<Instruct>: {instruction}\n<Query>:"
-    ),
-    query=" {query}\n",
-    separator="<Document>:",
-    passage=" {passage}",
-    after=("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",),
-    instruction="Given a web search query, retrieve relevant passages that answer the query",
-)
-
-# llama-nemotron-rerank's model card and vLLM's nemotron-rerank.jinja. Spaces and line breaks are
-# tokenized with the query, so that the cut stands before " passage", where a tokenizer cuts anyway.
-NEMOTRON = PromptTemplate(
-    query="question:{query} \n \n",
-    separator="",
-    passage=" passage:{passage}",
-    after=("",),
-    has_bos=True,
-)
-
-# mxbai-rerank (Apache 2.0), mxbai_rerank/mxbai_rerank_v2.py; the pair is cut at max_length
-MXBAI_V2 = PromptTemplate(
-    before=(
-        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-        "<|im_end|>\n<|im_start|>user\n"
-    ),
-    query="query: {query}",
-    instructed_query="instruction: {instruction}\nquery: {query}",
-    separator="\n",
-    passage="document: {passage}",
-    after=(
-        "\n",
-        "You are a search relevance expert who evaluates how well documents match search queries. "
-        "For each query-document pair, carefully analyze the semantic relationship between them, "
-        "then provide your binary relevance judgment (0 for not relevant, 1 for relevant).\n"
-        "Relevance:",
-        "<|im_end|>\n<|im_start|>assistant\n",
-    ),
-    uncounted_before=1,
-    uncounted_after=1,
-)
+def _encode(tokenizer: Tokenizer, text: str) -> TokenIds:
+    return to_ids(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -33,10 +33,10 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
+from bge_rerank_integrations.engine.loading.recipes import QWEN3
 from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer, n_padding_behind
 from bge_rerank_integrations.engine.scorers.heads import PaddedScorer
-from bge_rerank_integrations.engine.tokenization.templates import QWEN3
-from bge_rerank_integrations.engine.tokenization.token_cache import to_ids
+from bge_rerank_integrations.engine.tokenization.pairs import to_ids
 
 EXACT = 1e-5
 SETTINGS: Any = {"dtype": "float32", "device": "cpu"}

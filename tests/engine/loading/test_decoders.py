@@ -31,7 +31,7 @@ from bge_rerank_integrations import (
     ModelLoadError,
     RerankEngine,
 )
-from bge_rerank_integrations.engine.tokenization.templates import MXBAI_V2, QWEN3
+from bge_rerank_integrations.engine.loading.recipes import MXBAI_V2, QWEN3
 
 PAIRS = [
     (query, passage)

@@ -13,9 +13,17 @@ from paths import GOLDEN
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bge_rerank_integrations import ConfigurationError, InputError, UnsupportedModelError
-from bge_rerank_integrations.engine.tokenization.pairs import Layout, PairTokenizer
-from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
-from bge_rerank_integrations.engine.tokenization.token_cache import CachedTokenizer, TokenSequence
+from bge_rerank_integrations.engine.tokenization.pairs import (
+    CachedTokenizer,
+    Layout,
+    PairTokenizer,
+    TokenSequence,
+)
+from bge_rerank_integrations.engine.tokenization.templates import (
+    FrameLayout,
+    PairTemplate,
+    PromptTemplate,
+)
 from bge_rerank_integrations.settings import CallOptions
 
 # reads instruction, query and passage
@@ -41,6 +49,12 @@ def sequences(
     """What an encoder reads of the pairs."""
     tokenize = PairTokenizer(tokenizer, PairTemplate.from_tokenizer(tokenizer))
     return tokenize(pairs, tokenize.layout(CallOptions(**options)))
+
+
+def n_start_tokens(layout: Layout) -> int:
+    """Tokens that every passage begins with."""
+    assert isinstance(layout, FrameLayout)
+    return len(layout.frame.passage_start)
 
 
 def test_the_template_is_read_off_the_checkpoint(tokenizer: Tokenizer) -> None:
@@ -150,7 +164,7 @@ def test_a_decoder_tells_truncated_documents_too(tokenizer: Tokenizer) -> None:
     tokenize = PairTokenizer(tokenizer, template)
     layout = tokenize.layout(CallOptions(max_length=64))
     ids = tokenizer.encode(LONG, add_special_tokens=False).ids
-    start = len(layout.frame.passage_start)
+    start = n_start_tokens(layout)
     texts = [tokenizer.decode(ids[: 64 - start + more]) for more in (0, 1)]
     read = tokenize([("who?", text) for text in texts], layout)
     assert [window.document_truncated for (window,) in read] == [False, True]
@@ -173,7 +187,7 @@ def test_a_document_can_be_cut_on_the_left(
         tokenize([("who?", LONG)], tokenize.layout(given))[0]
         for given in (CallOptions(max_length=100_000), options)
     )
-    start = len(tokenize.layout(options).frame.passage_start)
+    start = n_start_tokens(tokenize.layout(options))
     passages = [pair.ids[pair.passage_start : pair.passage_end] for pair in (whole_pair, cut_pair)]
     assert passages[1][:start].tolist() == passages[0][:start].tolist()
     end = passages[1][start:].tolist()
@@ -271,7 +285,7 @@ def test_an_option_changes_the_next_call_and_not_those_after_it(
 
 def test_instructions_of_many_calls_are_not_all_remembered(tokenizer: Tokenizer) -> None:
     def layouts() -> int:
-        return sum(type(thing) is Layout for thing in gc.get_objects())
+        return sum(type(thing) is FrameLayout for thing in gc.get_objects())
 
     tokenize = PairTokenizer(tokenizer, PROMPT)
     before = layouts()
