@@ -52,7 +52,8 @@ def tune(
     """Tune a reranker on your own documents, and measure it before and after.
 
     Questions that measure are held out of training. The same command resumes a killed run; ctrl-C
-    keeps the best so far. Exits with 1 if the tuned model is no better.
+    keeps the best so far. If the tuned model is no better, --out holds the base, and the exit code
+    is 1.
     """
     # imported here: --help needs no torch
     from bge_rerank_integrations.tuning import tune as run
@@ -86,12 +87,12 @@ def tune(
     title = f"{tuned.report.queries} held-out questions"
     show_table(title, tuned.report.rows())
     show_table("Query by query", tuned.report.comparison_rows())
-    if tuned.gain > 0:
+    if tuned.is_better:
         typer.echo(f"the tuned model is in {tuned.folder}", err=True)
         return
     typer.echo(
-        f"the tuned model in {tuned.folder} is no better than {base} on the held-out questions: "
-        "keep that one, or tune with more questions",
+        f"the tuned model is no better than {base} on the held-out questions and was not kept: "
+        f"{tuned.folder} holds {base}; tune with more questions",
         err=True,
     )
     raise typer.Exit(1)

@@ -72,7 +72,8 @@ class Counts:
 class Tuned:
     """A tuned model, and what tuning it has changed.
 
-    :param folder: of the model: safetensors, tokenizer and model card.
+    :param folder: of the model: safetensors, tokenizer and model card. Where the tuned model is
+        no better on the held-out questions, it holds the base's weights, and the card says so.
     :param counts: of questions, documents and pairs.
     :param report: the first stage, the base and the tuned model on the held-out questions.
     """
@@ -86,6 +87,11 @@ class Tuned:
         """By how much nDCG@10 on the held-out questions has risen."""
         before, after = self.report.systems[-2:]
         return after.means[PRIMARY] - before.means[PRIMARY]
+
+    @property
+    def is_better(self) -> bool:
+        """Whether nDCG@10 has risen; if not, the folder holds the base."""
+        return self.gain > 0
 
 
 def read(data: Path, *, teacher: str | None = None, held_out: float = 0.2) -> Collection:
@@ -182,6 +188,8 @@ def tune(
     :param minutes: about how long to train, up to three epochs; None means ``epochs``.
     :param held_out: the share of questions that measure.
     :param max_length: tokens of a pair, at most.
+    :returns: what was measured. A tuned model that is no better on the held-out questions is not
+        kept: the folder holds the base then, see :attr:`Tuned.is_better`.
     :raises InputError: naming what is wrong with the data.
     :raises ConfigurationError: for a base that cannot be tuned, or an invalid setting.
     :raises ModelLoadError: if the base or the teacher cannot be loaded, or the teacher's weights do
@@ -240,13 +248,20 @@ def tune(
         show_progress=show_progress,
     )
     is_mean = average(model, before, validation)
-    model.save_pretrained(str(folder), create_model_card=False)
-    report = _before_and_after(parts.held_out, found, base, folder, max_length)
+    # not in `folder` before it has been measured: a worse model must not look tuned
+    measured = checkpoints / "measured"
+    model.save_pretrained(str(measured), create_model_card=False)
+    report = _before_and_after(parts.held_out, found, base, measured, max_length)
     tuned = Tuned(folder, counts, report)
+    if not tuned.is_better:
+        model.load_state_dict(before)
+    model.save_pretrained(str(folder), create_model_card=False)
     settings = {
         "base": base, "teacher": teacher, "first stage": first_stage or "BM25",
         "steps": steps, "learning rate": f"{rate:.1e}",
-        "weights": "mean of the base's and the best checkpoint's" if is_mean else "best checkpoint",
+        "tuned weights":
+            "mean of the base's and the best checkpoint's" if is_mean else "best checkpoint",
+        "weights in this folder": "tuned" if tuned.is_better else "the base's",
         "max_length": max_length, "seed": seed,
     }  # fmt: skip
     (folder / "README.md").write_text(model_card(tuned, settings), "utf-8")
@@ -277,6 +292,10 @@ def model_card(tuned: Tuned, settings: dict[str, Any]) -> str:
     lines = [
         "---", "library_name: sentence-transformers", "pipeline_tag: text-ranking", "---", "",
         f"# {tuned.folder.name}", "",
+        *([] if tuned.is_better else [
+            f"**The weights here are those of `{settings['base']}`: the tuned ones were no better "
+            "on the held-out questions.**", "",
+        ]),
         f"Tuned with bge-rerank-integrations from `{settings['base']}` on {counts.training} "
         f"questions about {counts.documents} documents ({counts.pairs} pairs). "
         f"{counts.validation} other questions chose between checkpoints, and {counts.held_out} "

@@ -117,6 +117,32 @@ def test_the_report_and_the_card_tell_what_was_measured(tuned: Any, base: str) -
     assert "| seed | 0 |" in card
 
 
+def test_a_model_that_is_no_better_leaves_the_base(
+    data: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("bge_rerank_integrations.tuning.tune")
+
+    def worse(*given: Any) -> Any:
+        held_out, found, *_ = given
+        assert not (tmp_path / "mine" / "model.safetensors").exists()
+        order = {query: names[::-1] for query, names in found.order.items()}
+        runs = [found, Run(base, found.order), Run("tuned", order)]
+        return module.summarize(held_out, runs)
+
+    monkeypatch.setattr(module, "_before_and_after", worse)
+    result = tune(data, tmp_path / "mine", base=base, epochs=1, held_out=0.3)
+    assert result.gain < 0
+    assert not result.is_better
+    before, after = (
+        load_file(Path(folder) / "model.safetensors") for folder in (base, result.folder)
+    )
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    card = (result.folder / "README.md").read_text("utf-8")
+    assert f"**The weights here are those of `{base}`" in card
+    assert "| weights in this folder | the base's |" in card
+
+
 def test_held_out_questions_never_enter_training(
     data: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +418,7 @@ def test_the_command_says_whether_it_is_better(data: Path, base: str, tmp_path: 
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "mine")])
     is_better = "is no better than" not in result.stderr
     assert result.exit_code == (0 if is_better else 1), result.output
+    assert ("was not kept" in result.stderr) is not is_better
     assert "tuned against" in result.stdout
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
