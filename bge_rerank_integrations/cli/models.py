@@ -52,7 +52,7 @@ def _show_recipe(config: EngineConfig) -> None:
     # torch takes seconds to import
     from bge_rerank_integrations.engine.loading import ledger
     from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
-    from bge_rerank_integrations.engine.loading.families import config_reader
+    from bge_rerank_integrations.engine.loading.model import config_reader
     from bge_rerank_integrations.engine.loading.proofs import read_recipe
 
     checkpoint = open_checkpoint(config, with_weights=False)

@@ -312,10 +312,9 @@ class RerankEngine(Highlighting):
     def _stream(
         self, pairs: Iterable[Sequence[str]], options: CallOptions, show_progress: bool
     ) -> PairStream:
-        max_queued_pairs = self.config.max_queued_pairs
-        return PairStream(pairs, self._submit, options, max_queued_pairs, show_progress)
+        most = self.config.max_queued_pairs
+        return PairStream(pairs, self._submit, options, most, show_progress)
 
     def _scores(self, logits: list[float], usage: TokenUsage, options: CallOptions) -> Scores:
-        running, normalize = self._running, options.normalize
-        activation = running.activation_of(options)
-        return Scores.from_logits(logits, normalize, activation, usage, self.model)
+        activation = self._running.activation_of(options)
+        return Scores.from_logits(logits, options.normalize, activation, usage, self.model)

@@ -14,11 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from typing_extensions import Self
 
-from bge_rerank_integrations.engine.scheduling.job import (
-    Job,
-    JobResult,
-    deadline_after,
-)
+from bge_rerank_integrations.engine.scheduling.job import Job, JobResult, deadline_after
 from bge_rerank_integrations.engine.tokenization.pairs import TextPair
 from bge_rerank_integrations.inputs import check_pairs
 from bge_rerank_integrations.ranking import TokenUsage

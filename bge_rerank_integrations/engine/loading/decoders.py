@@ -18,8 +18,7 @@ from transformers import (
 )
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.families import LoadRequest
-from bge_rerank_integrations.engine.loading.recipes import PACKED_DECODERS
+from bge_rerank_integrations.engine.loading.recipes import PACKED_DECODERS, LoadRequest
 from bge_rerank_integrations.engine.loading.transformers_models import check_class, load_model
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.decoder import (
@@ -66,7 +65,7 @@ def make_decoder(request: LoadRequest) -> Scorer:
         check_class(checkpoint)
     model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
     if not getattr(model.config, "is_causal", True):
-        _see_all(model)
+        _disable_causal_mask(model)
     if answer is None:
         heads = {request.layers[-1]: _classifier_row(request)}
         return DecoderScorer(model, heads, padding_id=model.config.pad_token_id)
@@ -104,7 +103,7 @@ def make_bidirectional(request: LoadRequest) -> Scorer:
     _check_rope(checkpoint)
     config = LlamaConfig.from_dict({**checkpoint.config, "model_type": "llama"})
     model = _load_body(LlamaModel, request, config)
-    _see_all(model)
+    _disable_causal_mask(model)
     row = _classifier_row(request) / read_positive(checkpoint.config, "temperature", 1.0)
     return DecoderScorer(model, {request.layers[-1]: row}, pooling="mean")
 
@@ -124,7 +123,7 @@ def _classifier_row(request: LoadRequest) -> torch.Tensor:
     return request.files.read("score.weight", (1, size))[0].float().to(request.device)
 
 
-def _see_all(model: Any) -> None:
+def _disable_causal_mask(model: Any) -> None:
     """Let each token see those behind it too."""
     for layer in model.layers:
         layer.self_attn.is_causal = False

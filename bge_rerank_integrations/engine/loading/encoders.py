@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bge_rerank_integrations.engine.loading.devices import keep_batch_memory, return_freed_memory
-from bge_rerank_integrations.engine.loading.families import LoadRequest
+from bge_rerank_integrations.engine.loading.recipes import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer, encoder_configs
 from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
 from bge_rerank_integrations.engine.scorers.encoder_configs import BertConfig, ModernBertConfig
@@ -70,11 +70,12 @@ def _make_int8(request: LoadRequest) -> EncoderScorer:
 
 def _make_packed(request: LoadRequest, weights: Weights) -> EncoderScorer:
     config = request.checkpoint.config
-    head = request.module_head() or make_head(config, weights)
+    own = request.recipe.module_head(request.checkpoint, request.device)
+    head = own or make_head(config, weights)
     body = make_body(
         config,
         weights.module(body_name(config)),
-        passage_type=request.passage_type,
+        passage_type=request.template.passage_type,
         pooling=head.pooling,
     )
     return EncoderScorer(body, head)

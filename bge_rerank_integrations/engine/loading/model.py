@@ -9,29 +9,28 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
+from bge_rerank_integrations.engine.loading import ledger
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint
 from bge_rerank_integrations.engine.loading.devices import (
     default_batch_tokens,
     resolve_device,
     resolve_dtype,
 )
-from bge_rerank_integrations.engine.loading.families import (
-    LoadRequest,
-    check_config,
-    check_settings,
-    make_scorer,
-    max_positions,
-    scored_layers,
-)
 from bge_rerank_integrations.engine.loading.proofs import read_recipe
-from bge_rerank_integrations.engine.loading.recipes import Recipe
+from bge_rerank_integrations.engine.loading.recipes import (
+    LAYER_SETTINGS,
+    RECIPES,
+    LoadRequest,
+    PromptTemplate,
+    Recipe,
+)
 from bge_rerank_integrations.engine.loading.tokenizer import load_tokenizer
 from bge_rerank_integrations.engine.loading.tokenizer_files import TokenizerFiles
 from bge_rerank_integrations.engine.scorers import Scorer, encoder_configs
 from bge_rerank_integrations.engine.scorers.weights import FlashWeightFiles, WeightFiles
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer, Template
-from bge_rerank_integrations.engine.tokenization.templates import PairTemplate, PromptTemplate
-from bge_rerank_integrations.errors import UnsupportedModelError
+from bge_rerank_integrations.engine.tokenization.templates import PairTemplate
+from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
 from bge_rerank_integrations.settings import EngineConfig
 
 logger = logging.getLogger(__name__)
@@ -74,20 +73,20 @@ def load(config: EngineConfig) -> LoadedModel:
     dtypes = tuple(resolve_dtype(config.dtype, device) for device in devices)
     checkpoint = open_checkpoint(config)
     recipe = read_recipe(config, checkpoint)
-    check_settings(config, recipe)
-    check_config(checkpoint, recipe)
+    _check_settings(config, recipe)
+    _check_config(checkpoint, recipe)
     is_flash = checkpoint.model_type == "xlm-roberta-flash"
     files = (FlashWeightFiles if is_flash else WeightFiles)(
         checkpoint.folder, checkpoint.open_tensors()
     )
     files.check_sizes(checkpoint.config)
-    layers = scored_layers(config, checkpoint, recipe)
+    layers = _scored_layers(config, checkpoint, recipe)
     tokenizer_files = TokenizerFiles(checkpoint)
     tokenizer, truncates_left = load_tokenizer(tokenizer_files, lowercase=recipe.lowercase)
     template = _template_of(tokenizer, tokenizer_files, recipe)
     logger.info("%s reads %s", checkpoint.folder.name, recipe.texts)
     scorers = tuple(
-        make_scorer(
+        _make_scorer(
             LoadRequest(
                 checkpoint=checkpoint,
                 recipe=recipe,
@@ -107,7 +106,7 @@ def load(config: EngineConfig) -> LoadedModel:
         tokenizer=PairTokenizer(
             tokenizer,
             template,
-            max_positions=max_positions(checkpoint, recipe, is_padded=scorers[0].padded),
+            max_positions=_max_positions(checkpoint, recipe, is_padded=scorers[0].padded),
             saved_length=recipe.max_length,
             truncates_left=truncates_left,
             max_cached_tokens=config.max_cached_tokens,
@@ -145,3 +144,101 @@ def _template_of(tokenizer: Tokenizer, files: TokenizerFiles, recipe: Recipe) ->
             "the right one as bos_token in tokenizer_config.json; null if there is none"
         )
     return replace(template, bos_id=token)
+
+
+def _make_scorer(request: LoadRequest) -> Scorer:
+    """The scorer of a recipe, with its weights on its device.
+
+    :raises ModelLoadError: if weights are missing, of another shape or not readable.
+    :raises UnsupportedModelError: if this package has no scorer for the checkpoint's layers, or
+        the checkpoint is quantized already.
+    """
+    if request.recipe.family == "encoder":
+        from bge_rerank_integrations.engine.loading.encoders import make_encoder
+
+        return make_encoder(request)
+    # the import of transformers, which decoders need, takes seconds
+    from bge_rerank_integrations.engine.loading.decoders import MAKERS
+
+    return MAKERS[request.recipe.family](request)
+
+
+def config_reader(checkpoint: Checkpoint, recipe: Recipe) -> str:
+    """Who reads ``config.json``: the name of a table of the ledger, or transformers."""
+    if recipe.family in ("layerwise", "lightweight"):
+        return recipe.family
+    if recipe.family == "encoder" and encoder_configs.is_packable_modernbert(checkpoint.config):
+        return "modernbert"
+    if recipe.family == "encoder" and checkpoint.model_type in encoder_configs.MODEL_TYPES:
+        return "bert"
+    return "transformers"
+
+
+def _check_config(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Refuse keys of ``config.json`` that a reference obeys and this package does not.
+
+    :raises UnsupportedModelError: naming the key and what to do instead.
+    """
+    table = ledger.CONFIG[config_reader(checkpoint, recipe)]
+    ledger.check(checkpoint, "config.json", checkpoint.config, table)
+
+
+def _max_positions(checkpoint: Checkpoint, recipe: Recipe, *, is_padded: bool) -> int | None:
+    """Tokens that the model can count, and see at once; None if nothing says it.
+
+    :param is_padded: whether transformers runs it, which knows layers of sliding windows.
+    """
+    config = checkpoint.config
+    is_catalogs = recipe.family in ("bidirectional", "layerwise", "lightweight")
+    if config_reader(checkpoint, recipe) == "transformers" and not is_catalogs:
+        # what is left out has the defaults of transformers' class
+        from bge_rerank_integrations.engine.loading.transformers_models import read_config
+
+        config = read_config(checkpoint).to_dict()
+    positions = encoder_configs.max_positions(config)
+    window: int | None = config.get("sliding_window")
+    # lightweight models' class knows no other layers than Gemma2's, with a window in every second
+    layers = None if recipe.family == "lightweight" else config.get("layer_types")
+    if is_padded or not window or (layers and "sliding_attention" not in layers):
+        return positions
+    # up to its window, a layer with a sliding window is an ordinary one
+    return window if positions is None else min(positions, window)
+
+
+def _check_settings(config: EngineConfig, recipe: Recipe) -> None:
+    """Refuse settings that the recipe's family does not take.
+
+    :raises ConfigurationError: naming the setting and the family.
+    """
+    if config.dtype == "int8" and recipe.family != "encoder":
+        raise ConfigurationError(
+            f"dtype 'int8' is for encoders, and {config.model} is of the {recipe.family} family"
+        )
+    for name in LAYER_SETTINGS:
+        if getattr(config, name) is not None and name not in recipe.settings:
+            takers = [each.family for each in RECIPES.values() if name in each.settings]
+            raise ConfigurationError(
+                f"{name} must be None for {config.model}, which is of the {recipe.family} family "
+                f"(it is for {', '.join(takers)}), got {getattr(config, name)!r}"
+            )
+
+
+def _scored_layers(config: EngineConfig, checkpoint: Checkpoint, recipe: Recipe) -> tuple[int, ...]:
+    """Numbers of layers to score after, ascending.
+
+    :raises ConfigurationError: for a cutoff layer that the model has no head for.
+    """
+    deepest = int(checkpoint.config.get("num_hidden_layers", 0))
+    if not recipe.is_layerwise or config.cutoff_layers is None:
+        return (deepest,)
+    # what a config leaves out has the defaults of FlagEmbedding's classes
+    is_lightweight = recipe.family == "lightweight"
+    start = int(checkpoint.config.get("start_layer", 28 if is_lightweight else 8))
+    step = int(checkpoint.config.get("layer_sep", 28)) if is_lightweight else 1
+    if set(config.cutoff_layers) - set(range(start, deepest + 1, step)):
+        every = f" in steps of {step}" if step > 1 else ""
+        raise ConfigurationError(
+            f"cutoff_layers must be within {start}..{deepest}{every} for {config.model}, got "
+            f"{list(config.cutoff_layers)}"
+        )
+    return config.cutoff_layers

@@ -2,17 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
 
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.head_modules import HeadModule
-from bge_rerank_integrations.engine.scorers.heads import Pooling
+from bge_rerank_integrations.engine.scorers.heads import Head, Pooling
+from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
-from bge_rerank_integrations.engine.tokenization.templates import PromptTemplate
+from bge_rerank_integrations.engine.tokenization.pairs import Template, TokenIds, to_ids
+from bge_rerank_integrations.engine.tokenization.templates import Frame, FrameLayout, encode
+from bge_rerank_integrations.setting_types import LongDocuments
+from bge_rerank_integrations.settings import CallOptions, EngineConfig
 
 # whose layers take packed attention as their own: no window, cap or scale that it would not see
 PACKED_DECODERS = ("gemma", "llama", "mistral", "qwen2", "qwen3")
 LAYER_SETTINGS = ("cutoff_layers", "compress_ratio", "compress_layers")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A decoder's texts around a pair.
+
+    ``{instruction}``, ``{query}`` and ``{passage}`` stand for the instruction and the texts.
+
+    :param query: the query's part; cut at ``query_max_length``.
+    :param passage: the passage's part; cut to what ``max_length`` leaves.
+    :param separator: between the two; counts as the passage's.
+    :param after: what follows the pair, tokenized text by text.
+    :param instruction: the instruction where the caller gives none.
+    :param instructed_query: takes the place of ``query`` where the caller gives an instruction.
+    :param before: what precedes the pair.
+    :param has_bos: whether the tokenizer's first token, where it has one, precedes everything.
+    :param bos_id: that token, once the tokenizer is known.
+    :param uncounted_before: how often the tokens before the pair are granted beyond ``max_length``.
+    :param uncounted_after: the same for the tokens after it.
+    :param cuts_whole_part: whether a tokenizer that cuts on the left cuts what stands before the
+        document too, from the separator on.
+    """
+
+    query: str
+    passage: str
+    separator: str
+    after: tuple[str, ...]
+    instruction: str = ""
+    instructed_query: str | None = None
+    before: str = ""
+    has_bos: bool = False
+    bos_id: int | None = None
+    uncounted_before: int = 0
+    uncounted_after: int = 0
+    cuts_whole_part: bool = False
+    passage_type: ClassVar[int] = 0
+
+    def __str__(self) -> str:
+        return repr("".join([self.before, self.query, self.separator, self.passage, *self.after]))
+
+    def layout(
+        self, options: CallOptions, tokenizer: Tokenizer, side: LongDocuments
+    ) -> FrameLayout:
+        """See :class:`Template`."""
+        frame = self.frame(options.instruction, partial(encode, tokenizer))
+        layout = FrameLayout.of(frame, options, side)
+        says_nothing = options.long_documents is None and options.max_document_tokens is None
+        cuts_whole_part = self.cuts_whole_part and says_nothing and side == "truncate_left"
+        return replace(layout, cuts_whole_part=cuts_whole_part)
+
+    def frame(self, instruction: str | None, encode: Callable[[str], TokenIds]) -> Frame:
+        """The ids and texts around a pair; None means the template's own instruction."""
+        asked = self.instruction if instruction is None else instruction
+        query = self.query if instruction is None else self.instructed_query or self.query
+
+        def fill(text: str) -> str:
+            return text.replace("{instruction}", asked)
+
+        # parted first: an instruction may hold the word {query} itself
+        before_query, _, after_query = query.partition("{query}")
+        before_passage, _, after_passage = self.passage.partition("{passage}")
+        bos = to_ids(() if self.bos_id is None else (self.bos_id,))
+        before = np.concatenate([bos, encode(fill(self.before))])
+        after = np.concatenate([encode(fill(text)) for text in self.after])
+        return Frame(
+            before=before,
+            between=encode(fill(self.separator)),
+            after=after,
+            around_query=(fill(before_query), fill(after_query)),
+            around_passage=(before_passage, after_passage),
+            passage_start=encode(before_passage + after_passage),
+            uncounted=self.uncounted_before * len(before) + self.uncounted_after * len(after),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +152,13 @@ class Recipe:
         """Whether the model scores after several layers."""
         return "cutoff_layers" in self.settings
 
+    def module_head(self, checkpoint: Checkpoint, device: torch.device) -> Head | None:
+        """Pooling and modules on a device; None for the checkpoint's own classifier."""
+        if self.pooling is None:
+            return None
+        modules = tuple(module.load(checkpoint, device) for module in self.modules)
+        return Head(self.pooling, modules)
+
     @property
     def texts(self) -> str:
         """Which texts are read."""
@@ -93,6 +184,32 @@ class Recipe:
         if self.pooling is not None:
             return " → ".join([f"{self.pooling} pooling", *map(str, self.modules)])
         return "head of each layer" if self.is_layerwise else "the classifier's only label"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """One scorer to make.
+
+    :param checkpoint: the model's folder and config.
+    :param recipe: what makes its logit.
+    :param files: its weights.
+    :param config: the caller's settings.
+    :param tokenizer: the checkpoint's.
+    :param template: what stands around a pair.
+    :param layers: numbers of layers to score after, ascending.
+    :param device: where it is to run.
+    :param dtype: its precision.
+    """
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    files: WeightFiles
+    config: EngineConfig
+    tokenizer: Tokenizer
+    template: Template
+    layers: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
 
 
 def _bge_prompt(instruction: str) -> PromptTemplate:

@@ -27,7 +27,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.families import LoadRequest
+from bge_rerank_integrations.engine.loading.recipes import LoadRequest
 from bge_rerank_integrations.engine.loading.tokenizer_files import slow_message
 from bge_rerank_integrations.engine.scorers import Scorer
 from bge_rerank_integrations.engine.scorers.heads import PaddedScorer
@@ -42,7 +42,8 @@ def make_padded(request: LoadRequest) -> Scorer:
 
     :raises UnsupportedModelError: for a model that only code of its own can run.
     """
-    checkpoint, head = request.checkpoint, request.module_head()
+    checkpoint = request.checkpoint
+    head = request.recipe.module_head(checkpoint, request.device)
     if checkpoint.model_type not in CONFIG_MAPPING:
         own = f" but in the checkpoint's own code ({checkpoint.config['auto_map']})"
         raise UnsupportedModelError(
@@ -65,7 +66,7 @@ def make_padded(request: LoadRequest) -> Scorer:
             f"{type(model).__name__} finds the last token of each text in a batch"
         )
     logger.info("%s cannot be packed: its batches are padded", checkpoint.model_type)
-    return PaddedScorer(model, request.passage_type, head)
+    return PaddedScorer(model, request.template.passage_type, head)
 
 
 def check_class(checkpoint: Checkpoint) -> None:

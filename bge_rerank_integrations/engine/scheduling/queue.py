@@ -22,12 +22,7 @@ from bge_rerank_integrations.engine.scheduling.admission import (
     Take,
     WaitEstimate,
 )
-from bge_rerank_integrations.engine.scheduling.job import (
-    Deadlines,
-    Job,
-    JobResult,
-    PendingSequence,
-)
+from bge_rerank_integrations.engine.scheduling.job import Deadlines, Job, JobResult, PendingSequence
 from bge_rerank_integrations.engine.scheduling.stats import Counters
 from bge_rerank_integrations.engine.scorers import Logits
 from bge_rerank_integrations.engine.tokenization.pairs import TextPair, TokenSequence
@@ -145,11 +140,10 @@ class JobQueue:
             if self._stopped is not None:
                 return None
             taken: list[PendingSequence] = []
-            budget = max_tokens
             while self._ready:
                 job = next(iter(self._ready))
-                budget -= len(job.ready[-1])
-                if taken and budget < 0:
+                max_tokens -= len(job.ready[-1])
+                if taken and max_tokens < 0:
                     break
                 taken.append(job.ready.pop())
                 self._ready.move_to_end(job)

@@ -1,4 +1,4 @@
-"""Pairs within fixed tokens: an encoder's special ones, or the texts of a decoder's prompt.
+"""Pairs within fixed tokens: those of a prompt, or the special ones of an encoder.
 
 Every model reads `before · query · between · passage · after`, each part tokenized by itself. The
 query is cut at its limit, then the passage alone is trimmed to what is left (FlagEmbedding,
@@ -8,10 +8,8 @@ tokenizer cuts anyway, so that the ids equal those of the whole text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -280,7 +278,7 @@ class PairTemplate:
         before, between, after = map(to_ids, (self.before, self.between, self.after))
         frame = Frame(before, between, after, around_query=(prompt, ""))
         layout = FrameLayout.of(frame, options, side)
-        prompt_tokens = len(_encode(tokenizer, prompt))
+        prompt_tokens = len(encode(tokenizer, prompt))
         if prompt_tokens >= layout.max_query_tokens:
             raise ConfigurationError(
                 f"max_length={layout.max_length} leaves {layout.max_query_tokens} tokens for "
@@ -289,78 +287,6 @@ class PairTemplate:
         return layout
 
 
-@dataclass(frozen=True, slots=True)
-class PromptTemplate:
-    """A decoder's texts around a pair.
-
-    ``{instruction}``, ``{query}`` and ``{passage}`` stand for the instruction and the texts.
-
-    :param query: the query's part; cut at ``query_max_length``.
-    :param passage: the passage's part; cut to what ``max_length`` leaves.
-    :param separator: between the two; counts as the passage's.
-    :param after: what follows the pair, tokenized text by text.
-    :param instruction: the instruction where the caller gives none.
-    :param instructed_query: takes the place of ``query`` where the caller gives an instruction.
-    :param before: what precedes the pair.
-    :param has_bos: whether the tokenizer's first token, where it has one, precedes everything.
-    :param bos_id: that token, once the tokenizer is known.
-    :param uncounted_before: how often the tokens before the pair are granted beyond ``max_length``.
-    :param uncounted_after: the same for the tokens after it.
-    :param cuts_whole_part: whether a tokenizer that cuts on the left cuts what stands before the
-        document too, from the separator on.
-    """
-
-    query: str
-    passage: str
-    separator: str
-    after: tuple[str, ...]
-    instruction: str = ""
-    instructed_query: str | None = None
-    before: str = ""
-    has_bos: bool = False
-    bos_id: int | None = None
-    uncounted_before: int = 0
-    uncounted_after: int = 0
-    cuts_whole_part: bool = False
-    passage_type: ClassVar[int] = 0
-
-    def __str__(self) -> str:
-        return repr("".join([self.before, self.query, self.separator, self.passage, *self.after]))
-
-    def layout(
-        self, options: CallOptions, tokenizer: Tokenizer, side: LongDocuments
-    ) -> FrameLayout:
-        """See :class:`Template`."""
-        frame = self.frame(options.instruction, partial(_encode, tokenizer))
-        layout = FrameLayout.of(frame, options, side)
-        says_nothing = options.long_documents is None and options.max_document_tokens is None
-        cuts_whole_part = self.cuts_whole_part and says_nothing and side == "truncate_left"
-        return replace(layout, cuts_whole_part=cuts_whole_part)
-
-    def frame(self, instruction: str | None, encode: Callable[[str], TokenIds]) -> Frame:
-        """The ids and texts around a pair; None means the template's own instruction."""
-        asked = self.instruction if instruction is None else instruction
-        query = self.query if instruction is None else self.instructed_query or self.query
-
-        def fill(text: str) -> str:
-            return text.replace("{instruction}", asked)
-
-        # parted first: an instruction may hold the word {query} itself
-        before_query, _, after_query = query.partition("{query}")
-        before_passage, _, after_passage = self.passage.partition("{passage}")
-        bos = to_ids(() if self.bos_id is None else (self.bos_id,))
-        before = np.concatenate([bos, encode(fill(self.before))])
-        after = np.concatenate([encode(fill(text)) for text in self.after])
-        return Frame(
-            before=before,
-            between=encode(fill(self.separator)),
-            after=after,
-            around_query=(fill(before_query), fill(after_query)),
-            around_passage=(before_passage, after_passage),
-            passage_start=encode(before_passage + after_passage),
-            uncounted=self.uncounted_before * len(before) + self.uncounted_after * len(after),
-        )
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> TokenIds:
+def encode(tokenizer: Tokenizer, text: str) -> TokenIds:
+    """Ids of a text without special tokens."""
     return to_ids(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -13,6 +13,7 @@ from paths import GOLDEN
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bge_rerank_integrations import ConfigurationError, InputError, UnsupportedModelError
+from bge_rerank_integrations.engine.loading.recipes import PromptTemplate
 from bge_rerank_integrations.engine.tokenization.pairs import (
     CachedTokenizer,
     Layout,
@@ -22,7 +23,6 @@ from bge_rerank_integrations.engine.tokenization.pairs import (
 from bge_rerank_integrations.engine.tokenization.templates import (
     FrameLayout,
     PairTemplate,
-    PromptTemplate,
 )
 from bge_rerank_integrations.settings import CallOptions
 
