@@ -9,21 +9,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import linear, normalize
 
+from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
 from bge_rerank_integrations.engine.loading.devices import keep_batch_memory, return_freed_memory
 from bge_rerank_integrations.engine.loading.recipes import LoadRequest
 from bge_rerank_integrations.engine.scorers import Scorer, encoder_configs
 from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
 from bge_rerank_integrations.engine.scorers.encoder_configs import BertConfig, ModernBertConfig
-from bge_rerank_integrations.engine.scorers.heads import EncoderBody, EncoderScorer, Head, Pooling
+from bge_rerank_integrations.engine.scorers.heads import (
+    ACTIVATIONS,
+    EncoderBody,
+    EncoderScorer,
+    Head,
+    HeadModule,
+    Pooling,
+    States,
+    activation_name,
+)
 from bge_rerank_integrations.engine.scorers.int8 import Int8Layers
 from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
-from bge_rerank_integrations.engine.scorers.weights import Weights
+from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
 from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
-from bge_rerank_integrations.errors import ConfigurationError
+from bge_rerank_integrations.errors import ConfigurationError, ModelLoadError, UnsupportedModelError
 from bge_rerank_integrations.settings import CallOptions
 
 Config = Mapping[str, Any]
+
+# torch's default, which sentence-transformers' LayerNorm has
+_LAYER_NORM_EPS = 1e-5
 
 
 def make_encoder(request: LoadRequest) -> Scorer:
@@ -70,7 +84,7 @@ def _make_int8(request: LoadRequest) -> EncoderScorer:
 
 def _make_packed(request: LoadRequest, weights: Weights) -> EncoderScorer:
     config = request.checkpoint.config
-    own = request.recipe.module_head(request.checkpoint, request.device)
+    own = request.recipe.module_head(request.device)
     head = own or make_head(config, weights)
     body = make_body(
         config,
@@ -112,6 +126,87 @@ def make_head(config: Config, weights: Weights) -> Head:
     if encoder_configs.is_packable_modernbert(config):
         return modernbert_head(weights, ModernBertConfig.from_config(config))
     return bert_head(weights, BertConfig.from_config(config))
+
+
+HEAD_MODULES = ("Dense", "LayerNorm", "Normalize", "Dropout")
+
+
+def read_head_module(
+    checkpoint: Checkpoint, kind: str, folder: str, reads: str, width: Any
+) -> tuple[HeadModule | None, str, Any]:
+    """Read the config of one of sentence-transformers' modules behind a pooling.
+
+    :param kind: one of ``HEAD_MODULES``.
+    :param folder: of its files.
+    :param reads: name of the states that the module before it has made.
+    :param width: their size; None where it is not known.
+    :returns: the module, or None for one that does nothing; name and size of the states it makes.
+    :raises ModelLoadError: if it does not fit what it reads.
+    :raises UnsupportedModelError: if it reads or makes something else.
+    """
+    file = f"{checkpoint.folder.name}/{folder}/config.json"
+    if kind == "Dropout":
+        return None, reads, width
+    # sentence-transformers writes none for a module without settings
+    config = checkpoint.read_json(f"{folder}/config.json")
+    made = _made(config, reads, file)
+    if kind == "Normalize":
+        return HeadModule(kind, lambda _: normalize), made, width
+    if kind == "LayerNorm":
+        size = _size(config, "dimension", width, file)
+
+        def load_norm(device: torch.device) -> States:
+            weights = _module_weights(checkpoint, folder, device)
+            return weights.norm("norm", size, _LAYER_NORM_EPS).__call__
+
+        return HeadModule(f"LayerNorm({size})", load_norm), made, width
+    inputs, outputs = (
+        _size(config, name, expected, file)
+        for name, expected in (("in_features", width), ("out_features", None))
+    )
+    path = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    activation = activation_name(path, ACTIVATIONS, file)
+
+    def load_dense(device: torch.device) -> States:
+        weights = _module_weights(checkpoint, folder, device)
+        return _dense(config, inputs, outputs, ACTIVATIONS[activation], weights)
+
+    return HeadModule(f"Dense({inputs}, {outputs}, {activation})", load_dense), made, outputs
+
+
+def _module_weights(checkpoint: Checkpoint, folder: str, device: torch.device) -> Weights:
+    checkpoint.require_safetensors(folder)
+    return Weights(WeightFiles(checkpoint.folder / folder), device, torch.float32)
+
+
+def _dense(
+    config: Config, inputs: int, outputs: int, activation: States, weights: Weights
+) -> States:
+    """A linear layer, an activation and, where it has one, a residual sum."""
+    weight = weights.read("linear.weight", outputs, inputs)
+    bias = weights.read("linear.bias", outputs) if config.get("bias", True) else None
+    if not config.get("use_residual", False):
+        return lambda states: activation(linear(states, weight, bias))
+    if inputs == outputs:
+        return lambda states: activation(linear(states, weight, bias)) + states
+    residual = weights.read("residual.weight", outputs, inputs)
+    return lambda states: activation(linear(states, weight, bias)) + linear(states, residual)
+
+
+def _made(config: dict[str, Any], reads: str, file: str) -> str:
+    """Name of the states that a module makes of those named ``reads``."""
+    name = config.get("module_input_name", "sentence_embedding")
+    if name != reads:
+        raise UnsupportedModelError(f"{file} reads {name!r}, and the module before makes {reads!r}")
+    return str(config.get("module_output_name") or name)
+
+
+def _size(config: dict[str, Any], name: str, expected: int | None, file: str) -> int:
+    size = config.get(name)
+    if not isinstance(size, int) or size < 1 or expected not in (None, size):
+        what = "a positive int" if expected is None else f"{expected}, as many as it reads"
+        raise ModelLoadError(f"{file}: {name} must be {what}, got {size!r}")
+    return size
 
 
 SAMPLE_PAIRS: Sequence[tuple[str, str]] = (

@@ -16,14 +16,10 @@ from functools import cached_property
 from typing import Any
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, read_json
-from bge_rerank_integrations.engine.loading.head_modules import (
-    HEAD_MODULES,
-    HeadModule,
-    read_head_module,
-)
+from bge_rerank_integrations.engine.loading.encoders import HEAD_MODULES, read_head_module
 from bge_rerank_integrations.engine.loading.ledger import FILES
 from bge_rerank_integrations.engine.loading.tokenizer_files import NO_LIMIT, TokenizerFiles
-from bge_rerank_integrations.engine.scorers.heads import Pooling, activation_name
+from bge_rerank_integrations.engine.scorers.heads import HeadModule, Pooling, activation_name
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
 from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
 from bge_rerank_integrations.ranking import SCORE_ACTIVATIONS

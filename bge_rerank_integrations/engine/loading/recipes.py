@@ -12,8 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.head_modules import HeadModule
-from bge_rerank_integrations.engine.scorers.heads import Head, Pooling
+from bge_rerank_integrations.engine.scorers.heads import Head, HeadModule, Pooling
 from bge_rerank_integrations.engine.scorers.weights import WeightFiles
 from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
 from bge_rerank_integrations.engine.tokenization.pairs import Template, TokenIds, to_ids
@@ -152,11 +151,11 @@ class Recipe:
         """Whether the model scores after several layers."""
         return "cutoff_layers" in self.settings
 
-    def module_head(self, checkpoint: Checkpoint, device: torch.device) -> Head | None:
+    def module_head(self, device: torch.device) -> Head | None:
         """Pooling and modules on a device; None for the checkpoint's own classifier."""
         if self.pooling is None:
             return None
-        modules = tuple(module.load(checkpoint, device) for module in self.modules)
+        modules = tuple(module.load(device) for module in self.modules)
         return Head(self.pooling, modules)
 
     @property
@@ -182,7 +181,9 @@ class Recipe:
             minus = "" if self.answer.irrelevant is None else f" − {self.answer.irrelevant!r}"
             return f"of the token {self.answer.relevant!r}{minus}"
         if self.pooling is not None:
-            return " → ".join([f"{self.pooling} pooling", *map(str, self.modules)])
+            return " → ".join(
+                [f"{self.pooling} pooling", *(module.name for module in self.modules)]
+            )
         return "head of each layer" if self.is_layerwise else "the classifier's only label"
 
 

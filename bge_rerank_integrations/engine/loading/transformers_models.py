@@ -43,7 +43,7 @@ def make_padded(request: LoadRequest) -> Scorer:
     :raises UnsupportedModelError: for a model that only code of its own can run.
     """
     checkpoint = request.checkpoint
-    head = request.recipe.module_head(checkpoint, request.device)
+    head = request.recipe.module_head(request.device)
     if checkpoint.model_type not in CONFIG_MAPPING:
         own = f" but in the checkpoint's own code ({checkpoint.config['auto_map']})"
         raise UnsupportedModelError(

@@ -59,6 +59,20 @@ def activation_name(path: object, allowed: Mapping[str, object], file: str) -> s
 
 
 Pooling = Literal["cls", "mean"]
+States = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadModule:
+    """A module behind a pooling.
+
+    :param name: its class and sizes.
+    :param load: a device → the module there, a function of float32 states; raises
+        ``ModelLoadError`` if its weights are missing, or of another shape than its config's.
+    """
+
+    name: str
+    load: Callable[[torch.device], States]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,7 @@ class Head:
     """
 
     pooling: Pooling
-    modules: tuple[Callable[[torch.Tensor], torch.Tensor], ...]
+    modules: tuple[States, ...]
 
     def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
         """Float32 logits `(n, 1)` of pooled states `(n, hidden)` in any precision."""
