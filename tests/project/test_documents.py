@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 from paths import ROOT
+from typer.testing import CliRunner
+
+from bge_rerank_integrations.cli.app import app
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 _BLOCK = re.compile(
@@ -38,6 +41,22 @@ def test_the_python_of_a_page_runs_and_prints_what_is_shown(path: Path) -> None:
             exec(compile(code, str(path), "exec"), names)
         if shown is not None:
             assert printed.getvalue() == shown, code
+
+
+def test_the_page_on_evaluation_shows_what_the_command_prints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text("utf-8")
+    example = r"^```\nbge-rerank (eval docs/[^\n]*)\n```\n\n```text\n(.*?)```"
+    commands = re.findall(example, page, re.MULTILINE | re.DOTALL)
+    assert len(commands) == 2
+    monkeypatch.chdir(ROOT)
+    for command, shown in commands:
+        printed = CliRunner().invoke(app, command.split()).stdout
+        lines = [line.split("\t") for line in printed.splitlines()]
+        for line in filter(None, shown.splitlines()):
+            cells = re.split(r"\s{2,}", line)
+            assert cells in [each[: len(cells)] for each in lines], printed
 
 
 def test_readme_and_start_show_the_same_ranking(capsys: pytest.CaptureFixture[str]) -> None:
