@@ -97,7 +97,7 @@ def main() -> None:
     os.sched_setaffinity(0, {CLIENT_CORE})
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (4_096, hard))
-    more = ("--max-wait-s", str(TARGET_S), "--max-connections", str(options.burst + 100))
+    more = ("--max-wait-s", str(TARGET_S), "--max-connections", str(3 * options.burst))
     figures: dict[str, object] = {}
     with start(
         options.model, max_queued_pairs=100_000, timeout_s=60.0, core=SERVER_CORE, more=more
