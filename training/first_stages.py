@@ -4,7 +4,8 @@ python -m training.first_stages --collections collections --embedder all-MiniLM-
     --out training/results-first-stages.json
 
 The embedder searches over titles and texts with 256 tokens and cosines. Of each collection the
-first 50 candidates of a stage are reranked; those of ``manuals-dev`` come with it.
+first 50 candidates of a stage are reranked; those of ``manuals-dev`` come with it. With ``--only``
+the figures of other collections stay in the file as they are.
 """
 
 import argparse
@@ -161,10 +162,10 @@ def kinds(folder: Path) -> dict[str, set[str]]:
 
 
 def evaluate(
-    engine: RerankEngine, folder: Path, embedder: SentenceTransformer
+    engine: RerankEngine, folder: Path, embedder: SentenceTransformer, questions: int
 ) -> dict[str, Figures]:
-    """All figures of one collection, by stage and order."""
-    collection = read_beir(folder, form=FORMS[folder.name])
+    """All figures of one collection, by stage and order; of a sample where it has more questions."""
+    collection = read_beir(folder, form=FORMS[folder.name]).sample(questions)
     stages = first_stages(folder, collection, embedder)
     logits = score(engine, collection, stages)
     results: dict[str, Figures] = {}
@@ -202,14 +203,18 @@ def main() -> None:
     parser.add_argument("--embedder", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--only", choices=FORMS, nargs="+", default=list(FORMS))
+    parser.add_argument("--questions", type=int, default=100, help="of a collection, at most")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     embedder = SentenceTransformer(str(arguments.embedder), device="cpu", local_files_only=True)
     embedder.max_seq_length = 256
     results: dict[str, Figures] = {}
+    if arguments.out.exists() and set(arguments.only) != set(FORMS):
+        results = json.loads(arguments.out.read_text("utf-8"))
     with RerankEngine(arguments.model, dtype="bfloat16") as engine:
         for name in arguments.only:
-            results |= evaluate(engine, arguments.collections / name, embedder)
+            folder = arguments.collections / name
+            results |= evaluate(engine, folder, embedder, arguments.questions)
             write(results, arguments.out)
 
 
