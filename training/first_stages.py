@@ -164,7 +164,7 @@ def kinds(folder: Path) -> dict[str, set[str]]:
 def evaluate(
     engine: RerankEngine, folder: Path, embedder: SentenceTransformer, questions: int
 ) -> dict[str, Figures]:
-    """All figures of one collection, by stage and order; of a sample where it has more questions."""
+    """All figures of a collection, by stage and order; of a sample where questions are more."""
     collection = read_beir(folder, form=FORMS[folder.name]).sample(questions)
     stages = first_stages(folder, collection, embedder)
     logits = score(engine, collection, stages)
