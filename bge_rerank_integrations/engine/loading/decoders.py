@@ -63,7 +63,7 @@ def make_decoder(request: LoadRequest) -> Scorer:
     _check_rope(checkpoint)
     if answer is None:
         check_class(checkpoint)
-    model = load_model(AutoModel, request, attn_implementation=PACKED_ATTENTION)
+    model = _load_body(AutoModel, request)
     if not getattr(model.config, "is_causal", True):
         _disable_causal_mask(model)
     if answer is None:
@@ -215,7 +215,8 @@ def _rope(given: Mapping[str, Any]) -> dict[str, Any]:
     return rope
 
 
-def _load_body(model_class: Any, request: LoadRequest, config: Any) -> Any:
+def _load_body(model_class: Any, request: LoadRequest, config: Any = None) -> Any:
+    """A decoder's body; None takes the checkpoint's own config."""
     return load_model(model_class, request, config, attn_implementation=PACKED_ATTENTION)
 
 

@@ -59,11 +59,6 @@ class ModuleFiles:
         kind = self._model.get("model_type", "SentenceTransformer")
         return "" if kind == "CrossEncoder" else f"its modules.json is of a {kind}"
 
-    @property
-    def describe_scores(self) -> bool:
-        """Whether sentence-transformers saved a cross-encoder here."""
-        return not self.missing
-
     @cached_property
     def task(self) -> str:
         """What the transformer does, one of three."""

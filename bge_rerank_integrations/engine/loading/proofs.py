@@ -70,7 +70,7 @@ def read_recipe(config: EngineConfig, checkpoint: Checkpoint) -> Recipe:
     if config.recipe is not None:
         return _named(config.recipe, checkpoint)
     files = ModuleFiles(checkpoint)
-    if files.describe_scores:
+    if not files.missing:
         return _from_modules(files)
     for found, name in _names(config, checkpoint):
         recipe = RECIPES.get(_recipe_of(name) or "")
