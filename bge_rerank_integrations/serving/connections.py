@@ -49,7 +49,8 @@ class Connections:
     def __init__(self, settings: ServerSettings, on_malformed: Callable[[], None]) -> None:
         self.settings = settings
         self.on_malformed = on_malformed
-        self.opened: set[Connection] = set()
+        # in the order in which they came
+        self.opened: dict[Connection, None] = {}
         # accepted and not made: until when they may be
         self.handshakes: dict[Connection, float] = {}
 
@@ -68,16 +69,23 @@ class Connections:
     def add(self, connection: Connection) -> int:
         """Add a connection that is made; the longest idle one makes room for it.
 
+        Beyond the bound the oldest one makes room that has sent nothing, so that silent clients
+        cannot keep a probe out.
+
         :returns: how many connections there are beyond the bound.
         """
         self.handshakes.pop(connection, None)
-        self.opened.add(connection)
+        self.opened[connection] = None
         opened = [each for each in self.opened if not each.transport.is_closing()]
         extra = len(opened) - self.settings.max_connections
         idle = [each for each in opened if each.idle_since]
         if extra > 0 and idle:
             min(idle, key=lambda each: each.idle_since).transport.close()
-            extra -= 1
+            return extra - 1
+        silent = next((each for each in opened if each.is_extra and each.is_silent), None)
+        if extra > EXTRA_CONNECTIONS and silent is not None:
+            silent.transport.close()
+            return extra - 1
         return extra
 
 
@@ -115,6 +123,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._head_ended = False
         self._length = self._body_bytes = self._line_ends = 0
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing of a request has come."""
+        return not (self._head or self._head_ended or self._requests)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
@@ -131,7 +144,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.opened.discard(self)
+        self._connections.opened.pop(self, None)
         for deadline in (self._head_deadline, self._response_deadline):
             if deadline is not None:
                 deadline.cancel()
