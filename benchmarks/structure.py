@@ -68,12 +68,16 @@ def imports_of(path: Path, *, lazy: bool = False) -> set[str]:
     :param lazy: also those that it imports when a function is called.
     """
     found: set[str] = set()
+    package = (NAME, *path.relative_to(ROOT).parent.parts)
     to_see: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while to_see:
         for node in ast.iter_child_nodes(to_see.pop()):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(NAME):
-                module = str(node.module)
-                found |= {module, *(f"{module}.{each.name}" for each in node.names)}
+            if isinstance(node, ast.ImportFrom):
+                # "from ..checks import plain" counts from the file's package, two levels up
+                above = package[: len(package) + 1 - node.level] if node.level else ()
+                module = ".".join((*above, *filter(None, [node.module])))
+                if module.startswith(NAME):
+                    found |= {module, *(f"{module}.{each.name}" for each in node.names)}
             elif lazy or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 to_see.append(node)
     return found

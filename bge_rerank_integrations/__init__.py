@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bge_rerank_integrations.errors import (
+from .errors import (
     ConfigurationError,
     DeadlineError,
     EngineClosedError,
@@ -25,18 +25,12 @@ from bge_rerank_integrations.errors import (
     ScoringError,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.ranking import (
-    RankedDocument,
-    Ranking,
-    Reranker,
-    Scores,
-    TokenUsage,
-)
-from bge_rerank_integrations.settings import CallOptions, EngineConfig
+from .ranking import RankedDocument, Ranking, Reranker, Scores, TokenUsage
+from .settings import CallOptions, EngineConfig
 
 if TYPE_CHECKING:
-    from bge_rerank_integrations.engine.engine import RerankEngine
-    from bge_rerank_integrations.remote import RemoteReranker
+    from .engine.engine import RerankEngine
+    from .remote import RemoteReranker
 
 __version__ = "0.1.0"
 
@@ -70,11 +64,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "RerankEngine":
-        from bge_rerank_integrations.engine.engine import RerankEngine
+        from .engine.engine import RerankEngine
 
         return RerankEngine
     if name == "RemoteReranker":
-        from bge_rerank_integrations.remote import RemoteReranker
+        from .remote import RemoteReranker
 
         return RemoteReranker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,21 +20,15 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from bge_rerank_integrations.checks import BOOL
-from bge_rerank_integrations.context.options import ContextOptions
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.pair_reranker import as_reranker
-from bge_rerank_integrations.pipeline import Pipeline
-from bge_rerank_integrations.ranking import Reranker, score_range
-from bge_rerank_integrations.setting_names import reject_unknown_settings
-from bge_rerank_integrations.setting_types import Dtype, LongDocuments, OnError, PathOrName
-from bge_rerank_integrations.settings import (
-    SETTINGS,
-    CallOptions,
-    EngineConfig,
-    default_of,
-    description_of,
-)
+from .checks import BOOL
+from .context.options import ContextOptions
+from .errors import ConfigurationError
+from .pair_reranker import as_reranker
+from .pipeline import Pipeline
+from .ranking import Reranker, score_range
+from .setting_names import reject_unknown_settings
+from .setting_types import Dtype, LongDocuments, OnError, PathOrName
+from .settings import SETTINGS, CallOptions, EngineConfig, default_of, description_of
 
 _GROUPS = (EngineConfig, CallOptions, ContextOptions)
 _DECLARED = {each.name: each for group in _GROUPS for each in fields(group)}
@@ -159,7 +153,7 @@ class EngineFields(BaseModel):
         found = self._found
         if not self._is_found:
             # not at the top: a component with a remote reranker must not load torch
-            from bge_rerank_integrations.engine.engine import RerankEngine
+            from .engine.engine import RerankEngine
 
             self._found = found = RerankEngine.shared(**{it: getattr(self, it) for it in SETTINGS})
         assert found is not None

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from bge_rerank_integrations.checks import require
-from bge_rerank_integrations.engine.engine import RerankEngine
-from bge_rerank_integrations.errors import ConfigurationError, InputError
-from bge_rerank_integrations.jsonl import Place, json_objects, parse_object
-from bge_rerank_integrations.ranking import PairScorer
-from bge_rerank_integrations.settings import EngineConfig
+from .checks import require
+from .engine.engine import RerankEngine
+from .errors import ConfigurationError, InputError
+from .jsonl import Place, json_objects, parse_object
+from .ranking import PairScorer
+from .settings import EngineConfig
 
 __all__ = ["RerankBatch", "score_file"]
 

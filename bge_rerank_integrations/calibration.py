@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from bge_rerank_integrations.checks import is_finite
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.ranking import sigmoid
+from .checks import is_finite
+from .errors import ConfigurationError
+from .ranking import sigmoid
 
 logger = logging.getLogger(__name__)
 

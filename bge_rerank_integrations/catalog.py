@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bge_rerank_integrations.settings import BUILT_IN_MODEL
+from .settings import BUILT_IN_MODEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeGuard, get_args
 
-from bge_rerank_integrations.errors import ConfigurationError
+from .errors import ConfigurationError
 
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 _DEVICE_NAMES = (

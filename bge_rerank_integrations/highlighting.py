@@ -28,9 +28,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import sentencex
 
-from bge_rerank_integrations.errors import InputError, NonFiniteScoreError, ScoringError
-from bge_rerank_integrations.inputs import check_documents
-from bge_rerank_integrations.ranking import Scores
+from .errors import InputError, NonFiniteScoreError, ScoringError
+from .inputs import check_documents
+from .ranking import Scores
 
 # of a long sentence before, the end is enough; a whole one may fill the model's length
 _MOST_CHARACTERS_BEFORE = 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from bge_rerank_integrations.errors import InputError
+from .errors import InputError
 
 T = TypeVar("T")
 

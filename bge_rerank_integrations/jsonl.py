@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from bge_rerank_integrations.errors import InputError
+from .errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

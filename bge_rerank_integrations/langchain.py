@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from .errors import ConfigurationError, MissingExtraError
 
 try:
     from langchain_core.callbacks import (
@@ -28,10 +28,10 @@ except ModuleNotFoundError as error:
 from pydantic import ConfigDict, ValidationError, field_validator
 from typing_extensions import Self
 
-from bge_rerank_integrations.adapter_fields import EngineFields, sync_override
-from bge_rerank_integrations.inputs import check_items
-from bge_rerank_integrations.langchain_runs import PER_CALL, DocumentFields, RerankRun, read
-from bge_rerank_integrations.ranking import PairScorer, Ranking, check_scores, check_selection
+from .adapter_fields import EngineFields, sync_override
+from .inputs import check_items
+from .langchain_runs import PER_CALL, DocumentFields, RerankRun, read
+from .ranking import PairScorer, Ranking, check_scores, check_selection
 
 
 class BGERerank(DocumentFields, BaseDocumentCompressor):

@@ -20,11 +20,11 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import Field, field_validator
 
-from bge_rerank_integrations.adapter_fields import CONTEXT, RerankFields
-from bge_rerank_integrations.checks import plain
-from bge_rerank_integrations.context.selection import Kept
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.pipeline import Candidate, Pipeline, Selected
+from .adapter_fields import CONTEXT, RerankFields
+from .checks import plain
+from .context.selection import Kept
+from .errors import ConfigurationError
+from .pipeline import Candidate, Pipeline, Selected
 
 RELEVANCE_SCORE = "relevance_score"
 # keys that retrievers and rerankers put a score in

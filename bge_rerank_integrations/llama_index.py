@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bge_rerank_integrations.errors import MissingExtraError
+from .errors import MissingExtraError
 
 try:
     from llama_index.core.callbacks import CBEventType, EventPayload
@@ -25,10 +25,10 @@ except ModuleNotFoundError as error:
 
 from pydantic import Field
 
-from bge_rerank_integrations.adapter_fields import RerankFields, sync_override
-from bge_rerank_integrations.context.selection import Kept
-from bge_rerank_integrations.inputs import check_items
-from bge_rerank_integrations.pipeline import Candidate, Pipeline, Selected
+from .adapter_fields import RerankFields, sync_override
+from .context.selection import Kept
+from .inputs import check_items
+from .pipeline import Candidate, Pipeline, Selected
 
 RETRIEVAL_SCORE, RETRIEVAL_RANK = "retrieval_score", "retrieval_rank"
 TRUNCATED = "truncated"

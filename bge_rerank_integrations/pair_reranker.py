@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bge_rerank_integrations.errors import ConfigurationError, ScoringError
-from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
-from bge_rerank_integrations.ranking import (
+from .errors import ConfigurationError, ScoringError
+from .inputs import check_documents, check_pairs, check_query
+from .ranking import (
     SCORE_ACTIVATIONS,
     Ranking,
     Reranker,

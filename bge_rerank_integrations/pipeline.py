@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from bge_rerank_integrations.context.budget import CountTokens
-from bge_rerank_integrations.context.options import ContextOptions
-from bge_rerank_integrations.context.selection import (
+from .context.budget import CountTokens
+from .context.options import ContextOptions
+from .context.selection import (
     Kept,
     at_most,
     best,
@@ -23,9 +23,9 @@ from bge_rerank_integrations.context.selection import (
     with_unscored,
     within_budget,
 )
-from bge_rerank_integrations.errors import PERMANENT_ERRORS, ConfigurationError, InputError, placed
-from bge_rerank_integrations.highlighting import Highlighter
-from bge_rerank_integrations.ranking import Ranking, Reranker, TokenUsage, rank
+from .errors import PERMANENT_ERRORS, ConfigurationError, InputError, placed
+from .highlighting import Highlighter
+from .ranking import Ranking, Reranker, TokenUsage, rank
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload, runtime_checkable
 
-from bge_rerank_integrations.checks import FINITE, SHARE, at_least, is_number, plain
-from bge_rerank_integrations.errors import NonFiniteScoreError, ScoringError
+from .checks import FINITE, SHARE, at_least, is_number, plain
+from .errors import NonFiniteScoreError, ScoringError
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-from bge_rerank_integrations.errors import ConfigurationError
+from .errors import ConfigurationError
 
 _EACH_BY_NAME = "give each of its entries as a setting of its own, such as device= or dtype="
 _NO_REMOTE_CODE = "leave it out: a checkpoint's own code is never run"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from bge_rerank_integrations.checks import (
+from .checks import (
     BOOL,
     DEVICES,
     LAYERS,
@@ -26,14 +26,14 @@ from bge_rerank_integrations.checks import (
     one_of,
     require,
 )
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.setting_names import reject_unknown_settings
-from bge_rerank_integrations.setting_types import Dtype, LongDocuments
+from .errors import ConfigurationError
+from .setting_names import reject_unknown_settings
+from .setting_types import Dtype, LongDocuments
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from bge_rerank_integrations.setting_types import ConfigKeywords, PathOrName
+    from .setting_types import ConfigKeywords, PathOrName
 
 DEFAULT_MODEL = "BAAI/bge-reranker-v2-m3"
 BUILT_IN_MODEL = "tiny"

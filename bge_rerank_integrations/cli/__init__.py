@@ -9,7 +9,7 @@ import tempfile
 import traceback
 import warnings
 
-from bge_rerank_integrations.errors import MissingExtraError
+from ..errors import MissingExtraError
 
 _EXTRA = ("typer", "rich")
 
@@ -25,7 +25,7 @@ def main() -> None:
         # passages may be in any script, and a pipe's default encoding on Windows is not UTF-8
         sys.stdout.reconfigure(encoding="utf-8")
     try:
-        from bge_rerank_integrations.cli.app import app
+        from .app import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise

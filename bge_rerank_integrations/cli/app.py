@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from bge_rerank_integrations import ConfigurationError, RerankError, __version__
-from bge_rerank_integrations.cli.bench import bench
-from bge_rerank_integrations.cli.calibrate import calibrate
-from bge_rerank_integrations.cli.convert import convert
-from bge_rerank_integrations.cli.demo import demo
-from bge_rerank_integrations.cli.eval import evaluate
-from bge_rerank_integrations.cli.models import models
-from bge_rerank_integrations.cli.rerank import rerank
-from bge_rerank_integrations.cli.serve import serve
-from bge_rerank_integrations.cli.tune import tune
+from .. import ConfigurationError, RerankError, __version__
+from .bench import bench
+from .calibrate import calibrate
+from .convert import convert
+from .demo import demo
+from .eval import evaluate
+from .models import models
+from .rerank import rerank
+from .serve import serve
+from .tune import tune
 
 
 class _Commands(TyperGroup):

@@ -14,14 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bge_rerank_integrations.cli.options import Model, with_settings
-from bge_rerank_integrations.cli.passages import python_reference
-from bge_rerank_integrations.settings import (
-    BUILT_IN_MODEL,
-    CallOptions,
-    EngineConfig,
-    split_settings,
-)
+from ..settings import BUILT_IN_MODEL, CallOptions, EngineConfig, split_settings
+from .options import Model, with_settings
+from .passages import python_reference
 
 _QUERY = "Can a list be used as a dictionary key?"
 # of technical English, in the vocabularies of these models
@@ -106,12 +101,8 @@ def _time(
 ) -> Timing:
     """Time calls for ``seconds``, with batches of ``batches`` times the device's default size."""
     # here: torch takes seconds to import, and --help needs none
-    from bge_rerank_integrations import RerankEngine
-    from bge_rerank_integrations.engine.loading.devices import (
-        default_batch_tokens,
-        resolve_device,
-        resolve_dtype,
-    )
+    from .. import RerankEngine
+    from ..engine.loading.devices import default_batch_tokens, resolve_device, resolve_dtype
 
     device = resolve_device(config.devices[0])
     size = default_batch_tokens(device, resolve_dtype(config.dtype, device)) * batches

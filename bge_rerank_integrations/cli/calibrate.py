@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from bge_rerank_integrations.cli.eval import CORPUS, read_collection, require_eval_extra
-from bge_rerank_integrations.cli.options import model_settings
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.evaluation.calibrating import calibrate as fit
-from bge_rerank_integrations.evaluation.calibrating import logits_of
-from bge_rerank_integrations.evaluation.runs import bm25
-from bge_rerank_integrations.settings import BUILT_IN_MODEL
+from ..errors import ConfigurationError
+from ..evaluation.calibrating import calibrate as fit
+from ..evaluation.calibrating import logits_of
+from ..evaluation.runs import bm25
+from ..settings import BUILT_IN_MODEL
+from .eval import CORPUS, read_collection, require_eval_extra
+from .options import model_settings
 
 # as many candidates as an application reranks: relevance is rarer among more of them
 _DEPTH = 50
@@ -61,7 +61,7 @@ def calibrate(
     show_progress = sys.stderr.isatty()
     candidates = bm25(collection, depth, show_progress=show_progress)
     # imported here: torch takes seconds, and --help or an invalid file does not need it
-    from bge_rerank_integrations import RerankEngine
+    from .. import RerankEngine
 
     with RerankEngine(base, **settings) as engine:
         logits = logits_of(engine, collection, candidates, show_progress=show_progress)

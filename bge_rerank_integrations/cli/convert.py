@@ -17,7 +17,7 @@ def convert(
     The result loads here and in transformers. Pickles are read without running code in them.
     """
     # torch takes seconds to import
-    from bge_rerank_integrations.engine.loading.conversion import convert as run
+    from ..engine.loading.conversion import convert as run
 
     for line in run(folder, out):
         typer.echo(line)

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bge_rerank_integrations.cli.options import Model
-from bge_rerank_integrations.cli.passages import ReferencePassage, python_reference
-from bge_rerank_integrations.errors import InputError, MissingExtraError
-from bge_rerank_integrations.evaluation.first_stage import BM25Index, Hit
-from bge_rerank_integrations.ranking import RankedDocument
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+from ..errors import InputError, MissingExtraError
+from ..evaluation.first_stage import BM25Index, Hit
+from ..ranking import RankedDocument
+from ..settings import BUILT_IN_MODEL, EngineConfig
+from .options import Model
+from .passages import ReferencePassage, python_reference
 
 DEFAULT_QUESTION = "Can a list be used as a dictionary key?"
 _LONG, _SHORT = 180, 64  # characters of an excerpt
@@ -66,7 +66,7 @@ def demo(
     console = Console(highlight=False)
     with console.status("searching, loading the model and reranking"):
         # imported here: torch takes seconds, and --help does not need it
-        from bge_rerank_integrations import RerankEngine
+        from .. import RerankEngine
 
         passages = python_reference()
         hits = BM25Index([passage.content for passage in passages]).search(question, candidates)

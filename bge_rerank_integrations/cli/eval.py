@@ -14,18 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bge_rerank_integrations.cli.options import model_settings
-from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
-from bge_rerank_integrations.evaluation.collection import (
-    Collection,
-    read_beir,
-    read_candidate_lists,
-    text_only,
-    titled,
-)
-from bge_rerank_integrations.evaluation.report import Report, save_plot, summarize
-from bge_rerank_integrations.evaluation.runs import DEPTH, Run, bm25, fuse, read_run, rerank
-from bge_rerank_integrations.settings import BUILT_IN_MODEL
+from ..errors import ConfigurationError, InputError, MissingExtraError
+from ..evaluation.collection import Collection, read_beir, read_candidate_lists, text_only, titled
+from ..evaluation.report import Report, save_plot, summarize
+from ..evaluation.runs import DEPTH, Run, bm25, fuse, read_run, rerank
+from ..settings import BUILT_IN_MODEL
+from .options import model_settings
 
 BM25 = "bm25"
 CORPUS = "corpus.jsonl"
@@ -109,7 +103,7 @@ def evaluate(
     ]
     runs = stages if len(stages) == 1 else [fuse(stages, depth)]
     # imported here: torch takes seconds, and --help or an invalid file does not need it
-    from bge_rerank_integrations import RerankEngine
+    from .. import RerankEngine
 
     for name, (base, settings) in chosen.items():
         # not shared: the next model may need this one's memory

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bge_rerank_integrations.catalog import HEADERS, markdown, rows
-from bge_rerank_integrations.settings import EngineConfig, description_of
+from ..catalog import HEADERS, markdown, rows
+from ..settings import EngineConfig, description_of
 
 
 def models(
@@ -50,10 +50,10 @@ def models(
 
 def _show_recipe(config: EngineConfig) -> None:
     # torch takes seconds to import
-    from bge_rerank_integrations.engine.loading import ledger
-    from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
-    from bge_rerank_integrations.engine.loading.model import config_reader
-    from bge_rerank_integrations.engine.loading.proofs import read_recipe
+    from ..engine.loading import ledger
+    from ..engine.loading.checkpoint import open_checkpoint
+    from ..engine.loading.model import config_reader
+    from ..engine.loading.proofs import read_recipe
 
     checkpoint = open_checkpoint(config, with_weights=False)
     found = read_recipe(config, checkpoint)

@@ -10,16 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from bge_rerank_integrations.catalog import CATALOG
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
-from bge_rerank_integrations.settings import (
-    SETTINGS,
-    default_of,
-    description_of,
-    read_setting,
-    split_settings,
-)
+from ..catalog import CATALOG
+from ..errors import ConfigurationError
+from ..setting_types import API_KEY_VARIABLE
+from ..settings import SETTINGS, default_of, description_of, read_setting, split_settings
 
 _VARIABLE_PREFIX = "BGE_RERANK_"
 

@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bge_rerank_integrations.cli.options import Model, with_settings
-from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.highlighting import Highlighter, Span
-from bge_rerank_integrations.jsonl import Place, json_objects, read_lines, string
-from bge_rerank_integrations.ranking import Ranking
-from bge_rerank_integrations.settings import BUILT_IN_MODEL
+from ..errors import InputError
+from ..highlighting import Highlighter, Span
+from ..jsonl import Place, json_objects, read_lines, string
+from ..ranking import Ranking
+from ..settings import BUILT_IN_MODEL
+from .options import Model, with_settings
 
 if TYPE_CHECKING:
-    from bge_rerank_integrations import RerankEngine
+    from .. import RerankEngine
 
 
 STANDARD_INPUT = "-"
@@ -145,7 +145,7 @@ def rerank(
     """
     _check_use(bool(files), bulk, output)
     # imported here: torch takes seconds, and --help does not need it
-    from bge_rerank_integrations import RerankEngine
+    from .. import RerankEngine
 
     def load() -> RerankEngine:
         return RerankEngine.shared(model, normalize=not raw, **settings)
@@ -178,7 +178,7 @@ def _check_use(has_files: bool, bulk: Path | None, output: Path | None) -> None:
 
 
 def _score_rows(engine: RerankEngine, source: Path, target: Path) -> None:
-    from bge_rerank_integrations.bulk import score_file
+    from ..bulk import score_file
 
     scored = score_file(engine, source, target, show_progress=True)
     typer.echo(f"{scored} rows scored; {target} is complete", err=True)

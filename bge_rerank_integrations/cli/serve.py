@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from bge_rerank_integrations.cli.options import model_names, with_settings
-from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
-from bge_rerank_integrations.serving.settings import (
+from ..errors import ConfigurationError, MissingExtraError
+from ..serving.settings import (
     NOT_SERVED,
     SERVED_DEFAULTS,
     LogFormat,
@@ -24,11 +23,12 @@ from bge_rerank_integrations.serving.settings import (
     ServerSettings,
     read_api_keys,
 )
-from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, description_of, split_settings
+from ..setting_types import API_KEY_VARIABLE
+from ..settings import BUILT_IN_MODEL, description_of, split_settings
+from .options import model_names, with_settings
 
 if TYPE_CHECKING:
-    from bge_rerank_integrations import RerankEngine
+    from .. import RerankEngine
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +142,10 @@ def serve(
     After SIGTERM or SIGHUP, requests in progress finish first.
     """
     try:
-        from bge_rerank_integrations.serving.app import create_app
-        from bge_rerank_integrations.serving.http_server import configure_logging, make_server
-        from bge_rerank_integrations.serving.metrics import start_tracing
-        from bge_rerank_integrations.serving.models import is_loading, read_models
+        from ..serving.app import create_app
+        from ..serving.http_server import configure_logging, make_server
+        from ..serving.metrics import start_tracing
+        from ..serving.models import is_loading, read_models
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "pythonjsonlogger"):
             raise
@@ -210,7 +210,7 @@ def serve(
 
 def _load(model: str, settings: dict[str, Any]) -> RerankEngine:
     # imported here: torch takes seconds, and meanwhile the server reports that it is loading
-    from bge_rerank_integrations import RerankEngine
+    from .. import RerankEngine
 
     engine = RerankEngine.shared(model, **settings)
     # to look through the objects of torch at every full collection takes 0.3 s, in which no

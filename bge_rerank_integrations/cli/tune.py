@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bge_rerank_integrations.cli.eval import show_table
-from bge_rerank_integrations.settings import BUILT_IN_MODEL
+from ..settings import BUILT_IN_MODEL
+from .eval import show_table
 
 
 def tune(
@@ -56,8 +56,8 @@ def tune(
     is 1.
     """
     # imported here: --help needs no torch
-    from bge_rerank_integrations.tuning import tune as run
-    from bge_rerank_integrations.tuning.tune import prepare, read
+    from ..tuning import tune as run
+    from ..tuning.tune import prepare, read
 
     if check:
         collection = read(data, teacher=teacher, held_out=held_out)

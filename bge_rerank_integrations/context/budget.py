@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
-from bge_rerank_integrations.checks import is_int
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.highlighting import sentences
+from ..checks import is_int
+from ..errors import ConfigurationError
+from ..highlighting import sentences
 
 CountTokens = Callable[[str], int]
 

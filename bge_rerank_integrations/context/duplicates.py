@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from bge_rerank_integrations.context.options import DEFAULT_DUPLICATE_SHARE
+from .options import DEFAULT_DUPLICATE_SHARE
 
 # words in a shingle, as in the deduplication of corpora (Lee et al., arXiv 2107.06499, appendix A)
 _SHINGLE_WORDS = 5

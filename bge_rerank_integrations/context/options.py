@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bge_rerank_integrations.checks import (
+from ..checks import (
     BOOL,
     FINITE,
     SHARE,
@@ -18,8 +18,8 @@ from bge_rerank_integrations.checks import (
     one_of,
     require,
 )
-from bge_rerank_integrations.setting_types import OnError
-from bge_rerank_integrations.settings import Settings, setting
+from ..setting_types import OnError
+from ..settings import Settings, setting
 
 #: of a document's runs of words, how many may stand in one better document, as a share
 DEFAULT_DUPLICATE_SHARE = 0.8

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
-from bge_rerank_integrations.highlighting import Span
+from ..highlighting import Span
 
 # of the score that sentences are cut by; measured by benchmarks/context.py
 _NEIGHBOR_SHARE = 0.1

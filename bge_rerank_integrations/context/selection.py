@@ -8,13 +8,13 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from bge_rerank_integrations.checks import is_finite, is_int
-from bge_rerank_integrations.context.budget import CountTokens, fit_budget
-from bge_rerank_integrations.context.duplicates import without_duplicates
-from bge_rerank_integrations.context.pruning import prune
-from bge_rerank_integrations.errors import NonFiniteScoreError, ScoringError
-from bge_rerank_integrations.highlighting import Span
-from bge_rerank_integrations.ranking import Ranking, blend_ranks
+from ..checks import is_finite, is_int
+from ..errors import NonFiniteScoreError, ScoringError
+from ..highlighting import Span
+from ..ranking import Ranking, blend_ranks
+from .budget import CountTokens, fit_budget
+from .duplicates import without_duplicates
+from .pruning import prune
 
 
 @dataclass(frozen=True, slots=True)

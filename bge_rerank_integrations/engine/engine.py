@@ -10,32 +10,19 @@ from typing import Any
 
 from typing_extensions import Self, Unpack
 
-from bge_rerank_integrations.engine import registry
-from bge_rerank_integrations.engine.loading.model import LoadedModel
-from bge_rerank_integrations.engine.pair_stream import PairStream
-from bge_rerank_integrations.engine.registry import RunningModel
-from bge_rerank_integrations.engine.scheduling.job import Job, wait
-from bge_rerank_integrations.engine.scheduling.stats import EngineStats
-from bge_rerank_integrations.engine.tokenization.pairs import TextPair
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.highlighting import Highlighting
-from bge_rerank_integrations.inputs import check_pairs, query_pairs
-from bge_rerank_integrations.ranking import (
-    Ranking,
-    Scores,
-    TokenUsage,
-    check_selection,
-    rank,
-    score_range,
-)
-from bge_rerank_integrations.setting_types import CallOverrides, EngineKeywords, PathOrName
-from bge_rerank_integrations.settings import (
-    DEFAULT_MODEL,
-    CallOptions,
-    EngineConfig,
-    overridden,
-    split_settings,
-)
+from ..errors import ConfigurationError
+from ..highlighting import Highlighting
+from ..inputs import check_pairs, query_pairs
+from ..ranking import Ranking, Scores, TokenUsage, check_selection, rank, score_range
+from ..setting_types import CallOverrides, EngineKeywords, PathOrName
+from ..settings import DEFAULT_MODEL, CallOptions, EngineConfig, overridden, split_settings
+from . import registry
+from .loading.model import LoadedModel
+from .pair_stream import PairStream
+from .registry import RunningModel
+from .scheduling.job import Job, wait
+from .scheduling.stats import EngineStats
+from .tokenization.pairs import TextPair
 
 
 class RerankEngine(Highlighting):

@@ -14,11 +14,11 @@ from typing import Any
 from tqdm.auto import tqdm
 from typing_extensions import Self
 
-from bge_rerank_integrations.engine.scheduling.job import Job, JobResult, deadline_after
-from bge_rerank_integrations.engine.tokenization.pairs import TextPair
-from bge_rerank_integrations.inputs import check_pairs
-from bge_rerank_integrations.ranking import TokenUsage
-from bge_rerank_integrations.settings import CallOptions
+from ..inputs import check_pairs
+from ..ranking import TokenUsage
+from ..settings import CallOptions
+from .scheduling.job import Job, JobResult, deadline_after
+from .tokenization.pairs import TextPair
 
 _CHUNK_PAIRS = 2_048
 _CHUNKS_AHEAD = 2

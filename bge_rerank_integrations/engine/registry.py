@@ -9,27 +9,21 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from threading import Lock
 
-from bge_rerank_integrations.calibration import Calibration, weights_digest
-from bge_rerank_integrations.engine.loading.devices import release_memory, resolve_device
-from bge_rerank_integrations.engine.loading.model import LoadedModel, load
-from bge_rerank_integrations.engine.scheduling.job import Job
-from bge_rerank_integrations.engine.scheduling.scheduler import Scheduler
-from bge_rerank_integrations.engine.scheduling.stats import EngineStats, State
-from bge_rerank_integrations.engine.threads import (
-    check_fork,
-    in_new_thread,
-    join_threads,
-    keep_spare_team,
-    limit_threads,
-)
-from bge_rerank_integrations.errors import (
+from ..calibration import Calibration, weights_digest
+from ..errors import (
     EngineClosedError,
     EngineFailedError,
     ForkedProcessError,
     ModelLoadError,
     RerankError,
 )
-from bge_rerank_integrations.settings import CallOptions, EngineConfig
+from ..settings import CallOptions, EngineConfig
+from .loading.devices import release_memory, resolve_device
+from .loading.model import LoadedModel, load
+from .scheduling.job import Job
+from .scheduling.scheduler import Scheduler
+from .scheduling.stats import EngineStats, State
+from .threads import check_fork, in_new_thread, join_threads, keep_spare_team, limit_threads
 
 
 class RunningModel:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import torch
 
-from bge_rerank_integrations.errors import ForkedProcessError
+from ..errors import ForkedProcessError
 
 T = TypeVar("T")
 

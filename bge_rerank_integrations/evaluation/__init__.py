@@ -14,7 +14,7 @@
 Functions raise ``MissingExtraError`` without the extra ``eval``.
 """
 
-from bge_rerank_integrations.evaluation.collection import (
+from .collection import (
     Collection,
     CorpusPassage,
     read_beir,
@@ -22,9 +22,9 @@ from bge_rerank_integrations.evaluation.collection import (
     text_only,
     titled,
 )
-from bge_rerank_integrations.evaluation.measures import Comparison, compare, means, measure
-from bge_rerank_integrations.evaluation.report import Report, System, draw, save_plot, summarize
-from bge_rerank_integrations.evaluation.runs import Run, blend, bm25, fuse, read_run, rerank
+from .measures import Comparison, compare, means, measure
+from .report import Report, System, draw, save_plot, summarize
+from .runs import Run, blend, bm25, fuse, read_run, rerank
 
 __all__ = [
     "Collection",

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bge_rerank_integrations.calibration import Calibration
-from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
-from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.runs import Run
-from bge_rerank_integrations.ranking import Scores, sigmoid
+from ..calibration import Calibration
+from ..errors import ConfigurationError, MissingExtraError
+from ..ranking import Scores, sigmoid
+from .collection import Collection
+from .runs import Run
 
 # of the queries, to measure the fit
 _HELD_OUT = 0.25

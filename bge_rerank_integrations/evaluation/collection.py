@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bge_rerank_integrations.errors import ConfigurationError, InputError
-from bge_rerank_integrations.jsonl import Place, json_objects, read_lines, string
+from ..errors import ConfigurationError, InputError
+from ..jsonl import Place, json_objects, read_lines, string
 
 Relevance = Mapping[str, Mapping[str, int]]
 """Query id → document id → grade; above 0 is relevant."""

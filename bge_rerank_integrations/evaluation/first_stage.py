@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bge_rerank_integrations.errors import MissingExtraError
+from ..errors import MissingExtraError
 
 
 @dataclass(frozen=True, slots=True)

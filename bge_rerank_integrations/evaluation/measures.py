@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
-from bge_rerank_integrations.evaluation.collection import Relevance
+from ..errors import ConfigurationError, MissingExtraError
+from .collection import Relevance
 
 PRIMARY = "nDCG@10"
 RESAMPLES = 9999

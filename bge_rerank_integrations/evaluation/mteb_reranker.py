@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bge_rerank_integrations.engine.engine import RerankEngine
-from bge_rerank_integrations.errors import MissingExtraError
+from ..engine.engine import RerankEngine
+from ..errors import MissingExtraError
 
 # mteb stores results under them; they do not change a result
 _NAMES = ("model", "revision")

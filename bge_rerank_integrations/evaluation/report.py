@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
-from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.measures import (
-    PRIMARY,
-    Comparison,
-    Values,
-    compare,
-    means,
-    measure,
-)
-from bge_rerank_integrations.evaluation.runs import Run, at_depth, blend
+from ..errors import ConfigurationError, MissingExtraError
+from .collection import Collection
+from .measures import PRIMARY, Comparison, Values, compare, means, measure
+from .runs import Run, at_depth, blend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bge_rerank_integrations.errors import ConfigurationError, InputError, MissingExtraError
-from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.first_stage import BM25Index
-from bge_rerank_integrations.jsonl import read_lines
-from bge_rerank_integrations.ranking import RANK_OFFSET, Reranker, blend_ranks
+from ..errors import ConfigurationError, InputError, MissingExtraError
+from ..jsonl import read_lines
+from ..ranking import RANK_OFFSET, Reranker, blend_ranks
+from .collection import Collection
+from .first_stage import BM25Index
 
 DEPTH = 100
 # Anserini's, which BEIR's published baselines use

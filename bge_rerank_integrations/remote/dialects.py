@@ -8,21 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from bge_rerank_integrations.checks import is_finite, is_int, require
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
-from bge_rerank_integrations.wire import Role, Slot, Template, Wire
-from bge_rerank_integrations.wire.rows import (
-    AZION,
-    CLOUDFLARE,
-    COHERE,
-    COMMON,
-    INFINITY,
-    NIM,
-    TEI,
-    VLLM,
-    VOYAGE,
-)
+from ..checks import is_finite, is_int, require
+from ..errors import ConfigurationError
+from ..setting_types import API_KEY_VARIABLE
+from ..wire import Role, Slot, Template, Wire
+from ..wire.rows import AZION, CLOUDFLARE, COHERE, COMMON, INFINITY, NIM, TEI, VLLM, VOYAGE
 
 
 @dataclass(frozen=True)

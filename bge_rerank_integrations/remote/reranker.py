@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from typing_extensions import Self
 
-from bge_rerank_integrations.checks import BOOL
-from bge_rerank_integrations.errors import ConfigurationError, MissingExtraError
+from ..checks import BOOL
+from ..errors import ConfigurationError, MissingExtraError
 
 try:
     # fails here, with the pip command, and not in transport.py
@@ -23,13 +23,13 @@ except ModuleNotFoundError as error:
         raise MissingExtraError("remote") from error
     raise
 
-from bge_rerank_integrations.errors import RemoteError
-from bge_rerank_integrations.highlighting import Highlighting
-from bge_rerank_integrations.inputs import check_documents, check_pairs, check_query
-from bge_rerank_integrations.ranking import Ranking, Scores, TokenUsage, check_selection, rank
-from bge_rerank_integrations.remote.dialects import DIALECTS, check_settings
-from bge_rerank_integrations.remote.responses import HttpResponse, read_scores
-from bge_rerank_integrations.remote.transport import Transport, as_rerank_errors
+from ..errors import RemoteError
+from ..highlighting import Highlighting
+from ..inputs import check_documents, check_pairs, check_query
+from ..ranking import Ranking, Scores, TokenUsage, check_selection, rank
+from .dialects import DIALECTS, check_settings
+from .responses import HttpResponse, read_scores
+from .transport import Transport, as_rerank_errors
 
 # requests of one call that wait for answers
 _MAX_REQUESTS = 8

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bge_rerank_integrations.checks import is_finite, is_int
-from bge_rerank_integrations.errors import RemoteError
-from bge_rerank_integrations.ranking import RankedDocument, Scores, TokenUsage
-from bge_rerank_integrations.remote.dialects import Dialect
+from ..checks import is_finite, is_int
+from ..errors import RemoteError
+from ..ranking import RankedDocument, Scores, TokenUsage
+from .dialects import Dialect
 
 # what this project's server says of a call in its headers, in every dialect
 TRUNCATED_DOCUMENTS = "x-truncated-documents"

@@ -24,14 +24,8 @@ from tenacity import (
     wait_random,
 )
 
-from bge_rerank_integrations.errors import (
-    ConfigurationError,
-    DeadlineError,
-    OverloadedError,
-    RemoteError,
-    RerankError,
-)
-from bge_rerank_integrations.remote.responses import HttpResponse, error_message
+from ..errors import ConfigurationError, DeadlineError, OverloadedError, RemoteError, RerankError
+from .responses import HttpResponse, error_message
 
 T = TypeVar("T")
 

@@ -10,15 +10,11 @@ from typing import Any
 from fastapi import Response
 from pydantic_core import to_json
 
-from bge_rerank_integrations.highlighting import Span
-from bge_rerank_integrations.ranking import RankedDocument, Scores
-from bge_rerank_integrations.serving.api_errors import (
-    RETRY_LATER,
-    ApiError,
-    ErrorKind,
-)
-from bge_rerank_integrations.serving.bodies import ScoreRequest
-from bge_rerank_integrations.wire import Slot, Template, Wire
+from ..highlighting import Span
+from ..ranking import RankedDocument, Scores
+from ..wire import Slot, Template, Wire
+from .api_errors import RETRY_LATER, ApiError, ErrorKind
+from .bodies import ScoreRequest
 
 # Cohere bills one search per 100 documents: https://docs.cohere.com/docs/rerank-overview
 _DOCUMENTS_IN_A_SEARCH = 100

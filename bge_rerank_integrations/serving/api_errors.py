@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bge_rerank_integrations.errors import (
+from ..errors import (
     ConfigurationError,
     DeadlineError,
     EngineClosedError,

@@ -11,7 +11,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from bge_rerank_integrations.errors import MissingExtraError, RerankError
+from ..errors import MissingExtraError, RerankError
 
 try:
     import prometheus_client  # noqa: F401  # the other half of the extra
@@ -26,23 +26,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
-from bge_rerank_integrations import __version__
-from bge_rerank_integrations.serving.answers import error_response
-from bge_rerank_integrations.serving.api_errors import (
-    ApiError,
-    ErrorKind,
-    RefusedError,
-    from_rerank_error,
-)
-from bge_rerank_integrations.serving.endpoints import add_endpoint, add_request_schemas
-from bge_rerank_integrations.serving.health import add_health_routes
-from bge_rerank_integrations.serving.metrics import Metrics, MetricsMiddleware, tracing_middleware
-from bge_rerank_integrations.serving.middleware import (
-    BodyMiddleware,
-    HostMiddleware,
-    KeyMiddleware,
-)
-from bge_rerank_integrations.serving.routes import (
+from .. import __version__
+from ..wire import Wire
+from .answers import error_response
+from .api_errors import ApiError, ErrorKind, RefusedError, from_rerank_error
+from .endpoints import add_endpoint, add_request_schemas
+from .health import add_health_routes
+from .metrics import Metrics, MetricsMiddleware, tracing_middleware
+from .middleware import BodyMiddleware, HostMiddleware, KeyMiddleware
+from .routes import (
     REQUEST_ID_HEADER,
     ROUTES,
     AccessLogMiddleware,
@@ -51,14 +43,13 @@ from bge_rerank_integrations.serving.routes import (
     current_request,
     wire_at,
 )
-from bge_rerank_integrations.serving.service import RerankService
-from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.wire import Wire
+from .service import RerankService
+from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from bge_rerank_integrations.serving.models import EngineSource
+    from .models import EngineSource
 
 _KIND_OF_STATUS = {
     400: ErrorKind.MALFORMED,

@@ -18,15 +18,10 @@ from pydantic import (
     create_model,
 )
 
-from bge_rerank_integrations.serving.api_errors import (
-    ApiError,
-    ErrorKind,
-    RefusedError,
-    from_validation_error,
-)
-from bge_rerank_integrations.serving.field_types import EXAMPLES, FIELD_TYPES, default_of
-from bge_rerank_integrations.setting_types import CallOverrides
-from bge_rerank_integrations.wire import Fields, Role, Wire
+from ..setting_types import CallOverrides
+from ..wire import Fields, Role, Wire
+from .api_errors import ApiError, ErrorKind, RefusedError, from_validation_error
+from .field_types import EXAMPLES, FIELD_TYPES, default_of
 
 Schema: TypeAlias = dict[str, Any]
 

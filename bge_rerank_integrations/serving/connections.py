@@ -18,8 +18,8 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bge_rerank_integrations.serving.routes import shown_client
-from bge_rerank_integrations.serving.settings import ServerSettings
+from .routes import shown_client
+from .settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 

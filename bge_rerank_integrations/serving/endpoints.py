@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request, Response
 from pydantic_core import from_json
 
-from bge_rerank_integrations.serving.answers import answer, answer_schema, json_response, status_of
-from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind, RefusedError
-from bge_rerank_integrations.serving.bodies import read, request_schema
-from bge_rerank_integrations.serving.metrics import Metrics
-from bge_rerank_integrations.serving.routes import Route, current_request
-from bge_rerank_integrations.serving.service import RerankService
-from bge_rerank_integrations.wire import Wire
+from ..wire import Wire
+from .answers import answer, answer_schema, json_response, status_of
+from .api_errors import ApiError, ErrorKind, RefusedError
+from .bodies import read, request_schema
+from .metrics import Metrics
+from .routes import Route, current_request
+from .service import RerankService
 
 T = TypeVar("T")
 

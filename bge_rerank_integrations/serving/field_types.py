@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, FailFast, Field, JsonValue, WithJsonSchema
 
-from bge_rerank_integrations.wire import Role
+from ..wire import Role
 
 ItemT = TypeVar("ItemT")
 

@@ -9,15 +9,15 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from bge_rerank_integrations import __version__
-from bge_rerank_integrations.catalog import languages_of
-from bge_rerank_integrations.serving.answers import answer_schema, json_response
-from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind, RefusedError
-from bge_rerank_integrations.serving.metrics import Metrics
-from bge_rerank_integrations.serving.models import ServedModel, find_model
-from bge_rerank_integrations.serving.routes import AUTH_PATH, HEALTH_PATHS, READY_PATHS
-from bge_rerank_integrations.serving.service import RerankService
-from bge_rerank_integrations.wire.rows import COMMON
+from .. import __version__
+from ..catalog import languages_of
+from ..wire.rows import COMMON
+from .answers import answer_schema, json_response
+from .api_errors import ApiError, ErrorKind, RefusedError
+from .metrics import Metrics
+from .models import ServedModel, find_model
+from .routes import AUTH_PATH, HEALTH_PATHS, READY_PATHS
+from .service import RerankService
 
 
 class Status(BaseModel):

@@ -23,16 +23,11 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp
 
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.serving.connections import (
-    EXTRA_CONNECTIONS,
-    MAX_HEAD_BYTES,
-    Connection,
-    Connections,
-)
-from bge_rerank_integrations.serving.middleware import ConnectionMiddleware
-from bge_rerank_integrations.serving.routes import current_request
-from bge_rerank_integrations.serving.settings import LogFormat, LogLevel, ServerSettings
+from ..errors import ConfigurationError
+from .connections import EXTRA_CONNECTIONS, MAX_HEAD_BYTES, Connection, Connections
+from .middleware import ConnectionMiddleware
+from .routes import current_request
+from .settings import LogFormat, LogLevel, ServerSettings
 
 logger = logging.getLogger(__name__)
 

@@ -31,12 +31,12 @@ from prometheus_client.registry import Collector
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations import __version__
-from bge_rerank_integrations.checks import require
-from bge_rerank_integrations.errors import MissingExtraError
-from bge_rerank_integrations.serving.api_errors import ErrorKind
-from bge_rerank_integrations.serving.routes import PROBES, found_route
-from bge_rerank_integrations.serving.service import RerankService
+from .. import __version__
+from ..checks import require
+from ..errors import MissingExtraError
+from .api_errors import ErrorKind
+from .routes import PROBES, found_route
+from .service import RerankService
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

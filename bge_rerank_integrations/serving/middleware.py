@@ -15,15 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
-from bge_rerank_integrations.serving.connections import LINGER_S, connection_of, is_beyond_bound
-from bge_rerank_integrations.serving.routes import (
-    AUTH_PATH,
-    HEALTH_PATHS,
-    PROBES,
-    READY_PATHS,
-    found_route,
-)
+from .api_errors import ApiError, ErrorKind
+from .connections import LINGER_S, connection_of, is_beyond_bound
+from .routes import AUTH_PATH, HEALTH_PATHS, PROBES, READY_PATHS, found_route
 
 # the playground asks for the key itself; orchestrators probe health without one
 PUBLIC_PATHS = frozenset({"/", *HEALTH_PATHS, *READY_PATHS, AUTH_PATH, "/docs", "/openapi.json"})

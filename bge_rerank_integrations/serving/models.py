@@ -10,12 +10,12 @@ from concurrent.futures import Future
 from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeAlias
 
-from bge_rerank_integrations.checks import require
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind, RefusedError
+from ..checks import require
+from ..errors import ConfigurationError
+from .api_errors import ApiError, ErrorKind, RefusedError
 
 if TYPE_CHECKING:
-    from bge_rerank_integrations import RerankEngine
+    from .. import RerankEngine
 
     # an engine, or a function that makes one
     EngineSource: TypeAlias = RerankEngine | Callable[[], RerankEngine]

@@ -14,12 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bge_rerank_integrations.checks import require
-from bge_rerank_integrations.errors import (
-    ConfigurationError,
-    EngineFailedError,
-    MissingExtraError,
-)
+from ..checks import require
+from ..errors import ConfigurationError, EngineFailedError, MissingExtraError
 
 try:
     from ray import serve
@@ -32,25 +28,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations.engine.engine import RerankEngine
-from bge_rerank_integrations.serving.app import create_app
-from bge_rerank_integrations.serving.metrics import start_tracing
-from bge_rerank_integrations.serving.models import read_models
-from bge_rerank_integrations.serving.routes import REQUEST_ID_HEADER
-from bge_rerank_integrations.serving.settings import (
-    NOT_SERVED,
-    SERVED_DEFAULTS,
-    ServerSettings,
-    read_api_keys,
-)
-from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
-from bge_rerank_integrations.settings import (
-    BUILT_IN_MODEL,
-    SETTINGS,
-    checked,
-    read_setting,
-    split_settings,
-)
+from ..engine.engine import RerankEngine
+from ..setting_types import API_KEY_VARIABLE
+from ..settings import BUILT_IN_MODEL, SETTINGS, checked, read_setting, split_settings
+from .app import create_app
+from .metrics import start_tracing
+from .models import read_models
+from .routes import REQUEST_ID_HEADER
+from .settings import NOT_SERVED, SERVED_DEFAULTS, ServerSettings, read_api_keys
 
 # settings of the server that are arguments of their own
 _LIMITS = ("max_documents", "max_characters", "max_body_bytes", "body_timeout_s", "timeout_s")

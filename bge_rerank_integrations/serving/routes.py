@@ -21,9 +21,9 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bge_rerank_integrations.serving.api_errors import ApiError, ErrorKind
-from bge_rerank_integrations.wire import Wire
-from bge_rerank_integrations.wire.rows import COMMON, PATHS
+from ..wire import Wire
+from ..wire.rows import COMMON, PATHS
+from .api_errors import ApiError, ErrorKind
 
 # its name is in configurations of logs
 logger = logging.getLogger("bge_rerank_integrations.serving.access_log")

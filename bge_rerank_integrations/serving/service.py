@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import NoOpTracerProvider, Status, StatusCode, TracerProvider
 
-from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.highlighting import SentenceWindows
-from bge_rerank_integrations.ranking import RankedDocument, rank
-from bge_rerank_integrations.serving.answers import ScoreResult
-from bge_rerank_integrations.serving.bodies import ScoreRequest
-from bge_rerank_integrations.serving.models import find_model, served_models
-from bge_rerank_integrations.serving.routes import current_request
-from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.setting_types import CallOverrides
+from ..errors import InputError
+from ..highlighting import SentenceWindows
+from ..ranking import RankedDocument, rank
+from ..setting_types import CallOverrides
+from .answers import ScoreResult
+from .bodies import ScoreRequest
+from .models import find_model, served_models
+from .routes import current_request
+from .settings import ServerSettings
 
 if TYPE_CHECKING:
-    from bge_rerank_integrations import RerankEngine
-    from bge_rerank_integrations.serving.models import EngineSource
+    from .. import RerankEngine
+    from .models import EngineSource
 
 
 class RerankService:

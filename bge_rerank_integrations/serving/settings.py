@@ -10,9 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from bge_rerank_integrations.checks import is_finite, is_int, require
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.setting_types import API_KEY_VARIABLE
+from ..checks import is_finite, is_int, require
+from ..errors import ConfigurationError
+from ..setting_types import API_KEY_VARIABLE
 
 # settings of an engine that are not a server's: requests name their scale themselves, and
 # ServerSettings.timeout_s is the deadline

@@ -3,6 +3,6 @@
 Needs the extra ``tune``.
 """
 
-from bge_rerank_integrations.tuning.tune import Tuned, tune
+from .tune import Tuned, tune
 
 __all__ = ["Tuned", "tune"]

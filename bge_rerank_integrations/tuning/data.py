@@ -15,17 +15,12 @@ from typing import Any
 
 import torch
 
-from bge_rerank_integrations.context.duplicates import without_duplicates
-from bge_rerank_integrations.errors import InputError
-from bge_rerank_integrations.evaluation.collection import (
-    Collection,
-    find_qrels,
-    read_beir,
-    read_unjudged,
-)
-from bge_rerank_integrations.evaluation.runs import Run
-from bge_rerank_integrations.jsonl import Place, json_objects, string
-from bge_rerank_integrations.ranking import PairScorer, Reranker
+from ..context.duplicates import without_duplicates
+from ..errors import InputError
+from ..evaluation.collection import Collection, find_qrels, read_beir, read_unjudged
+from ..evaluation.runs import Run
+from ..jsonl import Place, json_objects, string
+from ..ranking import PairScorer, Reranker
 
 # negatives of a question: how many from which ranks of the first stage
 _HARDNESS = ((0, 10, 3), (10, 30, 2), (30, 50, 1))

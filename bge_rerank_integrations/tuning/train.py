@@ -20,10 +20,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from bge_rerank_integrations.engine.loading.devices import resolve_device, resolve_dtype
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.tuning.data import TrainingList
-from bge_rerank_integrations.tuning.packed import PACKED_MODEL_TYPES, train_packed
+from ..engine.loading.devices import resolve_device, resolve_dtype
+from ..errors import ConfigurationError
+from .data import TrainingList
+from .packed import PACKED_MODEL_TYPES, train_packed
 
 TUNED_MODEL_TYPES = PACKED_MODEL_TYPES | {"deberta-v2", "distilbert", "electra"}
 _POINTWISE_WEIGHT = 0.2

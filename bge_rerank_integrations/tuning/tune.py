@@ -11,23 +11,18 @@ from typing import Any
 
 import torch
 
-from bge_rerank_integrations.checks import require
-from bge_rerank_integrations.engine.engine import RerankEngine
-from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
-from bge_rerank_integrations.engine.loading.devices import resolve_device, resolve_dtype
-from bge_rerank_integrations.engine.scorers.weights import WeightFiles
-from bge_rerank_integrations.errors import (
-    ConfigurationError,
-    InputError,
-    MissingExtraError,
-    ModelLoadError,
-)
-from bge_rerank_integrations.evaluation.collection import Collection
-from bge_rerank_integrations.evaluation.measures import PRIMARY
-from bge_rerank_integrations.evaluation.report import Report, summarize
-from bge_rerank_integrations.evaluation.runs import Run, bm25, read_run, rerank
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
-from bge_rerank_integrations.tuning.data import (
+from ..checks import require
+from ..engine.engine import RerankEngine
+from ..engine.loading.checkpoint import open_checkpoint
+from ..engine.loading.devices import resolve_device, resolve_dtype
+from ..engine.scorers.weights import WeightFiles
+from ..errors import ConfigurationError, InputError, MissingExtraError, ModelLoadError
+from ..evaluation.collection import Collection
+from ..evaluation.measures import PRIMARY
+from ..evaluation.report import Report, summarize
+from ..evaluation.runs import Run, bm25, read_run, rerank
+from ..settings import BUILT_IN_MODEL, EngineConfig
+from .data import (
     Split,
     TrainingList,
     blend_labels,
@@ -199,13 +194,7 @@ def tune(
     if any(find_spec(name) is None for name in _EXTRA):
         raise MissingExtraError("tune")
     # imported here: it takes seconds, and wrong settings need none of it
-    from bge_rerank_integrations.tuning.train import (
-        TrainSettings,
-        average,
-        load_base,
-        train,
-        weights,
-    )
+    from .train import TrainSettings, average, load_base, train, weights
 
     folder = Path(out)
     checkpoints = folder / _CHECKPOINTS

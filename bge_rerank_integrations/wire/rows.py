@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bge_rerank_integrations.wire import Role, Slot, Wire
+from . import Role, Slot, Wire
 
 _AS_400 = {"invalid_request": 400, "empty_request": 400}
 

@@ -19,14 +19,10 @@ from typing import Any
 
 import torch
 
-from bge_rerank_integrations.engine.loading.no_checkpoint import CONVERT
-from bge_rerank_integrations.engine.scorers.stored_tensors import (
-    ADAPTER_WEIGHTS,
-    StoredTensor,
-    read_tensors,
-)
-from bge_rerank_integrations.engine.scorers.weights import check_float
-from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
+from ...errors import ModelLoadError, UnsupportedModelError
+from ..scorers.stored_tensors import ADAPTER_WEIGHTS, StoredTensor, read_tensors
+from ..scorers.weights import check_float
+from .no_checkpoint import CONVERT
 
 ADAPTER_CONFIG = "adapter_config.json"
 

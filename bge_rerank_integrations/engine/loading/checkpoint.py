@@ -10,23 +10,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bge_rerank_integrations.engine.loading.adapter import ADAPTER_CONFIG, Adapter
-from bge_rerank_integrations.engine.loading.no_checkpoint import (
-    BUILT_IN_HINT,
-    explain_cache,
-    explain_folder,
-    explain_name,
-    explain_weights,
-)
-from bge_rerank_integrations.engine.scorers.stored_tensors import (
+from ...errors import ModelLoadError
+from ...settings import BUILT_IN_MODEL, EngineConfig
+from ..scorers.stored_tensors import (
     ADAPTER_WEIGHTS,
     WEIGHTS,
     StoredTensor,
     explain_pointer,
     open_tensors,
 )
-from bge_rerank_integrations.errors import ModelLoadError
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+from .adapter import ADAPTER_CONFIG, Adapter
+from .no_checkpoint import (
+    BUILT_IN_HINT,
+    explain_cache,
+    explain_folder,
+    explain_name,
+    explain_weights,
+)
 
 logger = logging.getLogger(__name__)
 

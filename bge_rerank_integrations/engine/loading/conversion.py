@@ -16,17 +16,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from bge_rerank_integrations.engine.loading.adapter import ADAPTER_CONFIG, Adapter
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint, read_json
-from bge_rerank_integrations.engine.loading.no_checkpoint import PICKLES, explain_weights
-from bge_rerank_integrations.engine.loading.proofs import read_recipe
-from bge_rerank_integrations.engine.scorers.stored_tensors import INDEX, WEIGHTS, StoredTensor
-from bge_rerank_integrations.errors import (
-    ConfigurationError,
-    ModelLoadError,
-    UnsupportedModelError,
-)
-from bge_rerank_integrations.settings import EngineConfig
+from ...errors import ConfigurationError, ModelLoadError, UnsupportedModelError
+from ...settings import EngineConfig
+from ..scorers.stored_tensors import INDEX, WEIGHTS, StoredTensor
+from .adapter import ADAPTER_CONFIG, Adapter
+from .checkpoint import Checkpoint, open_checkpoint, read_json
+from .no_checkpoint import PICKLES, explain_weights
+from .proofs import read_recipe
 
 # what a model needs beside its weights; other files are a training's
 _COPIED = (".json", ".model", ".txt", ".jinja", ".codes", ".md")

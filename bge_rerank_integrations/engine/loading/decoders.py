@@ -17,17 +17,13 @@ from transformers import (
     LlamaModel,
 )
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.recipes import PACKED_DECODERS, LoadRequest
-from bge_rerank_integrations.engine.loading.transformers_models import check_class, load_model
-from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.decoder import (
-    PACKED_ATTENTION,
-    Compression,
-    DecoderScorer,
-)
-from bge_rerank_integrations.engine.scorers.encoder_configs import read_positive
-from bge_rerank_integrations.errors import UnsupportedModelError
+from ...errors import UnsupportedModelError
+from ..scorers import Scorer
+from ..scorers.decoder import PACKED_ATTENTION, Compression, DecoderScorer
+from ..scorers.encoder_configs import read_positive
+from .checkpoint import Checkpoint
+from .recipes import PACKED_DECODERS, LoadRequest
+from .transformers_models import check_class, load_model
 
 _ROPE_OF_LENGTH = ("dynamic", "longrope")
 # FlagEmbedding, `models/configuration_minicpm_reranker.py`

@@ -8,9 +8,9 @@ import sys
 
 import torch
 
-from bge_rerank_integrations.engine.scorers.int8 import weight_levels
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.setting_types import Dtype
+from ...errors import ConfigurationError
+from ...setting_types import Dtype
+from ..scorers.int8 import weight_levels
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch.nn.functional import linear, normalize
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.devices import keep_batch_memory, return_freed_memory
-from bge_rerank_integrations.engine.loading.recipes import LoadRequest
-from bge_rerank_integrations.engine.scorers import Scorer, encoder_configs
-from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
-from bge_rerank_integrations.engine.scorers.encoder_configs import BertConfig, ModernBertConfig
-from bge_rerank_integrations.engine.scorers.heads import (
+from ...errors import ConfigurationError, ModelLoadError, UnsupportedModelError
+from ...settings import CallOptions
+from ..scorers import Scorer, encoder_configs
+from ..scorers.bert import Bert, bert_head
+from ..scorers.encoder_configs import BertConfig, ModernBertConfig
+from ..scorers.heads import (
     ACTIVATIONS,
     EncoderBody,
     EncoderScorer,
@@ -27,12 +26,13 @@ from bge_rerank_integrations.engine.scorers.heads import (
     States,
     activation_name,
 )
-from bge_rerank_integrations.engine.scorers.int8 import Int8Layers
-from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
-from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
-from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer
-from bge_rerank_integrations.errors import ConfigurationError, ModelLoadError, UnsupportedModelError
-from bge_rerank_integrations.settings import CallOptions
+from ..scorers.int8 import Int8Layers
+from ..scorers.modernbert import ModernBert, modernbert_head
+from ..scorers.weights import WeightFiles, Weights
+from ..tokenization.pairs import PairTokenizer
+from .checkpoint import Checkpoint
+from .devices import keep_batch_memory, return_freed_memory
+from .recipes import LoadRequest
 
 Config = Mapping[str, Any]
 
@@ -54,7 +54,7 @@ def make_encoder(request: LoadRequest) -> Scorer:
                 f"{checkpoint.folder.name} is of type {checkpoint.model_type!r}"
             )
         # transformers' model classes take seconds to import
-        from bge_rerank_integrations.engine.loading.transformers_models import make_padded
+        from .transformers_models import make_padded
 
         return make_padded(request)
     if request.dtype is torch.int8:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from bge_rerank_integrations.engine.loading.adapter import HARMLESS, OBEYED
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.errors import UnsupportedModelError
+from ...errors import UnsupportedModelError
+from .adapter import HARMLESS, OBEYED
+from .checkpoint import Checkpoint
 
 Word = Literal["obeyed", "harmless", "refused"]
 

@@ -9,29 +9,19 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.loading import ledger
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, open_checkpoint
-from bge_rerank_integrations.engine.loading.devices import (
-    default_batch_tokens,
-    resolve_device,
-    resolve_dtype,
-)
-from bge_rerank_integrations.engine.loading.proofs import read_recipe
-from bge_rerank_integrations.engine.loading.recipes import (
-    LAYER_SETTINGS,
-    RECIPES,
-    LoadRequest,
-    PromptTemplate,
-    Recipe,
-)
-from bge_rerank_integrations.engine.loading.tokenizer import load_tokenizer
-from bge_rerank_integrations.engine.loading.tokenizer_files import TokenizerFiles
-from bge_rerank_integrations.engine.scorers import Scorer, encoder_configs
-from bge_rerank_integrations.engine.scorers.weights import FlashWeightFiles, WeightFiles
-from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer, Template
-from bge_rerank_integrations.engine.tokenization.templates import PairTemplate
-from bge_rerank_integrations.errors import ConfigurationError, UnsupportedModelError
-from bge_rerank_integrations.settings import EngineConfig
+from ...errors import ConfigurationError, UnsupportedModelError
+from ...settings import EngineConfig
+from ..scorers import Scorer, encoder_configs
+from ..scorers.weights import FlashWeightFiles, WeightFiles
+from ..tokenization.pairs import PairTokenizer, Template
+from ..tokenization.templates import PairTemplate
+from . import ledger
+from .checkpoint import Checkpoint, open_checkpoint
+from .devices import default_batch_tokens, resolve_device, resolve_dtype
+from .proofs import read_recipe
+from .recipes import LAYER_SETTINGS, RECIPES, LoadRequest, PromptTemplate, Recipe
+from .tokenizer import load_tokenizer
+from .tokenizer_files import TokenizerFiles
 
 logger = logging.getLogger(__name__)
 
@@ -154,11 +144,11 @@ def _make_scorer(request: LoadRequest) -> Scorer:
         the checkpoint is quantized already.
     """
     if request.recipe.family == "encoder":
-        from bge_rerank_integrations.engine.loading.encoders import make_encoder
+        from .encoders import make_encoder
 
         return make_encoder(request)
     # the import of transformers, which decoders need, takes seconds
-    from bge_rerank_integrations.engine.loading.decoders import MAKERS
+    from .decoders import MAKERS
 
     return MAKERS[request.recipe.family](request)
 
@@ -192,7 +182,7 @@ def _max_positions(checkpoint: Checkpoint, recipe: Recipe, *, is_padded: bool) -
     is_catalogs = recipe.family in ("bidirectional", "layerwise", "lightweight")
     if config_reader(checkpoint, recipe) == "transformers" and not is_catalogs:
         # what is left out has the defaults of transformers' class
-        from bge_rerank_integrations.engine.loading.transformers_models import read_config
+        from .transformers_models import read_config
 
         config = read_config(checkpoint).to_dict()
     positions = encoder_configs.max_positions(config)

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint, read_json
-from bge_rerank_integrations.engine.loading.encoders import HEAD_MODULES, read_head_module
-from bge_rerank_integrations.engine.loading.ledger import FILES
-from bge_rerank_integrations.engine.loading.tokenizer_files import NO_LIMIT, TokenizerFiles
-from bge_rerank_integrations.engine.scorers.heads import HeadModule, Pooling, activation_name
-from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
-from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
-from bge_rerank_integrations.ranking import SCORE_ACTIVATIONS
+from ...errors import ModelLoadError, UnsupportedModelError
+from ...ranking import SCORE_ACTIVATIONS
+from ..scorers.heads import HeadModule, Pooling, activation_name
+from ..tokenization.chat import ChatTemplate
+from .checkpoint import Checkpoint, read_json
+from .encoders import HEAD_MODULES, read_head_module
+from .ledger import FILES
+from .tokenizer_files import NO_LIMIT, TokenizerFiles
 
 _MODULES = ("Transformer", "Pooling", "LogitScore", *HEAD_MODULES)
 _OUTPUTS = {

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from bge_rerank_integrations.settings import BUILT_IN_MODEL, EngineConfig
+from ...settings import BUILT_IN_MODEL, EngineConfig
 
 BUILT_IN_HINT = f"model={BUILT_IN_MODEL!r} is built in and needs no download"
 CONVERT = "`bge-rerank convert FOLDER OUT` makes safetensors of it"

@@ -11,21 +11,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bge_rerank_integrations.catalog import CATALOG
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.module_files import ModuleFiles
-from bge_rerank_integrations.engine.loading.recipes import (
-    PACKED_DECODERS,
-    RECIPES,
-    Answer,
-    Recipe,
-)
-from bge_rerank_integrations.engine.loading.tokenizer_files import TokenizerFiles
-from bge_rerank_integrations.engine.scorers.heads import activation_name
-from bge_rerank_integrations.engine.scorers.weights import WeightFiles
-from bge_rerank_integrations.errors import ConfigurationError, ModelLoadError, UnsupportedModelError
-from bge_rerank_integrations.ranking import SCORE_ACTIVATIONS
-from bge_rerank_integrations.settings import DEFAULT_MAX_LENGTH, EngineConfig
+from ...catalog import CATALOG
+from ...errors import ConfigurationError, ModelLoadError, UnsupportedModelError
+from ...ranking import SCORE_ACTIVATIONS
+from ...settings import DEFAULT_MAX_LENGTH, EngineConfig
+from ..scorers.heads import activation_name
+from ..scorers.weights import WeightFiles
+from .checkpoint import Checkpoint
+from .module_files import ModuleFiles
+from .recipes import PACKED_DECODERS, RECIPES, Answer, Recipe
+from .tokenizer_files import TokenizerFiles
 
 # a classifier of one label over plain pairs
 _CLASSIFIER = "sequence-classification"

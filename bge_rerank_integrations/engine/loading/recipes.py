@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.scorers.heads import Head, HeadModule, Pooling
-from bge_rerank_integrations.engine.scorers.weights import WeightFiles
-from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
-from bge_rerank_integrations.engine.tokenization.pairs import Template, TokenIds, to_ids
-from bge_rerank_integrations.engine.tokenization.templates import Frame, FrameLayout, encode
-from bge_rerank_integrations.setting_types import LongDocuments
-from bge_rerank_integrations.settings import CallOptions, EngineConfig
+from ...setting_types import LongDocuments
+from ...settings import CallOptions, EngineConfig
+from ..scorers.heads import Head, HeadModule, Pooling
+from ..scorers.weights import WeightFiles
+from ..tokenization.chat import ChatTemplate
+from ..tokenization.pairs import Template, TokenIds, to_ids
+from ..tokenization.templates import Frame, FrameLayout, encode
+from .checkpoint import Checkpoint
 
 # whose layers take packed attention as their own: no window, cap or scale that it would not see
 PACKED_DECODERS = ("gemma", "llama", "mistral", "qwen2", "qwen3")

@@ -14,16 +14,10 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.ledger import TOKENIZER_CONFIG, check
-from bge_rerank_integrations.engine.loading.tokenizer_files import (
-    BERT,
-    BYTE_LEVEL,
-    TokenizerFiles,
-    slow_message,
-    token_text,
-)
-from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
+from ...errors import ModelLoadError, UnsupportedModelError
+from .checkpoint import Checkpoint
+from .ledger import TOKENIZER_CONFIG, check
+from .tokenizer_files import BERT, BYTE_LEVEL, TokenizerFiles, slow_message, token_text
 
 # of these, classes that leave Chinese characters as tokenizer.json has them
 _KEEPS_CHINESE = frozenset(
@@ -109,7 +103,7 @@ def _read_tokenizer(files: TokenizerFiles) -> tuple[Tokenizer, str | None]:
             f"{' and '.join(missing)}: pip install {names}"
         )
     # transformers takes seconds to import
-    from bge_rerank_integrations.engine.loading.transformers_models import convert_tokenizer
+    from .transformers_models import convert_tokenizer
 
     tokenizer = convert_tokenizer(folder)
     tokenizer.no_truncation()

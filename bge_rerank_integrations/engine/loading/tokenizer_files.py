@@ -8,9 +8,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.tokenization.chat import ChatTemplate
-from bge_rerank_integrations.errors import ModelLoadError
+from ...errors import ModelLoadError
+from ..tokenization.chat import ChatTemplate
+from .checkpoint import Checkpoint
 
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 # transformers' sign of a tokenizer that knows no limit

@@ -26,13 +26,13 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as transformers_logging
 
-from bge_rerank_integrations.engine.loading.checkpoint import Checkpoint
-from bge_rerank_integrations.engine.loading.recipes import LoadRequest
-from bge_rerank_integrations.engine.loading.tokenizer_files import slow_message
-from bge_rerank_integrations.engine.scorers import Scorer
-from bge_rerank_integrations.engine.scorers.heads import PaddedScorer
-from bge_rerank_integrations.engine.scorers.weights import WeightFiles
-from bge_rerank_integrations.errors import ModelLoadError, UnsupportedModelError
+from ...errors import ModelLoadError, UnsupportedModelError
+from ..scorers import Scorer
+from ..scorers.heads import PaddedScorer
+from ..scorers.weights import WeightFiles
+from .checkpoint import Checkpoint
+from .recipes import LoadRequest
+from .tokenizer_files import slow_message
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from bge_rerank_integrations.engine.scheduling.job import Job, PendingSequence
-from bge_rerank_integrations.errors import OverloadedError
+from ...errors import OverloadedError
+from .job import Job, PendingSequence
 
 logger = logging.getLogger(__name__)
 

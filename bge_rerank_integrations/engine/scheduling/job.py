@@ -16,11 +16,11 @@ from itertools import count
 
 import numpy as np
 
-from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.pairs import Layout, TextPair, TokenSequence
-from bge_rerank_integrations.errors import NonFiniteScoreError
-from bge_rerank_integrations.ranking import TokenUsage
-from bge_rerank_integrations.settings import CallOptions
+from ...errors import NonFiniteScoreError
+from ...ranking import TokenUsage
+from ...settings import CallOptions
+from ..scorers import Logits
+from ..tokenization.pairs import Layout, TextPair, TokenSequence
 
 # of a text that is cut, this many characters a token are taken for what is read
 _CHARACTERS_PER_TOKEN = 4

@@ -16,17 +16,12 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock
 
-from bge_rerank_integrations.engine.scheduling.admission import (
-    Admission,
-    InFlight,
-    Take,
-    WaitEstimate,
-)
-from bge_rerank_integrations.engine.scheduling.job import Deadlines, Job, JobResult, PendingSequence
-from bge_rerank_integrations.engine.scheduling.stats import Counters
-from bge_rerank_integrations.engine.scorers import Logits
-from bge_rerank_integrations.engine.tokenization.pairs import TextPair, TokenSequence
-from bge_rerank_integrations.errors import DeadlineError, NonFiniteScoreError, RerankError
+from ...errors import DeadlineError, NonFiniteScoreError, RerankError
+from ..scorers import Logits
+from ..tokenization.pairs import TextPair, TokenSequence
+from .admission import Admission, InFlight, Take, WaitEstimate
+from .job import Deadlines, Job, JobResult, PendingSequence
+from .stats import Counters
 
 Line = OrderedDict[Job, None]
 _STOP_TIMEOUT_S = 1.0

@@ -15,24 +15,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from bge_rerank_integrations.engine.loading.model import LoadedModel
-from bge_rerank_integrations.engine.scheduling.job import Job
-from bge_rerank_integrations.engine.scheduling.queue import JobQueue
-from bge_rerank_integrations.engine.scheduling.stats import Counters
-from bge_rerank_integrations.engine.scheduling.worker import (
-    Worker,
-    caused_by,
-    is_exit,
-    without_traceback,
-)
-from bge_rerank_integrations.engine.threads import gate, start_thread
-from bge_rerank_integrations.engine.tokenization.pairs import PairTokenizer, TextPair, TokenSequence
-from bge_rerank_integrations.errors import (
-    EngineClosedError,
-    EngineFailedError,
-    InputError,
-    ScoringError,
-)
+from ...errors import EngineClosedError, EngineFailedError, InputError, ScoringError
+from ..loading.model import LoadedModel
+from ..threads import gate, start_thread
+from ..tokenization.pairs import PairTokenizer, TextPair, TokenSequence
+from .job import Job
+from .queue import JobQueue
+from .stats import Counters
+from .worker import Worker, caused_by, is_exit, without_traceback
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal
 
-from bge_rerank_integrations.settings import EngineConfig
+from ...settings import EngineConfig
 
 State = Literal["ready", "closed", "failed"]
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bge_rerank_integrations.engine.scheduling.job import PendingSequence
-from bge_rerank_integrations.engine.scheduling.queue import JobQueue
-from bge_rerank_integrations.engine.scheduling.stats import Counters
-from bge_rerank_integrations.engine.scorers import Logits, Scorer
-from bge_rerank_integrations.engine.threads import gate
-from bge_rerank_integrations.errors import RerankError, ScoringError
+from ...errors import RerankError, ScoringError
+from ..scorers import Logits, Scorer
+from ..threads import gate
+from .job import PendingSequence
+from .queue import JobQueue
+from .stats import Counters
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
+from ..tokenization.pairs import TokenSequence
 
 Logits = npt.NDArray[np.float32]
 

@@ -15,13 +15,8 @@ import numpy as np
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from bge_rerank_integrations.engine.scorers.cpu_attention import (
-    fused_attention,
-    grouped_attention,
-    groups,
-    takes_matmul,
-)
-from bge_rerank_integrations.engine.scorers.packing import Packing, common_runs, upload
+from .cpu_attention import fused_attention, grouped_attention, groups, takes_matmul
+from .packing import Packing, common_runs, upload
 
 # Metal's graphs keep a kernel for every shape
 _BOUNDED_DEVICE = "mps"
@@ -52,7 +47,7 @@ def packed_attention(
     :returns: `(query_tokens, heads, head_dim)`.
     """
     if has_flash_kernel(query):
-        from bge_rerank_integrations.engine.scorers.flash_attention import flash_attention
+        from .flash_attention import flash_attention
 
         window = (-1, 0) if causal else (-1, -1)
         return flash_attention(query, key, value, queries, keys, scale=scale, window=window)
@@ -137,7 +132,7 @@ def has_flash_kernel(query: torch.Tensor) -> bool:
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
     ):
         return False
-    from bge_rerank_integrations.engine.scorers import flash_attention
+    from . import flash_attention
 
     return flash_attention.IS_COMPLETE
 
@@ -181,7 +176,7 @@ class LocalAttention:
         if packing.longest <= self._window + 1:
             return packed_attention(query, key, value, packing, packing, scale=scale)
         if has_flash_kernel(query):
-            from bge_rerank_integrations.engine.scorers.flash_attention import flash_attention
+            from .flash_attention import flash_attention
 
             window = (self._window, self._window)
             return flash_attention(query, key, value, packing, packing, scale=scale, window=window)

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import embedding
 
-from bge_rerank_integrations.engine.scorers.attention import packed_attention, split_heads
-from bge_rerank_integrations.engine.scorers.encoder_configs import BertConfig
-from bge_rerank_integrations.engine.scorers.heads import Head, Pooling, first_tokens, mean_pool
-from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
-from bge_rerank_integrations.engine.scorers.packing import Packing, positions_of, upload
-from bge_rerank_integrations.engine.scorers.weights import Weights
-from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
+from ..tokenization.pairs import TokenSequence
+from .attention import packed_attention, split_heads
+from .encoder_configs import BertConfig
+from .heads import Head, Pooling, first_tokens, mean_pool
+from .linear import n_padding_rows
+from .packing import Packing, positions_of, upload
+from .weights import Weights
 
 
 class Bert:

@@ -16,16 +16,11 @@ import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 
-from bge_rerank_integrations.engine.scorers.attention import packed_attention
-from bge_rerank_integrations.engine.scorers.heads import mean_pool
-from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
-from bge_rerank_integrations.engine.scorers.packing import (
-    Packing,
-    download,
-    positions_of,
-    upload,
-)
-from bge_rerank_integrations.engine.tokenization.pairs import TokenIds, TokenSequence
+from ..tokenization.pairs import TokenIds, TokenSequence
+from .attention import packed_attention
+from .heads import mean_pool
+from .linear import n_padding_rows
+from .packing import Packing, download, positions_of, upload
 
 PACKED_ATTENTION = "bge_rerank_packed"
 

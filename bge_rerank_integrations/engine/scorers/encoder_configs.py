@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from bge_rerank_integrations.engine.scorers.heads import Pooling
+from .heads import Pooling
 
 LayerType = Literal["full_attention", "sliding_attention"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bge_rerank_integrations.engine.scorers.packing import Packing
+from .packing import Packing
 
 try:
     from torch.nn.attention.varlen import varlen_attn

@@ -19,10 +19,10 @@ import torch
 from torch.nn import functional
 from torch.nn.functional import pad
 
-from bge_rerank_integrations.engine.scorers.linear import n_padding_rows
-from bge_rerank_integrations.engine.scorers.packing import Packing, download, positions_of, upload
-from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
-from bge_rerank_integrations.errors import UnsupportedModelError
+from ...errors import UnsupportedModelError
+from ..tokenization.pairs import TokenSequence
+from .linear import n_padding_rows
+from .packing import Packing, download, positions_of, upload
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,8 +19,8 @@ from functools import cache
 import torch
 from torch.nn.functional import pad
 
-from bge_rerank_integrations.engine.scorers.linear import Linear, PlainLinear
-from bge_rerank_integrations.errors import ModelLoadError
+from ...errors import ModelLoadError
+from .linear import Linear, PlainLinear
 
 # a quantized row ends with its scale and its least value, each a float32
 _ROW_END = 8

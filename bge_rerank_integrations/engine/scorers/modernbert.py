@@ -17,17 +17,13 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding
 
-from bge_rerank_integrations.engine.scorers.attention import (
-    LocalAttention,
-    packed_attention,
-    split_heads,
-)
-from bge_rerank_integrations.engine.scorers.encoder_configs import LayerType, ModernBertConfig
-from bge_rerank_integrations.engine.scorers.heads import Head, Pooling, first_tokens, mean_pool
-from bge_rerank_integrations.engine.scorers.linear import Linear, n_padding_rows
-from bge_rerank_integrations.engine.scorers.packing import Packing, positions_of, upload
-from bge_rerank_integrations.engine.scorers.weights import Weights
-from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
+from ..tokenization.pairs import TokenSequence
+from .attention import LocalAttention, packed_attention, split_heads
+from .encoder_configs import LayerType, ModernBertConfig
+from .heads import Head, Pooling, first_tokens, mean_pool
+from .linear import Linear, n_padding_rows
+from .packing import Packing, positions_of, upload
+from .weights import Weights
 
 # query, key and value, each `(tokens, heads, head_dim)` → what the queries attend to
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

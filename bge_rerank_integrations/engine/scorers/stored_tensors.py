@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bge_rerank_integrations.errors import ModelLoadError
+from ...errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 

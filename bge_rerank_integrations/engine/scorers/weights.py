@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from bge_rerank_integrations.engine.scorers.linear import Linear, Norm, make_linear
-from bge_rerank_integrations.engine.scorers.stored_tensors import StoredTensor, open_tensors
-from bge_rerank_integrations.errors import ModelLoadError
+from ...errors import ModelLoadError
+from .linear import Linear, Norm, make_linear
+from .stored_tensors import StoredTensor, open_tensors
 
 # numbers of a config.json that transformers allocates layers and tensors for
 _LAYERS = re.compile(r"num_((hidden|encoder|decoder)_)?layers|n_layers?|(en|de)coder_layers")

@@ -18,7 +18,10 @@ from typing import Any, ClassVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.pairs import (
+from ...errors import InputError, ModelLoadError, UnsupportedModelError
+from ...setting_types import LongDocuments
+from ...settings import CallOptions
+from .pairs import (
     CachedTokenizer,
     TextPair,
     TokenIds,
@@ -27,9 +30,6 @@ from bge_rerank_integrations.engine.tokenization.pairs import (
     to_ids,
     window_starts,
 )
-from bge_rerank_integrations.errors import InputError, ModelLoadError, UnsupportedModelError
-from bge_rerank_integrations.setting_types import LongDocuments
-from bge_rerank_integrations.settings import CallOptions
 
 # two texts that tokenize differently from their first token to their last
 _FILLERS = ("0", "1 2 3 4")

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.errors import ConfigurationError
-from bge_rerank_integrations.setting_types import LongDocuments
-from bge_rerank_integrations.settings import DEFAULT_MAX_LENGTH, CallOptions
+from ...errors import ConfigurationError
+from ...setting_types import LongDocuments
+from ...settings import DEFAULT_MAX_LENGTH, CallOptions
 
 logger = logging.getLogger(__name__)
 

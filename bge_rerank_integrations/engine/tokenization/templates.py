@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from bge_rerank_integrations.engine.tokenization.pairs import (
+from ...errors import ConfigurationError, InputError, UnsupportedModelError
+from ...setting_types import LongDocuments
+from ...settings import CallOptions
+from .pairs import (
     CachedTokenizer,
     TextPair,
     TokenIds,
@@ -23,9 +26,6 @@ from bge_rerank_integrations.engine.tokenization.pairs import (
     to_ids,
     window_starts,
 )
-from bge_rerank_integrations.errors import ConfigurationError, InputError, UnsupportedModelError
-from bge_rerank_integrations.setting_types import LongDocuments
-from bge_rerank_integrations.settings import CallOptions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
