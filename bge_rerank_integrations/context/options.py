@@ -79,7 +79,7 @@ class ContextOptions(Settings):
         None,
         SHARE.or_none(),
         "Cut the sentences of kept documents that score below this share of the document's best "
-        "sentence, such as 0.1; scores must not be below 0. None cuts nothing.",
+        "sentence, such as 0.05; scores must not be below 0. None cuts nothing.",
     )
     prune_mark: str = setting("", STRING, "What stands where sentences are cut: '…'.")
     drop_duplicates: float | None = setting(

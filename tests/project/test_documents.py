@@ -67,7 +67,7 @@ def test_readme_and_start_show_the_same_ranking(capsys: pytest.CaptureFixture[st
 
 
 def test_the_readme_is_read_in_minutes() -> None:
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
 
 
 @pytest.fixture(scope="module")
