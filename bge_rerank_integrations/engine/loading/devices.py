@@ -46,7 +46,7 @@ def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     :raises ConfigurationError: for ``int8`` on another device than a CPU.
     """
     if dtype == "auto":
-        return _native_dtype(device)
+        return native_dtype(device)
     if dtype == "int8":
         return _int8_or_float32(device)
     resolved: torch.dtype = getattr(torch, dtype)
@@ -69,7 +69,7 @@ def _int8_or_float32(device: torch.device) -> torch.dtype:
     return torch.int8
 
 
-def _native_dtype(device: torch.device) -> torch.dtype:
+def native_dtype(device: torch.device) -> torch.dtype:
     """Half precision only where the hardware computes it, not where it is emulated."""
     if device.type == "cuda":
         ampere = torch.cuda.get_device_capability(device) >= (8, 0)

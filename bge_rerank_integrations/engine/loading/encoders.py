@@ -31,7 +31,7 @@ from ..scorers.modernbert import ModernBert, modernbert_head
 from ..scorers.weights import WeightFiles, Weights
 from ..tokenization.pairs import PairTokenizer
 from .checkpoint import Checkpoint
-from .devices import keep_batch_memory, return_freed_memory
+from .devices import keep_batch_memory, native_dtype, return_freed_memory
 from .recipes import LoadRequest
 
 Config = Mapping[str, Any]
@@ -63,9 +63,15 @@ def make_encoder(request: LoadRequest) -> Scorer:
 
 
 def _make_int8(request: LoadRequest) -> EncoderScorer:
-    """Linear layers in 8 bits, all else in float32."""
+    """Linear layers in 8 bits, attention in what is native, all else in float32."""
     layers = Int8Layers()
-    weights = Weights(request.files, request.device, torch.float32, make_linear=layers.make)
+    weights = Weights(
+        request.files,
+        request.device,
+        torch.float32,
+        make_linear=layers.make,
+        attention_dtype=native_dtype(request.device),
+    )
     scorer = _make_packed(request, weights)
     tokenizer = PairTokenizer(
         request.tokenizer,

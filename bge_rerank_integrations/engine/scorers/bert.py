@@ -130,10 +130,12 @@ class _Layer(_Block):
         self._query_key_value = weights.module("attention.self").linear(
             config.hidden_size, config.hidden_size, *names
         )
+        self._attention_dtype = weights.attention_dtype
 
     def forward(self, hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
         """States of the packed tokens after this layer; both `(tokens, hidden)`."""
-        query, key, value = split_heads(self._query_key_value(hidden), 3, self._heads)
+        states = self._query_key_value(hidden).to(self._attention_dtype)
+        query, key, value = split_heads(states, 3, self._heads)
         attended = packed_attention(query, key, value, packing, packing, scale=self._scale)
         return self._finish(attended, hidden)
 

@@ -179,6 +179,8 @@ class _ObservedLinear(PlainLinear):
         self._squares = torch.zeros(weight.shape[1])
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        # attention may compute in bfloat16
+        rows = rows.float()
         self._squares += rows.square().sum(0)
         return super().__call__(rows)
 

@@ -200,6 +200,7 @@ class Weights:
     :param files: the checkpoint's.
     :param prefix: the module's name in the checkpoint.
     :param make_linear: a weight and a bias → a linear layer.
+    :param attention_dtype: what attention computes in; None: the precision of all else.
     """
 
     def __init__(
@@ -209,17 +210,24 @@ class Weights:
         dtype: torch.dtype,
         prefix: str = "",
         make_linear: MakeLinear = make_linear,
+        attention_dtype: torch.dtype | None = None,
     ) -> None:
         self._files = files
         self.device = device
         self._dtype = dtype
         self._prefix = prefix
         self.make_linear = make_linear
+        self.attention_dtype = attention_dtype or dtype
 
     def module(self, name: str) -> Weights:
         """Those of a module within this one."""
         return Weights(
-            self._files, self.device, self._dtype, f"{self._prefix}{name}.", self.make_linear
+            self._files,
+            self.device,
+            self._dtype,
+            f"{self._prefix}{name}.",
+            self.make_linear,
+            self.attention_dtype,
         )
 
     def in_float32(self) -> Weights:

@@ -25,7 +25,9 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.engine.loading import devices
+from bge_rerank_integrations.engine.loading import devices, encoders
+from bge_rerank_integrations.engine.scorers import bert
+from bge_rerank_integrations.engine.scorers.attention import packed_attention
 from bge_rerank_integrations.engine.scorers.int8 import Int8Layers, Int8Linear, weight_levels
 
 QUESTIONS = JUDGED_QUESTIONS
@@ -166,6 +168,28 @@ def test_scores_are_near_those_in_float32(
         assert engine.dtype == engine.stats().dtype == "int8"
     assert np.abs(rounded - exact).max() < 0.1 * np.ptp(exact)
     assert not np.array_equal(rounded, exact)
+
+
+@needs_int8
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_computes_in_what_is_native(
+    dtype: torch.dtype, xlmr: str, reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+
+    def attention(query: torch.Tensor, *states: Any, **named: Any) -> torch.Tensor:
+        # the last layer's single queries stay in float32
+        seen.update({query.dtype} if len(query) > len(reference["pairs"]) else ())
+        return packed_attention(query, *states, **named)
+
+    monkeypatch.setattr(encoders, "native_dtype", lambda _: dtype)
+    monkeypatch.setattr(bert, "packed_attention", attention)
+    with RerankEngine(xlmr, **SETTINGS) as engine:
+        scores = engine.score_pairs(reference["pairs"])
+    assert seen == {dtype}
+    with RerankEngine(xlmr, **SETTINGS | {"dtype": "float32"}) as engine:
+        exact = engine.score_pairs(reference["pairs"])
+    assert np.abs(np.subtract(scores, exact)).max() < 0.1 * np.ptp(exact)
 
 
 @needs_int8
