@@ -88,9 +88,10 @@ class EngineConfig(Settings):
     dtype: Dtype = setting(  # noqa: RUF009  # it makes a field
         "auto",
         one_of(Dtype),
-        "'auto' takes bfloat16 where the hardware computes it natively, float16 on older CUDA and "
-        "on MPS, and float32 elsewhere; 'float32' equals the reference to 1e-5; 'int8' (encoders "
-        "on a CPU) is faster than float32, and its scores are a little off.",
+        "'auto' takes bfloat16 on CUDA and on a CPU where one layer, timed at load, is faster in "
+        "it, float16 on older CUDA and on MPS, and float32 elsewhere; 'float32' equals the "
+        "reference to 1e-5; 'int8' (encoders on a CPU) is faster than float32, and its scores are "
+        "a little off.",
     )
     cutoff_layers: tuple[int, ...] | None = setting(
         None,

@@ -18,7 +18,7 @@ from ..errors import (
     RerankError,
 )
 from ..settings import CallOptions, EngineConfig
-from .loading.devices import release_memory, resolve_device
+from .loading.devices import dtype_times, release_memory, resolve_device
 from .loading.model import LoadedModel, load
 from .scheduling.job import Job
 from .scheduling.scheduler import Scheduler
@@ -119,6 +119,7 @@ class RunningModel:
             cache_hits=0 if model is None else model.tokenizer.cache.hits,
             cache_misses=0 if model is None else model.tokenizer.cache.misses,
             **scheduler.counters.snapshot(),
+            dtype_times=dtype_times(self.config.dtype, self.devices[0]),
         )
 
     def close(self) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+import time
+from collections.abc import Callable
+from functools import cache
 
 import torch
 
 from ...errors import ConfigurationError
 from ...setting_types import Dtype
+from ..scorers.attention import packed_attention, split_heads
 from ..scorers.int8 import weight_levels
+from ..scorers.linear import has_prepacked, make_linear
+from ..scorers.packing import Packing
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +25,11 @@ _BATCH_TOKENS = {"cuda": 16_384, "cpu": 2_048}
 _OTHER_BATCH_TOKENS = 4_096
 # of a thread: the passes around products of 8 bits are fast while a batch's states are in the cache
 _INT8_THREAD_TOKENS = 256
+# what is timed on a CPU: some sequences in a layer of bge-reranker-base's width
+_TIMED_LENGTHS, _TIMED_HEADS, _TIMED_HEAD_DIM = [64] * 4, 12, 64
+_TIMED_RUNS = 3
+# how much faster bfloat16 must be: it is less exact, and a busy machine must not decide
+_LEAST_GAIN = 1.2
 # glibc maps every block above 32 MiB
 _LARGEST_KEPT_BLOCK = 31 * 2**20
 
@@ -70,21 +81,58 @@ def _int8_or_float32(device: torch.device) -> torch.dtype:
 
 
 def native_dtype(device: torch.device) -> torch.dtype:
-    """Half precision only where the hardware computes it, not where it is emulated."""
+    """Half precision only where it is faster, not where it is emulated."""
     if device.type == "cuda":
         ampere = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if ampere else torch.float16
     if device.type == "mps":
         return torch.float16
-    if device.type == "cpu" and _cpu_computes_bfloat16():
-        return torch.bfloat16
+    if device.type == "cpu":
+        times = cpu_times()
+        if times.get("bfloat16", float("inf")) * _LEAST_GAIN < times["float32"]:
+            return torch.bfloat16
     return torch.float32
 
 
-def _cpu_computes_bfloat16() -> bool:
-    # torch has no public name for these; without them the answer is the safe one
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check, bool)() for check in checks)
+@cache
+def cpu_times() -> dict[str, float]:
+    """Seconds that a linear layer and attention take on this CPU, by precision; timed once.
+
+    The names of processors say little: bfloat16 may be emulated, or only its products be native.
+    Without oneDNN's bfloat16 there is float32 alone.
+    """
+    layers = {
+        dtype: _timed_layer(dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+        if dtype is torch.float32 or has_prepacked(dtype)
+    }
+    times = dict.fromkeys(layers, float("inf"))
+    # the first round compiles
+    for number in range(1 + _TIMED_RUNS):
+        for dtype, layer in layers.items():
+            started = time.perf_counter()
+            layer()
+            if number:
+                times[dtype] = min(times[dtype], time.perf_counter() - started)
+    return {str(dtype).removeprefix("torch."): seconds for dtype, seconds in times.items()}
+
+
+def dtype_times(dtype: Dtype, device: torch.device) -> dict[str, float]:
+    """What ``auto`` chose a precision by: :func:`cpu_times` on a CPU, nothing elsewhere."""
+    return dict(cpu_times()) if dtype == "auto" and device.type == "cpu" else {}
+
+
+def _timed_layer(dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+    width = _TIMED_HEADS * _TIMED_HEAD_DIM
+    linear = make_linear(torch.zeros(3 * width, width, dtype=dtype), None)
+    packing = Packing.from_lengths(_TIMED_LENGTHS, torch.device("cpu"))
+    rows = torch.zeros(sum(_TIMED_LENGTHS), width, dtype=dtype)
+
+    def run() -> torch.Tensor:
+        query, key, value = split_heads(linear(rows), 3, _TIMED_HEADS)
+        return packed_attention(query, key, value, packing, packing, scale=1.0)
+
+    return run
 
 
 def _best_device() -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Literal
 
@@ -65,6 +66,8 @@ class EngineStats:
     :param queue_wait_s: seconds from a call's submission to its first batch.
     :param batch_sequences: sequences of each successful forward pass.
     :param batch_tokens: tokens of each successful forward pass.
+    :param dtype_times: seconds of one layer by precision, which ``dtype="auto"`` chose by; empty on
+        other devices than a CPU.
     """
 
     state: State
@@ -86,6 +89,7 @@ class EngineStats:
     queue_wait_s: Histogram
     batch_sequences: Histogram
     batch_tokens: Histogram
+    dtype_times: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def cache_hit_rate(self) -> float:

@@ -72,7 +72,7 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     :param weight: `(outputs, inputs)`.
     :param bias: `(outputs,)`, or None.
     """
-    if weight.device.type == "cpu" and _has_prepacked(weight.dtype):
+    if weight.device.type == "cpu" and has_prepacked(weight.dtype):
         return PrepackedLinear(weight, bias)
     return PlainLinear(weight, bias)
 
@@ -130,7 +130,7 @@ class PrepackedLinear:
         return result
 
 
-def _has_prepacked(dtype: torch.dtype) -> bool:
+def has_prepacked(dtype: torch.dtype) -> bool:
     """Whether this torch has the operators, and this CPU computes with them in this precision."""
     if not torch.backends.mkldnn.is_available():
         return False

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bge_rerank_integrations import ConfigurationError
+from bge_rerank_integrations import ConfigurationError, RerankEngine
 from bge_rerank_integrations.engine.loading import devices
+from bge_rerank_integrations.setting_types import Dtype
 
 CPU = torch.device("cpu")
 
@@ -38,13 +39,42 @@ def test_a_named_precision_is_taken() -> None:
     assert devices.resolve_dtype("float32", CPU) is torch.float32
 
 
-@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_a_cpu_gets_bfloat16_only_where_it_computes_it(
-    monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
+@pytest.mark.parametrize(
+    ("times", "dtype"),
+    [
+        # native
+        ({"float32": 5.0, "bfloat16": 2.6}, torch.bfloat16),
+        # emulated
+        ({"float32": 5.0, "bfloat16": 9.0}, torch.float32),
+        # little is gained, or the machine is busy
+        ({"float32": 5.0, "bfloat16": 4.5}, torch.float32),
+        # no oneDNN, or none that computes it
+        ({"float32": 5.0}, torch.float32),
+    ],
+)
+def test_a_cpu_gets_bfloat16_only_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, times: dict[str, float], dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(devices, "cpu_times", lambda: times)
     assert devices.resolve_dtype("auto", CPU) is dtype
+
+
+def test_a_layer_is_timed_once_in_each_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = devices.cpu_times()
+    assert times.keys() >= {"float32"}
+    assert all(0 < seconds < 10 for seconds in times.values())
+    assert devices.cpu_times() is times
+    # a torch without oneDNN's bfloat16 never computes it: that may take seconds
+    monkeypatch.setattr(devices, "has_prepacked", lambda _: False)
+    assert devices.cpu_times.__wrapped__().keys() == {"float32"}
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_stats_say_what_auto_chose_by(dtype: Dtype) -> None:
+    with RerankEngine("tiny", dtype=dtype, device="cpu") as engine:
+        times = engine.stats().dtype_times
+        assert engine.dtype == str(devices.resolve_dtype(dtype, CPU)).removeprefix("torch.")
+    assert times == (devices.cpu_times() if dtype == "auto" else {})
 
 
 @pytest.mark.parametrize(
