@@ -10,7 +10,6 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from .. import ConfigurationError, RerankError, __version__
-from .bench import bench
 from .calibrate import calibrate
 from .convert import convert
 from .demo import demo
@@ -41,7 +40,6 @@ def _show_version(wanted: bool) -> None:
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True)
-app.command()(bench)
 app.command()(demo)
 app.command()(rerank)
 app.command()(serve)

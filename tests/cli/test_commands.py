@@ -157,9 +157,8 @@ def test_a_model_out_of_reach_is_one_line_that_names_the_built_in_one(
 @pytest.mark.parametrize(
     ("command", "others"),
     [
-        # others: told by another option, chosen by the command, or named by each request
+        # others: told by another option, or named by each request
         ("rerank", {"normalize"}),
-        ("bench", {"dtype", "max_batch_tokens"}),
         ("serve", {"normalize", "timeout_s"}),
     ],
 )
@@ -181,7 +180,7 @@ def test_every_setting_is_an_option_as_it_is_declared(
             assert f"[default: ({str(default).lower()})]" in shown
 
 
-COMMANDS = [["rerank", "q", "a.txt"], ["serve"], ["bench"]]
+COMMANDS = [["rerank", "q", "a.txt"], ["serve"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
