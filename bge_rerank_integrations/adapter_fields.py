@@ -22,6 +22,7 @@ from typing_extensions import Self
 
 from .checks import BOOL
 from .context.options import ContextOptions
+from .context.selection import Kept
 from .errors import ConfigurationError
 from .pair_reranker import as_reranker
 from .pipeline import Pipeline
@@ -172,10 +173,6 @@ class EngineFields(BaseModel):
         return engine is not None and (self.reranker is not None or engine.is_alive)
 
     @property
-    def _reranker(self) -> Reranker:
-        return self._find()
-
-    @property
     def engine_config(self) -> EngineConfig:
         """What is loaded, and where, among the fields."""
         return EngineConfig(**{it.name: getattr(self, it.name) for it in fields(EngineConfig)})
@@ -183,7 +180,7 @@ class EngineFields(BaseModel):
     def _adopt(self, reranker: Any) -> None:
         """Take a ready reranker, and show its settings in the fields."""
         # of another component its reranker: as a LangChain cross-encoder it reports scores alone
-        reranker = reranker._reranker if isinstance(reranker, EngineFields) else reranker
+        reranker = reranker._find() if isinstance(reranker, EngineFields) else reranker
         reranker = as_reranker(reranker)
         shown = {name: _DECLARED[name].default for name in SETTINGS} | {"model": reranker.model}
         compared = self.model_fields_set & shown.keys()
@@ -265,7 +262,7 @@ class RerankFields(EngineFields):
     )
 
     _depth_setting: ClassVar[str]
-    _told: set[str] = PrivateAttr(default_factory=set)
+    _log_told: set[str] = PrivateAttr(default_factory=set)
 
     @model_validator(mode="after")
     def _check_context(self) -> Self:
@@ -282,11 +279,24 @@ class RerankFields(EngineFields):
     def _pipeline(self) -> Pipeline:
         """What answers one call."""
         options = self._options
-        return Pipeline(self._find(), options, self._told, self._depth_setting)
+        return Pipeline(self._find(), options, self._log_told, self._depth_setting)
 
     async def _apipeline(self) -> Pipeline:
         options = self._options
-        return Pipeline(await self._afind(), options, self._told, self._depth_setting)
+        return Pipeline(await self._afind(), options, self._log_told, self._depth_setting)
+
+    def _told(self, kept: Kept, metadata: Mapping[str, Any], score: Any) -> dict[str, Any]:
+        """What the metadata of a kept document tell beside its score.
+
+        :param metadata: that it came with.
+        :param score: the retriever's.
+        """
+        told: dict[str, Any] = {}
+        if self.keep_retrieval_score:
+            told |= {"retrieval_score": score, "retrieval_rank": kept.index + 1}
+        if kept.is_truncated or "truncated" in metadata:
+            told["truncated"] = kept.is_truncated
+        return told
 
 
 def sync_override(component: Any, method: Any, async_method: Any) -> Any:

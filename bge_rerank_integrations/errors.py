@@ -29,24 +29,27 @@ from collections.abc import Sequence
 class RerankError(Exception):
     """Base class of every error raised by this package."""
 
+    def __str__(self) -> str:
+        # what else an error carries is no part of its message
+        return str(self.args[0]) if self.args else ""
+
 
 class ConfigurationError(RerankError, ValueError):
     """An invalid setting; the message says what was expected and what came."""
 
 
-class InputError(RerankError, ValueError):
+class _IndexedError(RerankError):
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message, index)
+        self.index = index
+
+
+class InputError(_IndexedError, ValueError):
     """A query or a document that cannot be scored.
 
     :param message: what is wrong.
     :param index: position of the document in the caller's list; None means the query.
     """
-
-    def __init__(self, message: str, index: int | None = None) -> None:
-        super().__init__(message, index)
-        self.index = index
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class MissingExtraError(RerankError, ImportError):
@@ -71,19 +74,12 @@ class UnsupportedModelError(ModelLoadError):
     """The checkpoint is readable, but of an architecture that is not a supported reranker."""
 
 
-class ScoringError(RerankError):
+class ScoringError(_IndexedError):
     """The forward pass failed for this call; other calls are not affected.
 
     :param message: what went wrong.
     :param index: position of the document (or pair) in the caller's list, where it is known.
     """
-
-    def __init__(self, message: str, index: int | None = None) -> None:
-        super().__init__(message, index)
-        self.index = index
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class NonFiniteScoreError(ScoringError):
@@ -114,9 +110,6 @@ class RemoteError(RerankError):
         super().__init__(message, status)
         self.status = status
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class OverloadedError(RerankError):
     """The queue is full, and stayed so for ``queue_timeout_s``; or a remote service said so.
@@ -128,9 +121,6 @@ class OverloadedError(RerankError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message, retry_after_s)
         self.retry_after_s = retry_after_s
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class DeadlineError(RerankError, TimeoutError):
@@ -170,7 +160,15 @@ def placed(error: Exception, places: Sequence[int]) -> Exception:
     if not 0 <= error.index < len(places) or places[error.index] == error.index:
         return error
     place = places[error.index]
+    message = str(error).replace(f"document {error.index}", f"document {place}", 1)
+    return relocated(error, place, message)
+
+
+def relocated(
+    error: InputError | ScoringError, index: int, message: str
+) -> InputError | ScoringError:
+    """An error of the same kind, of a document in another place."""
     if isinstance(error, NonFiniteScoreError):
-        return NonFiniteScoreError(place, error.value)
+        return NonFiniteScoreError(index, error.value)
     kind = InputError if isinstance(error, InputError) else ScoringError
-    return kind(str(error).replace(f"document {error.index}", f"document {place}", 1), place)
+    return kind(message, index)

@@ -28,7 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import sentencex
 
-from .errors import InputError, NonFiniteScoreError, ScoringError
+from .errors import InputError, ScoringError, relocated
 from .inputs import check_documents
 from .ranking import Scores
 
@@ -156,10 +156,8 @@ class SentenceWindows:
             if error.index is None:
                 raise
             index = self._documents[error.index]
-            if isinstance(error, NonFiniteScoreError):
-                raise NonFiniteScoreError(index, error.value) from error
-            kind = InputError if isinstance(error, InputError) else ScoringError
-            raise kind(f"document {index}, in one of its sentences: {error}", index) from error
+            message = f"document {index}, in one of its sentences: {error}"
+            raise relocated(error, index, message) from error
 
 
 def _windows(document: str, ranges: Sequence[tuple[int, int]]) -> Iterator[str]:

@@ -59,18 +59,17 @@ class BGERerank(DocumentFields, BaseDocumentCompressor):
         :param callbacks: of the run that this call belongs to.
         :raises RerankError: if the documents cannot be scored.
         """
-        keys, given = self._metadata_keys, _given(documents)
-        return RerankRun(self._pipeline(), query, given, keys).invoke(callbacks)
+        return RerankRun(self._pipeline(), query, _given(documents), self).invoke(callbacks)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Compress like :meth:`compress_documents`, without blocking the event loop."""
-        keys, given = self._metadata_keys, _given(documents)
+        given = _given(documents)
         sync, native = BGERerank.compress_documents, BGERerank.acompress_documents
         if own := sync_override(self, sync, native):
             return list(await asyncio.to_thread(own, given, query, callbacks))
-        return await RerankRun(await self._apipeline(), query, given, keys).ainvoke(callbacks)
+        return await RerankRun(await self._apipeline(), query, given, self).ainvoke(callbacks)
 
     def rerank(
         self, documents: Sequence[str | Document], query: str, *, top_n: int | None = -1
@@ -83,7 +82,7 @@ class BGERerank(DocumentFields, BaseDocumentCompressor):
         :returns: ``index`` in ``documents`` and ``relevance_score`` of each kept text, best first.
         :raises RerankError: if the texts cannot be scored.
         """
-        return _results(self._reranker.rerank(*self._raw(documents, query, top_n)))
+        return _results(self._find().rerank(*self._raw(documents, query, top_n)))
 
     async def arerank(
         self, documents: Sequence[str | Document], query: str, *, top_n: int | None = -1
@@ -133,10 +132,10 @@ class BGERerankRetriever(DocumentFields, BaseRetriever):
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **given: Any
     ) -> list[Document]:
         called = self._with_settings_of(given)
-        keys, pipeline = called._metadata_keys, called._pipeline()
+        pipeline = called._pipeline()
         config = RunnableConfig(callbacks=run_manager.get_child())
         found = _given(self.base_retriever.invoke(query, config, **given))
-        return RerankRun(pipeline, query, found, keys).invoke(run_manager.get_child())
+        return RerankRun(pipeline, query, found, called).invoke(run_manager.get_child())
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **given: Any
@@ -145,10 +144,10 @@ class BGERerankRetriever(DocumentFields, BaseRetriever):
         if own := sync_override(self, of._get_relevant_documents, of._aget_relevant_documents):
             return await asyncio.to_thread(own, query, run_manager=run_manager.get_sync(), **given)
         called = self._with_settings_of(given)
-        keys, pipeline = called._metadata_keys, await called._apipeline()
+        pipeline = await called._apipeline()
         config = RunnableConfig(callbacks=run_manager.get_child())
         found = _given(await self.base_retriever.ainvoke(query, config, **given))
-        return await RerankRun(pipeline, query, found, keys).ainvoke(run_manager.get_child())
+        return await RerankRun(pipeline, query, found, called).ainvoke(run_manager.get_child())
 
     def _with_settings_of(self, given: dict[str, Any]) -> Self:
         """This component with the settings of a call, which are taken out of its arguments.
@@ -168,7 +167,7 @@ class BGERerankRetriever(DocumentFields, BaseRetriever):
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigurationError(f"{first['loc']}: {first['msg']}") from error
-        called._told = self._told
+        called._log_told = self._log_told
         return called
 
 
@@ -185,7 +184,7 @@ class BGECrossEncoder(EngineFields, BaseCrossEncoder):
         :raises RerankError: if a pair cannot be scored; its ``index`` counts the pairs.
         :raises ConfigurationError: if the reranker given has no ``score_pairs()``.
         """
-        reranker, pairs = self._reranker, list(text_pairs)
+        reranker, pairs = self._find(), list(text_pairs)
         if not isinstance(reranker, PairScorer):
             raise ConfigurationError(
                 f"reranker must have score_pairs(), got {type(reranker).__name__}"

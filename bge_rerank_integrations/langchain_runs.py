@@ -9,7 +9,7 @@ Names: https://github.com/Arize-ai/openinference/blob/main/spec/semantic_convent
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -29,9 +29,7 @@ from .pipeline import Candidate, Pipeline, Selected
 RELEVANCE_SCORE = "relevance_score"
 # keys that retrievers and rerankers put a score in
 RETRIEVAL_SCORES = (RELEVANCE_SCORE, "score")
-RETRIEVAL_SCORE, RETRIEVAL_RANK = "retrieval_score", "retrieval_rank"
 PRUNED_FROM = "pruned_from"
-TRUNCATED = "truncated"
 
 # settings that a call may change: what is kept, and the metadata
 PER_CALL = (
@@ -43,22 +41,6 @@ PER_CALL = (
 )
 
 Given = dict[str, Any]
-
-
-class MetadataKeys(NamedTuple):
-    """What a call reads of metadata, and what it writes down there.
-
-    :param read: what the reranker reads before the text.
-    :param source: names the source of a passage.
-    :param retrieval_score: holds the retriever's score; None takes the first of
-        ``RETRIEVAL_SCORES`` that is there.
-    :param keeps_retrieval: whether the retriever's score and rank are kept.
-    """
-
-    read: Sequence[str]
-    source: str
-    retrieval_score: str | None
-    keeps_retrieval: bool
 
 
 class DocumentFields(RerankFields):
@@ -86,34 +68,41 @@ class DocumentFields(RerankFields):
             raise ConfigurationError(f"metadata_fields must be a list, such as [{names!r}]")
         return tuple(names) if isinstance(names, Iterable) else names
 
-    @property
-    def _metadata_keys(self) -> MetadataKeys:
-        return MetadataKeys(
-            self.metadata_fields,
-            self.source_key,
-            self.retrieval_score_key,
-            self.keep_retrieval_score,
-        )
+    def _candidates(self, documents: Sequence[Document]) -> list[Candidate]:
+        return [
+            Candidate(
+                it.page_content,
+                read(it, self.metadata_fields),
+                source=_hashable(it.metadata.get(self.source_key)),
+                score=it.metadata.get(RELEVANCE_SCORE),
+            )
+            for it in documents
+        ]
+
+    def _kept(self, document: Document, kept: Kept) -> Document:
+        """A copy of a document that is kept; a score that it came with is not ours."""
+        metadata = {**document.metadata}
+        given = (self.retrieval_score_key,) if self.retrieval_score_key else RETRIEVAL_SCORES
+        score = plain(next((metadata[key] for key in given if key in metadata), None))
+        metadata |= self._told(kept, metadata, score)
+        metadata.pop(RELEVANCE_SCORE, None)
+        if kept.score is not None:
+            metadata[RELEVANCE_SCORE] = kept.score
+        if kept.text != document.page_content:
+            metadata[PRUNED_FROM] = document.page_content
+        return document.model_copy(update={"metadata": metadata, "page_content": kept.text})
 
 
 class RerankRun:
     """One call, as a runnable: a compressor by itself would not show in traces."""
 
     def __init__(
-        self, pipeline: Pipeline, query: str, documents: list[Document], keys: MetadataKeys
+        self, pipeline: Pipeline, query: str, documents: list[Document], fields: DocumentFields
     ) -> None:
-        self._pipeline, self._keys = pipeline, keys
+        self._pipeline, self._fields = pipeline, fields
         self._given = {"query": query, "documents": documents}
         self._query, self._documents = query, documents
-        self._candidates = [
-            Candidate(
-                it.page_content,
-                read(it, keys.read),
-                source=_hashable(it.metadata.get(keys.source)),
-                score=it.metadata.get(RELEVANCE_SCORE),
-            )
-            for it in documents
-        ]
+        self._candidates = fields._candidates(documents)
         self._run: RunnableLambda[Given, list[Document]] = RunnableLambda(
             self._rerank, afunc=self._arerank, name="BGERerank"
         )
@@ -154,7 +143,7 @@ class RerankRun:
         return RunnableConfig(callbacks=callbacks, metadata=metadata)
 
     def _end(self, spans: Sequence[Any], selected: Selected) -> list[Document]:
-        self._kept = [_document(self._documents[it.index], it, self._keys) for it in selected]
+        self._kept = [self._fields._kept(self._documents[it.index], it) for it in selected]
         self._failed = selected.error
         if self._failed is not None:
             raise self._failed  # the run ends with it
@@ -200,24 +189,6 @@ def _hashable(source: Any) -> Hashable:
     except TypeError:
         return repr(source)
     return source  # type: ignore[no-any-return]
-
-
-def _document(document: Document, kept: Kept, keys: MetadataKeys) -> Document:
-    """A copy of a document that is kept; a score that it came with is not ours."""
-    metadata = {**document.metadata}
-    if keys.keeps_retrieval:
-        given = RETRIEVAL_SCORES if keys.retrieval_score is None else (keys.retrieval_score,)
-        present = (metadata[key] for key in given if key in metadata)
-        metadata[RETRIEVAL_SCORE] = plain(next(present, None))
-        metadata[RETRIEVAL_RANK] = kept.index + 1
-    metadata.pop(RELEVANCE_SCORE, None)
-    if kept.score is not None:
-        metadata[RELEVANCE_SCORE] = kept.score
-    if kept.is_truncated or TRUNCATED in metadata:
-        metadata[TRUNCATED] = kept.is_truncated
-    if kept.text != document.page_content:
-        metadata[PRUNED_FROM] = document.page_content
-    return document.model_copy(update={"metadata": metadata, "page_content": kept.text})
 
 
 def _add_documents(span: Any, side: str, documents: Sequence[Document]) -> None:

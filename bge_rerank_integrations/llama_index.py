@@ -30,9 +30,6 @@ from .context.selection import Kept
 from .inputs import check_items
 from .pipeline import Candidate, Pipeline, Selected
 
-RETRIEVAL_SCORE, RETRIEVAL_RANK = "retrieval_score", "retrieval_rank"
-TRUNCATED = "truncated"
-
 dispatcher = get_dispatcher(__name__)
 
 
@@ -159,14 +156,8 @@ class BGERerank(RerankFields, BaseNodePostprocessor):
     def _kept_node(self, scored: NodeWithScore, kept: Kept) -> BaseNode:
         """The node given, or a copy where its text or metadata are others."""
         node = scored.node
-        told: dict[str, Any] = {}
-        if self.keep_retrieval_score:
-            is_number = scored.score is not None and math.isfinite(scored.score)
-            told[RETRIEVAL_SCORE] = scored.score if is_number else None
-            told[RETRIEVAL_RANK] = kept.index + 1
-        if kept.is_truncated or TRUNCATED in node.metadata:
-            told[TRUNCATED] = kept.is_truncated
-        if told:
+        is_number = scored.score is not None and math.isfinite(scored.score)
+        if told := self._told(kept, node.metadata, scored.score if is_number else None):
             hidden = node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys
             embed, llm = (list(dict.fromkeys([*keys, *told])) for keys in hidden)
             node = node.model_copy(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import ConfigurationError, ScoringError
-from .inputs import check_documents, check_pairs, check_query
+from .inputs import check_pairs, query_pairs
 from .ranking import (
     SCORE_ACTIVATIONS,
     Ranking,
@@ -55,8 +55,7 @@ class PairReranker:
         :raises NonFiniteScoreError: if a score is NaN or infinite.
         """
         check_selection(top_n, score_threshold)
-        check_query(query)
-        scores = self.score_pairs([(query, document) for document in check_documents(documents)])
+        scores = self.score_pairs(query_pairs(query, documents))
         return rank(scores, top_n=top_n, score_threshold=score_threshold)
 
     async def arerank(

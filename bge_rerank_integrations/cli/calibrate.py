@@ -13,7 +13,7 @@ from ..evaluation.calibrating import calibrate as fit
 from ..evaluation.calibrating import logits_of
 from ..evaluation.runs import bm25
 from ..settings import BUILT_IN_MODEL
-from .eval import CORPUS, read_collection, require_eval_extra
+from .eval import MaxQueries, read_collection, require_eval_extra
 from .options import model_settings
 
 # as many candidates as an application reranks: relevance is rarer among more of them
@@ -38,13 +38,7 @@ def calibrate(
     depth: Annotated[
         int, typer.Option(min=1, help="Documents a query: as many as your application reranks.")
     ] = _DEPTH,
-    corpus: Annotated[str, typer.Option(help="Name of the corpus file.")] = CORPUS,
-    without_titles: Annotated[
-        bool, typer.Option("--without-titles", help="Search and rerank texts without titles.")
-    ] = False,
-    max_queries: Annotated[
-        int | None, typer.Option(min=1, help="Use a random sample.", show_default="all")
-    ] = None,
+    max_queries: MaxQueries = None,
 ) -> None:
     """Fit scale and shift of a model's logits, so that a score of 0.5 means: half are relevant.
 
@@ -55,9 +49,7 @@ def calibrate(
     base, settings = model_settings(model)
     if settings.get("calibration") is not None:
         raise ConfigurationError("the model to calibrate must have no calibration yet")
-    collection = read_collection(source, corpus, without_titles=without_titles)
-    if max_queries is not None:
-        collection = collection.sample(max_queries)
+    collection = read_collection(source, max_queries)
     show_progress = sys.stderr.isatty()
     candidates = bm25(collection, depth, show_progress=show_progress)
     # imported here: torch takes seconds, and --help or an invalid file does not need it

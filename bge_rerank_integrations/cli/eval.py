@@ -15,15 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ConfigurationError, InputError, MissingExtraError
-from ..evaluation.collection import Collection, read_beir, read_candidate_lists, text_only, titled
+from ..evaluation.collection import Collection, read_beir, read_candidate_lists
 from ..evaluation.report import Report, save_plot, summarize
 from ..evaluation.runs import DEPTH, Run, bm25, fuse, read_run, rerank
 from ..settings import BUILT_IN_MODEL
 from .options import model_settings
 
 BM25 = "bm25"
-CORPUS = "corpus.jsonl"
 _EXTRA = ("bm25s", "Stemmer", "ir_measures", "scipy", "matplotlib")
+
+MaxQueries = Annotated[
+    int | None,
+    typer.Option(min=1, help="Use a random sample, always the same one.", show_default="all"),
+]
 
 
 def evaluate(
@@ -68,18 +72,7 @@ def evaluate(
             show_default="10",
         ),
     ] = None,
-    corpus: Annotated[str, typer.Option(help="Name of the corpus file.")] = CORPUS,
-    without_titles: Annotated[
-        bool, typer.Option("--without-titles", help="Search and rerank texts without titles.")
-    ] = False,
-    max_queries: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Measure a random sample, always the same one.",
-            show_default="all",
-        ),
-    ] = None,
+    max_queries: MaxQueries = None,
     plot: Annotated[
         Path | None, typer.Option(help="Plot quality against time: a .png, .svg or .pdf file.")
     ] = None,
@@ -94,9 +87,7 @@ def evaluate(
     require_eval_extra()
     chosen = {name: model_settings(name) for name in model or [BUILT_IN_MODEL]}
     show_progress = sys.stderr.isatty()
-    collection = read_collection(source, corpus, without_titles=without_titles)
-    if max_queries is not None:
-        collection = collection.sample(max_queries)
+    collection = read_collection(source, max_queries)
     stages = [
         _first_stage(given, collection, depth, show_progress=show_progress)
         for given in first_stage or [BM25]
@@ -128,19 +119,18 @@ def require_eval_extra() -> None:
         raise MissingExtraError("eval")
 
 
-def read_collection(source: Path, corpus: str, *, without_titles: bool) -> Collection:
-    """Read judged queries: a folder in BEIR's layout, or candidate lists.
+def read_collection(source: Path, max_queries: int | None) -> Collection:
+    """Read judged queries, or a sample: a folder in BEIR's layout, or candidate lists.
 
     :raises InputError: naming the file, and the line where one is wrong.
     """
     if not source.exists():
         raise InputError(
-            f"{source}: there is no such folder or file; expected a folder with {corpus}, "
+            f"{source}: there is no such folder or file; expected a folder with corpus.jsonl, "
             "queries.jsonl and qrels.tsv, or a .jsonl file with query, candidates and labels"
         )
-    if source.is_file():
-        return read_candidate_lists(source)
-    return read_beir(source, corpus, text_only if without_titles else titled)
+    collection = read_candidate_lists(source) if source.is_file() else read_beir(source)
+    return collection if max_queries is None else collection.sample(max_queries)
 
 
 def _first_stage(given: str, collection: Collection, depth: int, *, show_progress: bool) -> Run:

@@ -228,7 +228,7 @@ class RerankEngine(Highlighting):
 
     def count_tokens(self, text: str) -> int:
         """The number of a text's tokens, without special ones."""
-        return self._running.model.tokenizer.count(text)
+        return len(self._running.model.tokenizer.ids(text))
 
     def stats(self) -> EngineStats:
         """Queue, work done and state, now."""

@@ -16,7 +16,6 @@ import bge_rerank_integrations
 from bge_rerank_integrations import ConfigurationError
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.cli.options import model_settings
-from evaluation.conftest import CORPUS, write_json_lines
 
 
 class FakeEngines(list):
@@ -119,15 +118,6 @@ def test_depth_bounds_what_bm25_brings_to_each_query(
     report = json.loads(evaluate(folder, "--depth", depth, "--json").stdout)
     # the first query shares a word with three documents, the second with two, the third with none
     assert report["systems"][1]["pairs"] == pairs
-
-
-def test_another_corpus_without_titles(evaluate, folder: Path) -> None:
-    write_json_lines(folder / "more.jsonl", [*CORPUS, {"_id": "x", "title": "yellow", "text": "y"}])
-    options = ["--corpus", "more.jsonl", "--json"]
-    titled = json.loads(evaluate(folder, *options).stdout)
-    assert titled["documents"] == 6
-    untitled = json.loads(evaluate(folder, *options, "--without-titles").stdout)
-    assert (titled["systems"][1]["pairs"], untitled["systems"][1]["pairs"]) == (6, 5)
 
 
 def test_candidate_lists_are_a_file(evaluate, lists: Path) -> None:

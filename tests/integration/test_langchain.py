@@ -585,7 +585,7 @@ def test_a_round_trip_keeps_the_settings_and_the_weights(
     restored = round_trip(given)
 
     assert restored == given
-    assert restored._reranker == shared
+    assert restored._find() == shared
 
 
 # --- the retriever -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from ...errors import ConfigurationError, ModelLoadError, UnsupportedModelError
 from ...settings import EngineConfig
 from ..scorers.stored_tensors import INDEX, WEIGHTS, StoredTensor
-from .adapter import ADAPTER_CONFIG, Adapter
+from .adapter import ADAPTER_CONFIG, Adapter, ChangedTensor
 from .checkpoint import Checkpoint, open_checkpoint, read_json
 from .no_checkpoint import PICKLES, explain_weights
 from .proofs import read_recipe
@@ -37,23 +38,6 @@ _IN_MODEL = re.compile(
     r"|lm_head|head)\."
 )
 _NUMBERS_A_FILE = 1_250_000_000
-
-
-class _Cast:
-    """A tensor that is to be written in another precision than it is computed in."""
-
-    def __init__(self, tensor: StoredTensor, dtype: torch.dtype) -> None:
-        self._tensor = tensor
-        self._dtype = dtype
-
-    def get_shape(self) -> list[int]:
-        return self._tensor.get_shape()
-
-    def get_dtype(self) -> str:
-        return self._tensor.get_dtype()
-
-    def __getitem__(self, index: Any) -> torch.Tensor:
-        return self._tensor[index].to(self._dtype)
 
 
 class _Loaded:
@@ -141,7 +125,7 @@ def _read(folder: Path, notes: list[str]) -> tuple[Checkpoint, Mapping[str, Stor
     for name in merged.keys() & stored.keys():
         if merged[name] is not stored[name]:
             # in the precision that the base is stored in, as peft merges
-            merged[name] = _Cast(merged[name], stored[name][:0].dtype)
+            merged[name] = ChangedTensor(merged[name], methodcaller("to", stored[name][:0].dtype))
     notes.append(f"merged the LoRA adapter into its base, {base.folder}")
     return checkpoint, merged
 

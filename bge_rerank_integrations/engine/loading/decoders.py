@@ -22,7 +22,7 @@ from ..scorers import Scorer
 from ..scorers.decoder import PACKED_ATTENTION, Compression, DecoderScorer
 from ..scorers.encoder_configs import read_positive
 from .checkpoint import Checkpoint
-from .recipes import PACKED_DECODERS, LoadRequest
+from .recipes import PACKED_DECODERS, Source
 from .transformers_models import check_class, load_model
 
 _ROPE_OF_LENGTH = ("dynamic", "longrope")
@@ -45,12 +45,12 @@ _MINICPM = {
 }
 
 
-def make_decoder(request: LoadRequest) -> Scorer:
+def make_decoder(source: Source, device: torch.device, dtype: torch.dtype) -> Scorer:
     """The logit of the relevant answer, its difference to the irrelevant one's, or a classifier's.
 
     :raises UnsupportedModelError: for layers that are not known to be packed rightly.
     """
-    checkpoint, answer = request.checkpoint, request.recipe.answer
+    checkpoint, answer = source.checkpoint, source.recipe.answer
     if checkpoint.model_type not in PACKED_DECODERS:
         raise UnsupportedModelError(
             f"{checkpoint.folder.name} is a decoder of type {checkpoint.model_type!r}; those that "
@@ -59,11 +59,11 @@ def make_decoder(request: LoadRequest) -> Scorer:
     _check_rope(checkpoint)
     if answer is None:
         check_class(checkpoint)
-    model = _load_body(AutoModel, request)
+    model = _load_body(AutoModel, source, device, dtype)
     if not getattr(model.config, "is_causal", True):
         _disable_causal_mask(model)
     if answer is None:
-        heads = {request.layers[-1]: _classifier_row(request)}
+        heads = {source.layers[-1]: _classifier_row(source, device)}
         return DecoderScorer(model, heads, padding_id=model.config.pad_token_id)
     # what else a tied model has saved is not what it was trained with
     tied: bool = model.config.tie_word_embeddings
@@ -73,16 +73,16 @@ def make_decoder(request: LoadRequest) -> Scorer:
 
     def answer_row(token: str | int) -> torch.Tensor:
         if isinstance(token, str):
-            token = request.tokenizer.encode(token, add_special_tokens=False).ids[0]
-        return request.files.read_row([table], token).float()
+            token = source.tokenizer.ids(token)[0]
+        return source.files.read_row([table], token).float()
 
     head = answer_row(answer.relevant)
     if answer.irrelevant is not None:
         head = head - answer_row(answer.irrelevant)
-    return DecoderScorer(model, {request.layers[-1]: head.to(request.device)})
+    return DecoderScorer(model, {source.layers[-1]: head.to(device)})
 
 
-def make_bidirectional(request: LoadRequest) -> Scorer:
+def make_bidirectional(source: Source, device: torch.device, dtype: torch.dtype) -> Scorer:
     """Llama's layers without the causal mask, averaged over all tokens.
 
     As NVIDIA's `LlamaBidirectionalForSequenceClassification`, whose code is in NeMo's Automodel,
@@ -90,7 +90,7 @@ def make_bidirectional(request: LoadRequest) -> Scorer:
 
     :raises UnsupportedModelError: for another pooling than the average.
     """
-    checkpoint = request.checkpoint
+    checkpoint = source.checkpoint
     pooling = checkpoint.config.get("pooling", "avg")
     if pooling != "avg":
         raise UnsupportedModelError(
@@ -98,10 +98,10 @@ def make_bidirectional(request: LoadRequest) -> Scorer:
         )
     _check_rope(checkpoint)
     config = LlamaConfig.from_dict({**checkpoint.config, "model_type": "llama"})
-    model = _load_body(LlamaModel, request, config)
+    model = _load_body(LlamaModel, source, device, dtype, config)
     _disable_causal_mask(model)
-    row = _classifier_row(request) / read_positive(checkpoint.config, "temperature", 1.0)
-    return DecoderScorer(model, {request.layers[-1]: row}, pooling="mean")
+    row = _classifier_row(source, device) / read_positive(checkpoint.config, "temperature", 1.0)
+    return DecoderScorer(model, {source.layers[-1]: row}, pooling="mean")
 
 
 def _check_rope(checkpoint: Checkpoint) -> None:
@@ -113,10 +113,10 @@ def _check_rope(checkpoint: Checkpoint) -> None:
         )
 
 
-def _classifier_row(request: LoadRequest) -> torch.Tensor:
+def _classifier_row(source: Source, device: torch.device) -> torch.Tensor:
     """The row of a classifier of one label, `(hidden,)` float32."""
-    size = request.checkpoint.config["hidden_size"]
-    return request.files.read("score.weight", (1, size))[0].float().to(request.device)
+    size = source.checkpoint.config["hidden_size"]
+    return source.files.read("score.weight", (1, size))[0].float().to(device)
 
 
 def _disable_causal_mask(model: Any) -> None:
@@ -125,18 +125,18 @@ def _disable_causal_mask(model: Any) -> None:
         layer.self_attn.is_causal = False
 
 
-def make_layerwise(request: LoadRequest) -> Scorer:
+def make_layerwise(source: Source, device: torch.device, dtype: torch.dtype) -> Scorer:
     """MiniCPM as Granite: the same layers, with the scales as multipliers (exact in float32).
 
     What its config leaves out has the defaults of FlagEmbedding's `LayerWiseMiniCPMConfig`.
 
     :raises UnsupportedModelError: for positions that change with a batch.
     """
-    _check_rope(request.checkpoint)
-    given = {**_MINICPM, **request.checkpoint.config}
+    _check_rope(source.checkpoint)
+    given = {**_MINICPM, **source.checkpoint.config}
     heads, layers = given["num_attention_heads"], given["num_hidden_layers"]
     config = GraniteConfig(
-        **_shared_config(given, request.layers[-1]),
+        **_shared_config(given, source.layers[-1]),
         hidden_act=given["hidden_act"],
         embedding_multiplier=given["scale_emb"],
         # the scale counts all layers of the released model, also those that are not loaded
@@ -145,37 +145,37 @@ def make_layerwise(request: LoadRequest) -> Scorer:
     )
     if given["head_multi"]:
         start = given["start_layer"]
-        rows = _layer_heads(request, {layers: layers - start for layers in request.layers})
+        rows = _layer_heads(source, device, {layers: layers - start for layers in source.layers})
     else:
-        row = request.files.read_row(["lm_head.linear_head.weight"], 0).to(request.device)
-        rows = dict.fromkeys(request.layers, row)
-    return DecoderScorer(_load_body(GraniteModel, request, config), rows)
+        row = source.files.read_row(["lm_head.linear_head.weight"], 0).to(device)
+        rows = dict.fromkeys(source.layers, row)
+    return DecoderScorer(_load_body(GraniteModel, source, device, dtype, config), rows)
 
 
-def make_lightweight(request: LoadRequest) -> Scorer:
+def make_lightweight(source: Source, device: torch.device, dtype: torch.dtype) -> Scorer:
     """Gemma2's layers, without their attention cap, as the released class runs them.
 
     :raises UnsupportedModelError: for positions that change with a batch.
     """
-    _check_rope(request.checkpoint)
+    _check_rope(source.checkpoint)
     # what its config leaves out has the defaults of Gemma2's
-    given = {**Gemma2Config().to_dict(), **request.checkpoint.config}
-    config = request.config
+    given = {**Gemma2Config().to_dict(), **source.checkpoint.config}
+    config = source.config
     body_config = Gemma2Config(
-        **_shared_config(given, request.layers[-1]),
+        **_shared_config(given, source.layers[-1]),
         head_dim=given["head_dim"],
         hidden_activation=given["hidden_activation"],
         query_pre_attn_scalar=given["query_pre_attn_scalar"],
         sliding_window=given["sliding_window"],
     )
     # the j-th layer that is scored takes head j, whichever layer it is
-    heads = _layer_heads(request, {layers: j for j, layers in enumerate(request.layers)})
+    heads = _layer_heads(source, device, {layers: j for j, layers in enumerate(source.layers)})
     compression = None
     if config.compress_layers and (config.compress_ratio or 1) > 1:
         compression = Compression(frozenset(config.compress_layers), config.compress_ratio or 1)
     cap = given["final_logit_softcapping"]
     return DecoderScorer(
-        _load_body(Gemma2Model, request, body_config),
+        _load_body(Gemma2Model, source, device, dtype, body_config),
         heads,
         compression=compression,
         activation=None if cap is None else lambda logits: cap * torch.tanh(logits / cap),
@@ -211,22 +211,26 @@ def _rope(given: Mapping[str, Any]) -> dict[str, Any]:
     return rope
 
 
-def _load_body(model_class: Any, request: LoadRequest, config: Any = None) -> Any:
+def _load_body(
+    model_class: Any, source: Source, device: torch.device, dtype: torch.dtype, config: Any = None
+) -> Any:
     """A decoder's body; None takes the checkpoint's own config."""
-    return load_model(model_class, request, config, attn_implementation=PACKED_ATTENTION)
+    return load_model(
+        model_class, source, device, dtype, config, attn_implementation=PACKED_ATTENTION
+    )
 
 
-def _layer_heads(request: LoadRequest, numbers: Mapping[int, int]) -> dict[int, torch.Tensor]:
+def _layer_heads(
+    source: Source, device: torch.device, numbers: Mapping[int, int]
+) -> dict[int, torch.Tensor]:
     """The head's row of each layer, by the heads' numbers in the checkpoint."""
     return {
-        layers: request.files.read_row([f"lm_head.{number}.linear_head.weight"], 0).to(
-            request.device
-        )
+        layers: source.files.read_row([f"lm_head.{number}.linear_head.weight"], 0).to(device)
         for layers, number in numbers.items()
     }
 
 
-MAKERS: Mapping[str, Callable[[LoadRequest], Scorer]] = {
+MAKERS: Mapping[str, Callable[[Source, torch.device, torch.dtype], Scorer]] = {
     "decoder": make_decoder,
     "bidirectional": make_bidirectional,
     "layerwise": make_layerwise,

@@ -12,7 +12,6 @@ import torch
 from torch.nn.functional import linear, normalize
 
 from ...errors import ConfigurationError, ModelLoadError, UnsupportedModelError
-from ...settings import CallOptions
 from ..scorers import Scorer, encoder_configs
 from ..scorers.bert import Bert, bert_head
 from ..scorers.encoder_configs import BertConfig, ModernBertConfig
@@ -29,10 +28,9 @@ from ..scorers.heads import (
 from ..scorers.int8 import Int8Layers
 from ..scorers.modernbert import ModernBert, modernbert_head
 from ..scorers.weights import WeightFiles, Weights
-from ..tokenization.pairs import PairTokenizer
 from .checkpoint import Checkpoint
 from .devices import keep_batch_memory, native_dtype, return_freed_memory
-from .recipes import LoadRequest
+from .recipes import Source
 
 Config = Mapping[str, Any]
 
@@ -40,15 +38,14 @@ Config = Mapping[str, Any]
 _LAYER_NORM_EPS = 1e-5
 
 
-def make_encoder(request: LoadRequest) -> Scorer:
+def make_encoder(source: Source, device: torch.device, dtype: torch.dtype) -> Scorer:
     """A classifier of one label, or a body with the recipe's modules behind it.
 
     :raises ConfigurationError: for int8 and layers that cannot be packed.
     """
-    checkpoint = request.checkpoint
-    config = checkpoint.config
-    if not encoder_configs.is_packable(config):
-        if request.config.dtype == "int8":
+    checkpoint = source.checkpoint
+    if not encoder_configs.is_packable(checkpoint.config):
+        if source.config.dtype == "int8":
             raise ConfigurationError(
                 "dtype 'int8' is for encoders that run without padding, and "
                 f"{checkpoint.folder.name} is of type {checkpoint.model_type!r}"
@@ -56,46 +53,37 @@ def make_encoder(request: LoadRequest) -> Scorer:
         # transformers' model classes take seconds to import
         from .transformers_models import make_padded
 
-        return make_padded(request)
-    if request.dtype is torch.int8:
-        return _make_int8(request)
-    return _make_packed(request, Weights(request.files, request.device, request.dtype))
+        return make_padded(source, device, dtype)
+    if dtype is torch.int8:
+        return _make_int8(source, device)
+    return _make_packed(source, Weights(source.files, device, dtype))
 
 
-def _make_int8(request: LoadRequest) -> EncoderScorer:
+def _make_int8(source: Source, device: torch.device) -> EncoderScorer:
     """Linear layers in 8 bits, attention in what is native, all else in float32."""
     layers = Int8Layers()
     weights = Weights(
-        request.files,
-        request.device,
+        source.files,
+        device,
         torch.float32,
         make_linear=layers.make,
-        attention_dtype=native_dtype(request.device),
+        attention_dtype=native_dtype(device),
     )
-    scorer = _make_packed(request, weights)
-    tokenizer = PairTokenizer(
-        request.tokenizer,
-        request.template,
-        max_positions=encoder_configs.max_positions(request.checkpoint.config),
-        saved_length=request.recipe.max_length,
-        max_cached_tokens=0,
-    )
-    windows = tokenizer(SAMPLE_PAIRS, tokenizer.layout(CallOptions()))
-    scorer.score([sequence for of_pair in windows for sequence in of_pair])
+    scorer = _make_packed(source, weights)
+    scorer.score(source.tokenizer.sample(SAMPLE_PAIRS))
     layers.quantize()
     return_freed_memory()
     keep_batch_memory()
     return scorer
 
 
-def _make_packed(request: LoadRequest, weights: Weights) -> EncoderScorer:
-    config = request.checkpoint.config
-    own = request.recipe.module_head(request.device)
-    head = own or make_head(config, weights)
+def _make_packed(source: Source, weights: Weights) -> EncoderScorer:
+    config = source.checkpoint.config
+    head = source.recipe.module_head(weights.device) or make_head(config, weights)
     body = make_body(
         config,
         weights.module(body_name(config)),
-        passage_type=request.template.passage_type,
+        passage_type=source.tokenizer.template.passage_type,
         pooling=head.pooling,
     )
     return EncoderScorer(body, head)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from . import ledger
 from .checkpoint import Checkpoint, open_checkpoint
 from .devices import default_batch_tokens, resolve_device, resolve_dtype
 from .proofs import read_recipe
-from .recipes import LAYER_SETTINGS, RECIPES, LoadRequest, PromptTemplate, Recipe
+from .recipes import LAYER_SETTINGS, RECIPES, PromptTemplate, Recipe, Source
 from .tokenizer import load_tokenizer
 from .tokenizer_files import TokenizerFiles
 
@@ -61,10 +62,28 @@ def load(config: EngineConfig) -> LoadedModel:
     """
     devices = tuple(resolve_device(name) for name in config.devices)
     dtypes = tuple(resolve_dtype(config.dtype, device) for device in devices)
+    source = _open(config)
+    return LoadedModel(
+        folder=source.checkpoint.folder,
+        tokenizer=source.tokenizer,
+        scorers=tuple(map(partial(make_scorer, source), devices, dtypes)),
+        layers=source.layers,
+        is_layerwise=source.recipe.is_layerwise,
+        activation=source.recipe.activation,
+        devices=devices,
+        dtype=dtypes[0],
+        max_batch_tokens=config.max_batch_tokens or default_batch_tokens(devices[0], dtypes[0]),
+    )
+
+
+def _open(config: EngineConfig) -> Source:
+    """Find a model's files and what proves how it scores; check all but the weights' numbers."""
     checkpoint = open_checkpoint(config)
     recipe = read_recipe(config, checkpoint)
     _check_settings(config, recipe)
-    _check_config(checkpoint, recipe)
+    # keys that a reference obeys and this package does not
+    table = ledger.CONFIG[config_reader(checkpoint, recipe)]
+    ledger.check(checkpoint, "config.json", checkpoint.config, table)
     is_flash = checkpoint.model_type == "xlm-roberta-flash"
     files = (FlashWeightFiles if is_flash else WeightFiles)(
         checkpoint.folder, checkpoint.open_tensors()
@@ -73,42 +92,33 @@ def load(config: EngineConfig) -> LoadedModel:
     layers = _scored_layers(config, checkpoint, recipe)
     tokenizer_files = TokenizerFiles(checkpoint)
     tokenizer, truncates_left = load_tokenizer(tokenizer_files, lowercase=recipe.lowercase)
-    template = _template_of(tokenizer, tokenizer_files, recipe)
+    pair_tokenizer = PairTokenizer(
+        tokenizer,
+        _template_of(tokenizer, tokenizer_files, recipe),
+        max_positions=_max_positions(checkpoint, recipe),
+        saved_length=recipe.max_length,
+        truncates_left=truncates_left,
+        max_cached_tokens=config.max_cached_tokens,
+    )
     logger.info("%s reads %s", checkpoint.folder.name, recipe.texts)
-    scorers = tuple(
-        _make_scorer(
-            LoadRequest(
-                checkpoint=checkpoint,
-                recipe=recipe,
-                files=files,
-                config=config,
-                tokenizer=tokenizer,
-                template=template,
-                layers=layers,
-                device=device,
-                dtype=dtype,
-            )
-        )
-        for device, dtype in zip(devices, dtypes, strict=True)
-    )
-    return LoadedModel(
-        folder=checkpoint.folder,
-        tokenizer=PairTokenizer(
-            tokenizer,
-            template,
-            max_positions=_max_positions(checkpoint, recipe, is_padded=scorers[0].padded),
-            saved_length=recipe.max_length,
-            truncates_left=truncates_left,
-            max_cached_tokens=config.max_cached_tokens,
-        ),
-        scorers=scorers,
-        layers=layers,
-        is_layerwise=recipe.is_layerwise,
-        activation=recipe.activation,
-        devices=devices,
-        dtype=dtypes[0],
-        max_batch_tokens=config.max_batch_tokens or default_batch_tokens(devices[0], dtypes[0]),
-    )
+    return Source(config, checkpoint, recipe, files, pair_tokenizer, layers)
+
+
+def make_scorer(source: Source, device: torch.device, dtype: torch.dtype) -> Scorer:
+    """The scorer of a model, with its weights on a device.
+
+    :raises ModelLoadError: if weights are missing, of another shape or not readable.
+    :raises UnsupportedModelError: if this package has no scorer for the checkpoint's layers, or
+        the checkpoint is quantized already.
+    """
+    if source.recipe.family == "encoder":
+        from .encoders import make_encoder
+
+        return make_encoder(source, device, dtype)
+    # the import of transformers, which decoders need, takes seconds
+    from .decoders import MAKERS
+
+    return MAKERS[source.recipe.family](source, device, dtype)
 
 
 def _template_of(tokenizer: Tokenizer, files: TokenizerFiles, recipe: Recipe) -> Template:
@@ -136,23 +146,6 @@ def _template_of(tokenizer: Tokenizer, files: TokenizerFiles, recipe: Recipe) ->
     return replace(template, bos_id=token)
 
 
-def _make_scorer(request: LoadRequest) -> Scorer:
-    """The scorer of a recipe, with its weights on its device.
-
-    :raises ModelLoadError: if weights are missing, of another shape or not readable.
-    :raises UnsupportedModelError: if this package has no scorer for the checkpoint's layers, or
-        the checkpoint is quantized already.
-    """
-    if request.recipe.family == "encoder":
-        from .encoders import make_encoder
-
-        return make_encoder(request)
-    # the import of transformers, which decoders need, takes seconds
-    from .decoders import MAKERS
-
-    return MAKERS[request.recipe.family](request)
-
-
 def config_reader(checkpoint: Checkpoint, recipe: Recipe) -> str:
     """Who reads ``config.json``: the name of a table of the ledger, or transformers."""
     if recipe.family in ("layerwise", "lightweight"):
@@ -164,21 +157,11 @@ def config_reader(checkpoint: Checkpoint, recipe: Recipe) -> str:
     return "transformers"
 
 
-def _check_config(checkpoint: Checkpoint, recipe: Recipe) -> None:
-    """Refuse keys of ``config.json`` that a reference obeys and this package does not.
-
-    :raises UnsupportedModelError: naming the key and what to do instead.
-    """
-    table = ledger.CONFIG[config_reader(checkpoint, recipe)]
-    ledger.check(checkpoint, "config.json", checkpoint.config, table)
-
-
-def _max_positions(checkpoint: Checkpoint, recipe: Recipe, *, is_padded: bool) -> int | None:
-    """Tokens that the model can count, and see at once; None if nothing says it.
-
-    :param is_padded: whether transformers runs it, which knows layers of sliding windows.
-    """
+def _max_positions(checkpoint: Checkpoint, recipe: Recipe) -> int | None:
+    """Tokens that the model can count, and see at once; None if nothing says it."""
     config = checkpoint.config
+    # what transformers runs knows layers of sliding windows
+    is_padded = recipe.family == "encoder" and not encoder_configs.is_packable(config)
     is_catalogs = recipe.family in ("bidirectional", "layerwise", "lightweight")
     if config_reader(checkpoint, recipe) == "transformers" and not is_catalogs:
         # what is left out has the defaults of transformers' class

@@ -16,7 +16,7 @@ from ...settings import CallOptions, EngineConfig
 from ..scorers.heads import Head, HeadModule, Pooling
 from ..scorers.weights import WeightFiles
 from ..tokenization.chat import ChatTemplate
-from ..tokenization.pairs import Template, TokenIds, to_ids
+from ..tokenization.pairs import PairTokenizer, TokenIds, to_ids
 from ..tokenization.templates import Frame, FrameLayout, encode
 from .checkpoint import Checkpoint
 
@@ -188,29 +188,23 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """One scorer to make.
+class Source:
+    """What scorers are made of, on whichever device.
 
+    :param config: the caller's settings.
     :param checkpoint: the model's folder and config.
     :param recipe: what makes its logit.
     :param files: its weights.
-    :param config: the caller's settings.
-    :param tokenizer: the checkpoint's.
-    :param template: what stands around a pair.
+    :param tokenizer: texts of pairs → sequences.
     :param layers: numbers of layers to score after, ascending.
-    :param device: where it is to run.
-    :param dtype: its precision.
     """
 
+    config: EngineConfig
     checkpoint: Checkpoint
     recipe: Recipe
     files: WeightFiles
-    config: EngineConfig
-    tokenizer: Tokenizer
-    template: Template
+    tokenizer: PairTokenizer
     layers: tuple[int, ...]
-    device: torch.device
-    dtype: torch.dtype
 
 
 def _bge_prompt(instruction: str) -> PromptTemplate:

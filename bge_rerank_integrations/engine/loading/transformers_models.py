@@ -31,19 +31,19 @@ from ..scorers import Scorer
 from ..scorers.heads import PaddedScorer
 from ..scorers.weights import WeightFiles
 from .checkpoint import Checkpoint
-from .recipes import LoadRequest
+from .recipes import Source
 from .tokenizer_files import slow_message
 
 logger = logging.getLogger(__name__)
 
 
-def make_padded(request: LoadRequest) -> Scorer:
+def make_padded(source: Source, device: torch.device, dtype: torch.dtype) -> Scorer:
     """Any ``*ForSequenceClassification`` of transformers, or any body with modules behind it.
 
     :raises UnsupportedModelError: for a model that only code of its own can run.
     """
-    checkpoint = request.checkpoint
-    head = request.recipe.module_head(request.device)
+    checkpoint = source.checkpoint
+    head = source.recipe.module_head(device)
     if checkpoint.model_type not in CONFIG_MAPPING:
         own = f" but in the checkpoint's own code ({checkpoint.config['auto_map']})"
         raise UnsupportedModelError(
@@ -59,14 +59,15 @@ def make_padded(request: LoadRequest) -> Scorer:
             f"{checkpoint.folder.name} has positions of type {positions!r}, and transformers 5 "
             "reads those of any type as absolute"
         )
-    model = load_model(AutoModelForSequenceClassification if head is None else AutoModel, request)
+    auto = AutoModelForSequenceClassification if head is None else AutoModel
+    model = load_model(auto, source, device, dtype)
     if isinstance(model, GenericForSequenceClassification) and model.config.pad_token_id is None:
         raise UnsupportedModelError(
             f"{checkpoint.folder.name}: config.json has no pad_token_id, by which a "
             f"{type(model).__name__} finds the last token of each text in a batch"
         )
     logger.info("%s cannot be packed: its batches are padded", checkpoint.model_type)
-    return PaddedScorer(model, request.template.passage_type, head)
+    return PaddedScorer(model, source.tokenizer.template.passage_type, head)
 
 
 def check_class(checkpoint: Checkpoint) -> None:
@@ -99,7 +100,12 @@ def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
 
 
 def load_model(
-    model_class: Any, request: LoadRequest, config: Any = None, **options: Any
+    model_class: Any,
+    source: Source,
+    device: torch.device,
+    dtype: torch.dtype,
+    config: Any = None,
+    **options: Any,
 ) -> PreTrainedModel:
     """Read weights into one of transformers' model classes; nothing may be missing.
 
@@ -107,23 +113,23 @@ def load_model(
 
     :param config: of the model; None: the checkpoint's, and the class that is for it.
     :param options: further arguments of ``from_pretrained``.
-    :returns: the model in eval mode on the request's device.
+    :returns: the model in eval mode on the device.
     :raises ModelLoadError: if weights are missing, of another shape or not readable.
     """
-    folder = request.checkpoint.folder
+    folder = source.checkpoint.folder
     try:
         with _quiet_transformers():
             if config is None:
-                config, model_class = _config_and_class(request.checkpoint, model_class)
-            request.files.check_numbers()
-            _check_count(model_class, config, request.files)
+                config, model_class = _config_and_class(source.checkpoint, model_class)
+            source.files.check_numbers()
+            _check_count(model_class, config, source.files)
             # tensors are given, and no folder: which files they are in, what an adapter changes and
             # whether peft is installed is not decided a second time
             model, report = model_class.from_pretrained(
                 None,
                 config=config,
-                state_dict=dict(request.files.tensors),
-                dtype=request.dtype,
+                state_dict=dict(source.files.tensors),
+                dtype=dtype,
                 output_loading_info=True,
                 **options,
             )
@@ -135,7 +141,7 @@ def load_model(
             f"{folder.name} is no complete {model_class.__name__} checkpoint: weights are missing "
             f"or of another shape: {', '.join(lacking[:5])}{' …' if len(lacking) > 5 else ''}"
         )
-    loaded: PreTrainedModel = model.to(request.device).eval()
+    loaded: PreTrainedModel = model.to(device).eval()
     return loaded
 
 

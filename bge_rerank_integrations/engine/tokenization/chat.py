@@ -22,6 +22,8 @@ from ...errors import InputError, ModelLoadError, UnsupportedModelError
 from ...setting_types import LongDocuments
 from ...settings import CallOptions
 from .pairs import (
+    CHARACTERS_PER_TOKEN,
+    CUT_MARGIN_TOKENS,
     CachedTokenizer,
     TextPair,
     TokenIds,
@@ -35,9 +37,6 @@ from .pairs import (
 _FILLERS = ("0", "1 2 3 4")
 # tokens that a query may take more inside of the template than alone
 _JUNCTION_TOKENS = 8
-# characters of a text that is cut are read in steps, the first of this many a token
-_CHARACTERS_PER_TOKEN = 8
-_CUT_MARGIN_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +100,16 @@ class ChatTemplate:
         :raises UnsupportedModelError: if they are rendered as query and document are: a template
             for any chat, which says nothing of how a model reads pairs.
         """
-        # transformers takes seconds to import
-        from transformers.utils.chat_template_utils import render_jinja_template
-
         texts = {}
         for roles in (("query", "document"), ("narrator", "juggler")):
             chat = self._messages("a", "b", None)
             for message, role in zip(chat, roles, strict=True):
                 message["role"] = role
             try:
-                answer: Any = render_jinja_template(
-                    [chat], chat_template=self.source, **self.variables
-                )
+                text = self._render(chat)
             except Exception:  # a template may raise anything, also for roles that it does not know
                 return
-            texts[roles] = re.sub("|".join(roles), "role", answer[0][0], flags=re.IGNORECASE)
+            texts[roles] = re.sub("|".join(roles), "role", text, flags=re.IGNORECASE)
         if len(set(texts.values())) == 1:
             raise UnsupportedModelError(
                 f"{self.file} renders any role alike: it is for chats, and says nothing of how "
@@ -124,10 +118,12 @@ class ChatTemplate:
 
     def render(self, query: str, document: str, instruction: str | None) -> str:
         """The text that the model reads of a pair."""
+        return self._render(self._messages(query, document, instruction))
+
+    def _render(self, chat: list[dict[str, Any]]) -> str:
         # transformers takes seconds to import
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        chat = self._messages(query, document, instruction)
         rendered: Any = render_jinja_template([chat], chat_template=self.source, **self.variables)
         text: str = rendered[0][0]
         return text
@@ -247,10 +243,10 @@ class ChatLayout:
 
     def _cut(self, text: str, max_tokens: int) -> str:
         """The characters of the first tokens."""
-        characters = max_tokens * _CHARACTERS_PER_TOKEN
+        characters = max_tokens * CHARACTERS_PER_TOKEN
         while True:
             encoding = self.tokenizer.encode(text[:characters], add_special_tokens=False)
-            enough = len(encoding) >= max_tokens + _CUT_MARGIN_TOKENS
+            enough = len(encoding) >= max_tokens + CUT_MARGIN_TOKENS
             if enough or characters >= len(text):
                 break
             characters *= 16

@@ -60,9 +60,9 @@ def window_starts(tokens: int, budget: int) -> list[int]:
 
 
 # A token seldom stands for more characters than this; a text that needs more is read again, longer.
-_CHARACTERS_PER_TOKEN = 8
+CHARACTERS_PER_TOKEN = 8
 # Tokens just before a cut may differ from those of the whole text; these are not relied upon.
-_CUT_MARGIN_TOKENS = 64
+CUT_MARGIN_TOKENS = 64
 # A longer text is tokenized in parts: one part's ids at a time become Python objects, which holds
 # up all other threads of the process for as long.
 _PART_CHARACTERS = 32_768
@@ -117,9 +117,9 @@ class CachedTokenizer:
 
     def _encode_heads(self, texts: Sequence[str], max_tokens: int) -> list[TokenIds]:
         """Token ids of the texts, reading only as many characters as ``max_tokens`` need."""
-        heads = [max_tokens * _CHARACTERS_PER_TOKEN] * len(texts)
+        heads = [max_tokens * CHARACTERS_PER_TOKEN] * len(texts)
         encoded = self._encode_all([text[: heads[i]] for i, text in enumerate(texts)])
-        enough = max_tokens + _CUT_MARGIN_TOKENS
+        enough = max_tokens + CUT_MARGIN_TOKENS
         while short := [
             i for i, ids in enumerate(encoded) if len(ids) < enough and heads[i] < len(texts[i])
         ]:
@@ -247,8 +247,8 @@ class PairTokenizer:
         max_cached_tokens: int = 0,
     ) -> None:
         self.cache = CachedTokenizer(tokenizer, max_cached_tokens)
+        self.template = template
         self._tokenizer = tokenizer
-        self._template = template
         self._max_positions = max_positions
         self._default_length = saved_length or DEFAULT_MAX_LENGTH
         self._side: LongDocuments = "truncate_left" if truncates_left else "truncate"
@@ -259,9 +259,10 @@ class PairTokenizer:
         asked = options.max_length or self._default_length
         return min(asked, self._max_positions or asked)
 
-    def count(self, text: str) -> int:
-        """Tokens of a text, without special ones; may be asked from any thread."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, without special ones; may be asked from any thread."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def layout(self, options: CallOptions) -> Layout:
         """What a call's options mean for its sequences; may be asked from any thread.
@@ -290,7 +291,12 @@ class PairTokenizer:
         if max_length < (options.max_length or self._default_length):
             logger.warning("max_length is %d: the model reads no more tokens", max_length)
         options = replace(options, max_length=max_length)
-        return self._template.layout(options, self._tokenizer, self._side)
+        return self.template.layout(options, self._tokenizer, self._side)
+
+    def sample(self, pairs: Sequence[TextPair]) -> list[TokenSequence]:
+        """Sequences of pairs with the default options, past the cache."""
+        windows = self.layout(CallOptions()).tokenize(pairs, CachedTokenizer(self._tokenizer))
+        return [sequence for of_pair in windows for sequence in of_pair]
 
     def __call__(self, pairs: Sequence[TextPair], layout: Layout) -> list[list[TokenSequence]]:
         """Tokenize pairs; see :meth:`Layout.tokenize`."""
