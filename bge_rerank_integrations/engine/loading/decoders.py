@@ -7,15 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModel,
-    Gemma2Config,
-    Gemma2Model,
-    GraniteConfig,
-    GraniteModel,
-    LlamaConfig,
-    LlamaModel,
-)
+import transformers
 
 from ...errors import UnsupportedModelError
 from ..scorers import Scorer
@@ -59,7 +51,7 @@ def make_decoder(source: Source, device: torch.device, dtype: torch.dtype) -> Sc
     _check_rope(checkpoint)
     if answer is None:
         check_class(checkpoint)
-    model = _load_body(AutoModel, source, device, dtype)
+    model = _load_body(transformers.AutoModel, source, device, dtype)
     if not getattr(model.config, "is_causal", True):
         _disable_causal_mask(model)
     if answer is None:
@@ -97,8 +89,8 @@ def make_bidirectional(source: Source, device: torch.device, dtype: torch.dtype)
             f"{checkpoint.folder.name}: config.json has the pooling {pooling!r}, not 'avg'"
         )
     _check_rope(checkpoint)
-    config = LlamaConfig.from_dict({**checkpoint.config, "model_type": "llama"})
-    model = _load_body(LlamaModel, source, device, dtype, config)
+    config = transformers.LlamaConfig.from_dict({**checkpoint.config, "model_type": "llama"})
+    model = _load_body(transformers.LlamaModel, source, device, dtype, config)
     _disable_causal_mask(model)
     row = _classifier_row(source, device) / read_positive(checkpoint.config, "temperature", 1.0)
     return DecoderScorer(model, {source.layers[-1]: row}, pooling="mean")
@@ -135,7 +127,7 @@ def make_layerwise(source: Source, device: torch.device, dtype: torch.dtype) -> 
     _check_rope(source.checkpoint)
     given = {**_MINICPM, **source.checkpoint.config}
     heads, layers = given["num_attention_heads"], given["num_hidden_layers"]
-    config = GraniteConfig(
+    config = transformers.GraniteConfig(
         **_shared_config(given, source.layers[-1]),
         hidden_act=given["hidden_act"],
         embedding_multiplier=given["scale_emb"],
@@ -149,7 +141,7 @@ def make_layerwise(source: Source, device: torch.device, dtype: torch.dtype) -> 
     else:
         row = source.files.read_row(["lm_head.linear_head.weight"], 0).to(device)
         rows = dict.fromkeys(source.layers, row)
-    return DecoderScorer(_load_body(GraniteModel, source, device, dtype, config), rows)
+    return DecoderScorer(_load_body(transformers.GraniteModel, source, device, dtype, config), rows)
 
 
 def make_lightweight(source: Source, device: torch.device, dtype: torch.dtype) -> Scorer:
@@ -159,9 +151,9 @@ def make_lightweight(source: Source, device: torch.device, dtype: torch.dtype) -
     """
     _check_rope(source.checkpoint)
     # what its config leaves out has the defaults of Gemma2's
-    given = {**Gemma2Config().to_dict(), **source.checkpoint.config}
+    given = {**transformers.Gemma2Config().to_dict(), **source.checkpoint.config}
     config = source.config
-    body_config = Gemma2Config(
+    body_config = transformers.Gemma2Config(
         **_shared_config(given, source.layers[-1]),
         head_dim=given["head_dim"],
         hidden_activation=given["hidden_activation"],
@@ -175,7 +167,7 @@ def make_lightweight(source: Source, device: torch.device, dtype: torch.dtype) -
         compression = Compression(frozenset(config.compress_layers), config.compress_ratio or 1)
     cap = given["final_logit_softcapping"]
     return DecoderScorer(
-        _load_body(Gemma2Model, source, device, dtype, body_config),
+        _load_body(transformers.Gemma2Model, source, device, dtype, body_config),
         heads,
         compression=compression,
         activation=None if cap is None else lambda logits: cap * torch.tanh(logits / cap),
