@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from benchmarks.labelled_sections import READERS, Range, Section
 from benchmarks.machine import describe_machine
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.context.pruning import prune, staying
+from bge_rerank_integrations.context.selection import prune, staying
 from bge_rerank_integrations.evaluation import bm25, read_beir
 from bge_rerank_integrations.highlighting import SentenceWindows, Span
 

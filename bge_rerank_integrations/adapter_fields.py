@@ -20,14 +20,13 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from .checks import BOOL
+from .checks import BOOL, reject_unknown_settings
 from .context.options import ContextOptions
 from .context.selection import Kept
 from .errors import ConfigurationError
 from .pair_reranker import as_reranker
 from .pipeline import Pipeline
 from .ranking import Reranker, score_range
-from .setting_names import reject_unknown_settings
 from .setting_types import Dtype, LongDocuments, OnError, PathOrName
 from .settings import SETTINGS, CallOptions, EngineConfig, default_of, description_of
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from .context.budget import CountTokens
 from .context.options import ContextOptions
 from .context.selection import (
+    CountTokens,
     Kept,
     at_most,
     best,

@@ -24,10 +24,10 @@ from .checks import (
     SettingType,
     at_least,
     one_of,
+    reject_unknown_settings,
     require,
 )
 from .errors import ConfigurationError
-from .setting_names import reject_unknown_settings
 from .setting_types import Dtype, LongDocuments
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.context.budget import CountTokens, fit_budget
+from bge_rerank_integrations.context.selection import CountTokens, fit_budget
 from bge_rerank_integrations.evaluation import (
     Collection,
     CorpusPassage,

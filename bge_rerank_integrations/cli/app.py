@@ -11,10 +11,9 @@ from typer.core import TyperGroup
 
 from .. import ConfigurationError, RerankError, __version__
 from .calibrate import calibrate
-from .convert import convert
 from .demo import demo
 from .eval import evaluate
-from .models import models
+from .models import convert, models
 from .rerank import rerank
 from .serve import serve
 from .tune import tune

@@ -1,7 +1,8 @@
-"""``bge-rerank models``: the rerankers that run here, or how one of them scores."""
+"""``bge-rerank models`` and ``convert``: the rerankers that run here, and making others run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,3 +61,18 @@ def _show_recipe(config: EngineConfig) -> None:
     obeyed = ledger.obeyed(checkpoint, config_reader(checkpoint, found))
     for name, value in (*found.described(), *obeyed):
         typer.echo(f"{name}\t{value}")
+
+
+def convert(
+    folder: Annotated[Path, typer.Argument(help="A model's folder, or a LoRA adapter's.")],
+    out: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
+) -> None:
+    """Write a model in safetensors: from pytorch_model.bin, a trainer's wrapper or a LoRA adapter.
+
+    The result loads here and in transformers. Pickles are read without running code in them.
+    """
+    # torch takes seconds to import
+    from ..engine.loading.conversion import convert as run
+
+    for line in run(folder, out):
+        typer.echo(line)

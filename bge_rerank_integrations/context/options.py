@@ -106,7 +106,7 @@ class ContextOptions(Settings):
 
     @property
     def pruning(self) -> tuple[float | None, float | None, str]:
-        """What :func:`~bge_rerank_integrations.context.pruning.prune` is told."""
+        """What :func:`~bge_rerank_integrations.context.selection.prune` is told."""
         return self.prune, self.prune_share, self.prune_mark
 
     @property

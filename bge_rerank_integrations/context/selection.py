@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 
 from ..checks import is_finite, is_int
-from ..errors import NonFiniteScoreError, ScoringError
-from ..highlighting import Span
+from ..errors import ConfigurationError, NonFiniteScoreError, ScoringError
+from ..highlighting import Span, sentences
 from ..ranking import Ranking, blend_ranks
-from .budget import CountTokens, fit_budget
 from .duplicates import without_duplicates
-from .pruning import prune
+
+CountTokens = Callable[[str], int]
+
+# of the score that sentences are cut by; measured by benchmarks/context.py
+_NEIGHBOR_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def at_most(kept: Iterable[Kept], per_source: int, sources: Sequence[Hashable]) 
 def within_budget(
     kept: Sequence[Kept], before: Sequence[str], max_tokens: int, count: CountTokens, cut: bool
 ) -> list[Kept]:
-    """The best documents whose tokens fit together, see :func:`~.budget.fit_budget`.
+    """The best documents whose tokens fit together, see :func:`fit_budget`.
 
     :param before: what the language model reads before the text, of all documents of the call.
     """
@@ -133,3 +137,125 @@ def pruned(
         else it
         for it in kept
     ]
+
+
+def prune(
+    text: str,
+    spans: Sequence[Span],
+    threshold: float | None = None,
+    share: float | None = None,
+    mark: str = "",
+) -> str:
+    """Cut the sentences that score low; the best one always stays.
+
+    Its neighbors stay unless they score below a tenth of what is cut by: next to the sentence that
+    names a question's subject stands, as often, the one that answers with a pronoun.
+
+    What stays keeps its order. Where something is cut, the separator with the most line breaks of
+    those that were there remains, so that paragraphs, list items and code blocks stay apart.
+
+    :param spans: the sentences of the text, as ``highlight`` answers them.
+    :param threshold: cut sentences that score below this; None cuts none for it.
+    :param share: cut sentences that score below this share of the best one's score, too; of a
+        score below 0, which a logit may be, there is no share, and none is cut for it.
+    :param mark: takes the place of neighboring sentences that are cut, e.g. ``…``.
+    :returns: an equal text if nothing is cut.
+    """
+    pieces: list[str] = []
+    kept = zip(staying(spans, threshold, share), spans, strict=True)
+    for stays, group in groupby(kept, lambda each: each[0]):
+        neighbors = [span for _, span in group]
+        if stays:
+            pieces.append(text[neighbors[0].start : neighbors[-1].end])
+        elif mark:
+            pieces.append(mark + _separator(text, neighbors[-1]))
+        elif pieces:
+            separators = [_separator(text, span) for span in neighbors]
+            before = pieces[-1].rstrip()
+            if neighbors[-1] is not spans[-1]:
+                separators.append(pieces[-1][len(before) :])
+            else:
+                separators = separators[-1:]
+            pieces[-1] = before + max(separators, key=lambda separator: separator.count("\n"))
+    return "".join(pieces)
+
+
+def staying(
+    spans: Sequence[Span], threshold: float | None = None, share: float | None = None
+) -> list[bool]:
+    """Whether each sentence stays, by the rules of :func:`prune`."""
+    if not spans:
+        return []
+    best = max(range(len(spans)), key=lambda index: spans[index].score)
+    least = -math.inf if threshold is None else threshold
+    if share is not None and spans[best].score >= 0:
+        least = max(least, share * spans[best].score)
+    stays = [span.score >= least for span in spans]
+    stays[best] = True
+    for neighbor in (best - 1, best + 1):
+        # a tenth of a negative logit would be more than the logit
+        if 0 <= neighbor < len(spans) and spans[neighbor].score >= _NEIGHBOR_SHARE * least >= 0:
+            stays[neighbor] = True
+    return stays
+
+
+def _separator(text: str, span: Span) -> str:
+    """The white space at the end of a sentence."""
+    sentence = text[span.start : span.end]
+    return sentence[len(sentence.rstrip()) :]
+
+
+def fit_budget(
+    texts: Iterable[tuple[str, str]], max_tokens: int, count: CountTokens, *, cut: bool = False
+) -> list[tuple[int, str]]:
+    """Take texts in their order as long as their tokens fit together.
+
+    A text that does not fit is left out, and shorter ones behind it may still fit.
+
+    :param texts: best first, each with what stands before it, such as its metadata.
+    :param max_tokens: of all texts that are taken, at most, with what stands before them.
+    :param count: tokens of a text.
+    :param cut: take the first sentences of a text that does not fit, as many as do.
+    :returns: index and text of those that are taken, in order.
+    :raises ConfigurationError: if ``count`` raises, or returns no int of at least 0.
+    """
+    taken = []
+    left = max_tokens
+    for index, (before, text) in enumerate(texts):
+        tokens = counted(count, before + text)
+        if tokens > left and cut:
+            text = first_sentences(before, text, left, count)
+            if not text:
+                continue
+            tokens = counted(count, before + text)
+        if tokens <= left:
+            taken.append((index, text))
+            left -= tokens
+    return taken
+
+
+def first_sentences(before: str, text: str, max_tokens: int, count: CountTokens) -> str:
+    """The longest head of whole sentences that fits, empty where the first one is too long."""
+    ends = [end for _, end in sentences(text)]
+    # a longer head has more tokens; the caller counts again, as a counter may think otherwise
+    fitting = bisect_right(
+        ends, max_tokens, key=lambda end: counted(count, before + text[:end].rstrip())
+    )
+    return text[: ends[fitting - 1]].rstrip() if fitting else ""
+
+
+def counted(count: CountTokens, text: str) -> int:
+    """The tokens of a text, by a counter that may be the user's.
+
+    :raises ConfigurationError: if it raises, or returns no int of at least 0.
+    """
+    try:
+        tokens = count(text)
+    except Exception as error:
+        raise ConfigurationError(
+            f"count_tokens must return the tokens of a text, it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not is_int(tokens, 0):
+        raise ConfigurationError(f"count_tokens must return an int of at least 0, got {tokens!r}")
+    return tokens

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bge_rerank_integrations.context.budget import fit_budget
+from bge_rerank_integrations.context.selection import fit_budget
 from bge_rerank_integrations.errors import ConfigurationError
 
 

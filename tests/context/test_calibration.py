@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from bge_rerank_integrations import ConfigurationError, RerankEngine, langchain, llama_index
 from bge_rerank_integrations.calibration import Calibration, weights_digest
 from bge_rerank_integrations.cli.app import app
-from bge_rerank_integrations.context.pruning import prune
+from bge_rerank_integrations.context.selection import prune
 from bge_rerank_integrations.evaluation.calibrating import (
     calibrate,
     expected_calibration_error,

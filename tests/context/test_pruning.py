@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bge_rerank_integrations.context.pruning import prune
+from bge_rerank_integrations.context.selection import prune
 from bge_rerank_integrations.highlighting import Span, sentences
 
 
