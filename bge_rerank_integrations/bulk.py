@@ -85,30 +85,20 @@ class RerankBatch:
 
 
 def score_file(
-    scorer: PairScorer,
-    source: Path,
-    target: Path,
-    *,
-    query: str = "query",
-    document: str = "document",
-    score: str = "score",
-    show_progress: bool = False,
+    scorer: PairScorer, source: Path, target: Path, *, show_progress: bool = False
 ) -> int:
     """Score the rows of a JSON Lines file; rows that an earlier call wrote are skipped.
 
     Rows are written in order and in chunks: a killed call can be repeated.
 
-    :param source: JSON Lines in UTF-8; blank lines are skipped.
-    :param target: where the same rows go, each with its score.
-    :param query: name of the query field.
-    :param document: name of the document field.
-    :param score: name of the new score field.
+    :param source: JSON Lines in UTF-8 with a ``query`` and a ``document``; blank ones are skipped.
+    :param target: where the same rows go, each with its ``score``.
     :param show_progress: show a progress bar on standard error.
     :returns: the number of rows that this call scored.
     :raises ConfigurationError: if ``target`` does not hold the beginning of ``source``.
     :raises InputError: for a row that cannot be read or scored; the message names it.
     """
-    done = _written_rows(source, target, score)
+    done = _written_rows(source, target)
     rows = (row for _, row in islice(json_objects(source), done, None))
     scored = 0
     with (
@@ -117,16 +107,17 @@ def score_file(
     ):
         while chunk := list(islice(rows, CHUNK_ROWS)):
             try:
-                scores = scorer.score_pairs([(row.get(query), row.get(document)) for row in chunk])  # type: ignore[misc]
+                scores = scorer.score_pairs(
+                    [(row.get("query"), row.get("document")) for row in chunk]
+                )  # type: ignore[misc]
             except InputError as error:
                 number = done + scored + (error.index or 0)
                 raise InputError(
-                    f"row {number + 1} of {source}: {query!r} and {document!r} must be texts: "
-                    f"{error}",
+                    f"row {number + 1} of {source}: 'query' and 'document' must be texts: {error}",
                     number,
                 ) from error
             for row, value in zip(chunk, scores, strict=True):
-                line = json.dumps({**row, score: value}, ensure_ascii=False) + "\n"
+                line = json.dumps({**row, "score": value}, ensure_ascii=False) + "\n"
                 output.write(line.encode("utf-8", "surrogatepass"))
             output.flush()
             # a kill of the machine loses no chunk either
@@ -136,7 +127,7 @@ def score_file(
     return scored
 
 
-def _written_rows(source: Path, target: Path, score: str) -> int:
+def _written_rows(source: Path, target: Path) -> int:
     """Count the rows in the target, and cut off what a kill left of one more.
 
     :raises ConfigurationError: if these are not the first rows of the source.
@@ -158,7 +149,7 @@ def _written_rows(source: Path, target: Path, score: str) -> int:
         if count:
             written = parse_object(last.decode("utf-8", "surrogatepass"), Place(str(target), count))
             _, row = next(islice(json_objects(source), count - 1, None), (None, None))
-            if row is None or written != {**row, score: written.get(score)}:
+            if row is None or written != {**row, "score": written.get("score")}:
                 raise ConfigurationError(
                     f"{target} exists, and its row {count} is not row {count} of {source}: "
                     "remove it, or write elsewhere"
