@@ -107,9 +107,8 @@ def score_file(
     ):
         while chunk := list(islice(rows, CHUNK_ROWS)):
             try:
-                scores = scorer.score_pairs(
-                    [(row.get("query"), row.get("document")) for row in chunk]
-                )  # type: ignore[misc]
+                pairs: list[Any] = [(row.get("query"), row.get("document")) for row in chunk]
+                scores = scorer.score_pairs(pairs)
             except InputError as error:
                 number = done + scored + (error.index or 0)
                 raise InputError(

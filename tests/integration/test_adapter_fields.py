@@ -35,7 +35,7 @@ class Component(RerankFields):
 
     @property
     def engine(self) -> Any:
-        return self._reranker
+        return self._find()
 
 
 class LockedReranker(FakeReranker):

@@ -84,4 +84,4 @@ def test_settings_survive_serialization(settings: dict[str, Any]) -> None:
     reranker = LlamaIndexRerank(**settings)
     again = LlamaIndexRerank.from_json(reranker.to_json())
     assert again.engine_config == reranker.engine_config
-    assert again._reranker == reranker._reranker == RerankEngine.shared(**settings)
+    assert again._find() == reranker._find() == RerankEngine.shared(**settings)

@@ -603,15 +603,15 @@ def test_a_round_trip_keeps_the_settings_and_the_weights(
 
     assert restored.to_dict() == given.to_dict()
     assert settings.items() <= restored.to_dict().items()
-    assert restored._reranker == given._reranker == shared
+    assert restored._find() == given._find() == shared
     assert caplog.records == []
 
 
 def test_a_ready_engine_survives_every_round_trip(shared: RerankEngine) -> None:
     given = BGERerank(reranker=shared)
 
-    assert _through_pickle(given)._reranker == shared
-    assert _through_json(given)._reranker == shared
+    assert _through_pickle(given)._find() == shared
+    assert _through_json(given)._find() == shared
 
 
 def test_a_reranker_that_cannot_be_pickled_is_not_lost_in_silence() -> None:

@@ -44,16 +44,9 @@ def make_padded(source: Source, device: torch.device, dtype: torch.dtype) -> Sco
     """
     checkpoint = source.checkpoint
     head = source.recipe.module_head(device)
-    if checkpoint.model_type not in CONFIG_MAPPING:
-        own = f" but in the checkpoint's own code ({checkpoint.config['auto_map']})"
-        raise UnsupportedModelError(
-            f"{checkpoint.folder.name} is of type {checkpoint.model_type!r}, which transformers "
-            f"does not have{own if checkpoint.config.get('auto_map') else ''}; code of a "
-            "checkpoint is never run"
-        )
     check_class(checkpoint)
     positions = checkpoint.config.get("position_embedding_type") or "absolute"
-    known = hasattr(CONFIG_MAPPING[checkpoint.model_type](), "position_embedding_type")
+    known = hasattr(_config_class(checkpoint)(), "position_embedding_type")
     if positions != "absolute" and not known:
         raise UnsupportedModelError(
             f"{checkpoint.folder.name} has positions of type {positions!r}, and transformers 5 "
@@ -91,12 +84,26 @@ def check_class(checkpoint: Checkpoint) -> None:
 
 
 def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
-    """``config.json`` with the defaults of transformers' class for what it leaves out."""
-    config = CONFIG_MAPPING[checkpoint.model_type].from_dict(checkpoint.config)
+    """``config.json`` with the defaults of transformers' class for what it leaves out.
+
+    :raises UnsupportedModelError: for a model that only code of its own can run.
+    """
+    config: PreTrainedConfig = _config_class(checkpoint).from_dict(checkpoint.config)
     if not checkpoint.architecture.endswith("ForSequenceClassification"):
         # as sentence-transformers does where a model was not saved as a classifier
         config.num_labels = 1
     return config
+
+
+def _config_class(checkpoint: Checkpoint) -> Any:
+    if checkpoint.model_type not in CONFIG_MAPPING:
+        own = f" but in the checkpoint's own code ({checkpoint.config['auto_map']})"
+        raise UnsupportedModelError(
+            f"{checkpoint.folder.name} is of type {checkpoint.model_type!r}, which transformers "
+            f"does not have{own if checkpoint.config.get('auto_map') else ''}; code of a "
+            "checkpoint is never run"
+        )
+    return CONFIG_MAPPING[checkpoint.model_type]
 
 
 def load_model(
