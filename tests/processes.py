@@ -1,8 +1,9 @@
 """Python processes that have torch from the start: its import takes most of a short process's time.
 
-A process that has imported torch, and done nothing else, forks for each program; the child runs it
-as ``python -c`` does, to the interpreter's own end. Where a system has no fork, or a test is about
-what a process imports, use :mod:`subprocess`.
+A process that has imported torch, or what else a test names, and done nothing else, forks for each
+program; the child runs it as ``python -c`` does, to the interpreter's own end. Nothing of this
+package is imported before the program is. Where a system has no fork, or a test is about what a
+process imports, use :mod:`subprocess`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import IO
 
+#: what components of both frameworks stand on
+WITH_FRAMEWORKS = ("torch", "langchain_core.retrievers", "llama_index.core.schema")
+
 _FORKS = """
-import json, os, signal, socket, sys
-import torch
+import gc, json, os, signal, socket, sys
+for name in sys.argv[2:]:
+    __import__(name)
+# a child that looks through all of it at its end copies the memory that it lies in
+gc.freeze()
 channel = socket.socket(fileno=int(sys.argv[1]))
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 while True:
@@ -56,8 +63,8 @@ sys.argv = ["-c", *arguments]
 os.environ.clear()
 os.environ.update(environment)
 sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-del json, signal, socket, channel, message, files, streams, status, child, number, file, name, mode
-del arguments, environment
+del gc, json, signal, socket, channel, message, files, streams, status, child, number, file, name
+del mode, arguments, environment
 exec(compile(program, "<string>", "exec"))
 """
 
@@ -67,16 +74,23 @@ class Process:
 
     :param program: what would follow ``python -c``.
     :param environment: all of its variables; this process's by default.
+    :param imported: modules that it has from the start.
     """
 
     def __init__(
-        self, program: str, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        program: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        imported: Sequence[str] = ("torch",),
     ) -> None:
-        message = json.dumps([program, arguments, dict(environment or os.environ)])
+        variables = dict(environment or os.environ)
+        message = json.dumps([program, arguments, variables])
         (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr), (from_status, status) = (
             os.pipe() for _ in range(4)
         )
-        socket.send_fds(_forking(), [message.encode()], [stdin, stdout, stderr, status])
+        channel = _forking(tuple(imported), variables.get("OMP_NUM_THREADS"))
+        socket.send_fds(channel, [message.encode()], [stdin, stdout, stderr, status])
         for file in (stdin, stdout, stderr, status):
             os.close(file)
         self.stdin: IO[bytes] = os.fdopen(to_stdin, "wb")
@@ -117,13 +131,15 @@ def run(
     *arguments: str,
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
+    imported: Sequence[str] = ("torch",),
+    timeout_s: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; what it writes must fit a pipe."""
-    process = Process(program, *arguments, environment=environment)
+    process = Process(program, *arguments, environment=environment, imported=imported)
     try:
         process.stdin.write(stdin)
         process.stdin.close()
-        status = process.wait()
+        status = process.wait(timeout_s)
         return subprocess.CompletedProcess(
             [program, *arguments], status, process.stdout.read(), process.stderr.read()
         )
@@ -132,11 +148,21 @@ def run(
 
 
 @cache
-def _forking() -> socket.socket:
-    """The channel to the process that forks; it ends when this process does."""
+def _forking(imported: tuple[str, ...], n_threads: str | None) -> socket.socket:
+    """The channel to the process that forks; it ends when this process does.
+
+    :param n_threads: torch's threads, which are counted when it is imported; None tells it nothing.
+    """
     ours, theirs = socket.socketpair()
     inherited = theirs.fileno()
-    process = subprocess.Popen([sys.executable, "-c", _FORKS, str(inherited)], pass_fds=[inherited])
+    environment = {name: text for name, text in os.environ.items() if name != "OMP_NUM_THREADS"}
+    if n_threads is not None:
+        environment["OMP_NUM_THREADS"] = n_threads
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FORKS, str(inherited), *imported],
+        pass_fds=[inherited],
+        env=environment,
+    )
     theirs.close()
 
     def end() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
+import processes
 import pytest
+from processes import WITH_FRAMEWORKS
 
 from bge_rerank_integrations.engine.threads import cpu_quota
 
@@ -49,7 +49,7 @@ def in_child(answer):
             os._exit(0)
     os.close(write)
     with open(read) as told:
-        print(told.read())
+        print(told.read(), flush=True)
     os.waitpid(child, 0)
 """
 
@@ -63,13 +63,11 @@ def run(program: str, n_threads: str | None = "2", **variables: str) -> list[str
     del environment["OMP_NUM_THREADS"]
     if n_threads is not None:
         environment["OMP_NUM_THREADS"] = n_threads
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(program)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
+    done = processes.run(
+        PRELUDE + textwrap.dedent(program),
+        environment=environment,
+        imported=WITH_FRAMEWORKS,
+        timeout_s=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from typing import Any
 
 import pytest
 from paths import ROOT
+from processes import run
 
 structure = pytest.importorskip("benchmarks.structure", reason="they are not in the sdist")
 
@@ -19,8 +19,9 @@ NOT_YET = {"package_lines"}
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
     """The figures of a process of its own: the way of a call is traced there."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.structure"], cwd=ROOT, capture_output=True, text=True
+    done = run(
+        "from benchmarks.structure import main; main()",
+        environment=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     figures: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == bool(structure.above_ceilings(figures))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from processes import run
 
 from bge_rerank_integrations import ConfigurationError, ModelLoadError
 from bge_rerank_integrations.serving.app import create_app
@@ -273,9 +272,7 @@ def test_one_of_several_models_that_cannot_be_loaded_ends_the_process_with_1() -
     main = "from bge_rerank_integrations.cli import main; main()"
     arguments = ["serve", "--port", "0", "--model", "a=/nope/x", "--model", "b=tiny"]
     for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", main, *arguments], capture_output=True, text=True, timeout=120
-        )
+        done = run(main, *arguments)
         assert done.returncode == 1, done.stderr
         assert "there is no model folder" in done.stderr
         assert "terminate called" not in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from checkpoints import edit_json
 from paths import GOLDEN, JUDGED_QUESTIONS, ROOT
+from processes import run
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import gelu
 
@@ -142,17 +142,28 @@ def test_a_column_that_the_sample_texts_leave_silent_may_speak_later() -> None:
 @pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="a CPU of another kind")
 @pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
 def test_weights_have_seven_bits_where_sums_of_products_saturate(instructions: str) -> None:
-    code = (
-        "import sys; sys.path.insert(0, 'tests'); from engine.scorers import test_int8 as t;"
-        "print(t.LEVELS);"
-        "t.test_layers_are_near_the_formula(300, True); t.test_the_largest_values_do_not_saturate()"
-    )
+    program = """
+import torch
+from bge_rerank_integrations.engine.scorers.int8 import Int8Linear, weight_levels
+
+print(weight_levels())
+torch.manual_seed(0)
+weight, rows = torch.randn(48, 96), torch.randn(300, 96)
+largest = torch.ones(64, 512)
+largest[1::2] = -1
+for weight, rows in (weight, rows), (largest, torch.rand(64, 512).round() * 5):
+    layer = Int8Linear(weight, None, torch.ones(weight.shape[1]), weight_levels())
+    expected = rows @ weight.T
+    print(float((layer(rows) - expected).norm() / expected.norm()))
+"""
     older = {"ONEDNN_MAX_CPU_ISA": instructions, "ATEN_CPU_CAPABILITY": "avx2"}
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT,
-        env=os.environ | older, capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.stdout.strip() == "64", run.stderr
+    done = run(program, environment=os.environ | older | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    levels, error, error_of_largest = map(float, done.stdout.split())
+    assert levels == 64
+    assert 0 < error < 0.04
+    # as a sum that saturates would be far off
+    assert error_of_largest < 1e-6
 
 
 @needs_int8
