@@ -162,11 +162,7 @@ class ChatLayout:
     def tokenize(
         self, pairs: Sequence[TextPair], cache: CachedTokenizer
     ) -> list[list[TokenSequence]]:
-        """Tokenize pairs.
-
-        :returns: as many lists as ``pairs``, none of them empty.
-        :raises InputError: if a document is too long and is to be refused.
-        """
+        """See :class:`Layout`."""
         cut = {query: self._cut(query, self.max_query_tokens) for query, _ in pairs}
         queries = [cut[query] for query, _ in pairs]
         documents = [document for _, document in pairs]

@@ -119,11 +119,7 @@ class FrameLayout:
     def tokenize(
         self, pairs: Sequence[TextPair], cache: CachedTokenizer
     ) -> list[list[TokenSequence]]:
-        """Tokenize pairs.
-
-        :returns: as many lists as ``pairs``, none of them empty.
-        :raises InputError: if a document is too long and is to be refused.
-        """
+        """See :class:`Layout`."""
         queries = [query.join(self.frame.around_query) for query, _ in pairs]
         passages = [document.join(self.frame.around_passage) for _, document in pairs]
         return [
@@ -143,24 +139,14 @@ class FrameLayout:
         :raises InputError: if one of them is too long and ``long_documents`` is ``"refuse"``.
         """
         frame = self.frame
+        head = np.concatenate([frame.before, query[: self.max_query_tokens]])
         if self.cuts_whole_part and len(passage) + len(query) + len(frame.between) > self.budget:
-            return [self._cut_whole_part(query, passage)]
-        is_windowed = self.long_documents == "window"
-        head = np.concatenate([frame.before, query[: self.max_query_tokens], frame.between])
-        around = len(head) + len(frame.after)
-        budget = self.budget + len(frame.before) - len(head)
-        whole, passage = len(passage), self._cut(passage, self.max_passage_tokens)
-        parts = [self._cut(passage, budget if is_windowed else min(budget, self.max_length))]
-        if self.long_documents == "refuse":
-            self._check_lengths(query, passage, len(parts[0]), around)
-        is_truncated = whole > len(passage if is_windowed else parts[0])
-        if is_windowed and len(passage) > budget:
-            start = frame.passage_start
-            rest, budget = passage[len(start) :], budget - len(start)
-            parts = [
-                np.concatenate([start, rest[first : first + budget]])
-                for first in window_starts(len(rest), budget)
-            ]
+            # separator and passage together, as FlagEmbedding's tokenizer leaves them
+            part = np.concatenate([frame.between, passage[-self.max_length :]])
+            parts, is_truncated = [part[-(self.budget + len(frame.before) - len(head)) :]], True
+        else:
+            head = np.concatenate([head, frame.between])
+            parts, is_truncated = self._parts(query, passage, len(head))
         return [
             TokenSequence(
                 np.concatenate([head, part, frame.after]),
@@ -172,26 +158,36 @@ class FrameLayout:
             for part in parts
         ]
 
+    def _parts(
+        self, query: TokenIds, passage: TokenIds, before: int
+    ) -> tuple[list[TokenIds], bool]:
+        """The passage's part, or its windows, and whether its document is truncated.
+
+        :param before: tokens before the passage's part.
+        """
+        frame = self.frame
+        is_windowed = self.long_documents == "window"
+        budget = self.budget + len(frame.before) - before
+        whole, passage = len(passage), self._cut(passage, self.max_passage_tokens)
+        parts = [self._cut(passage, budget if is_windowed else min(budget, self.max_length))]
+        if self.long_documents == "refuse":
+            self._check_lengths(query, passage, len(parts[0]), before + len(frame.after))
+        is_truncated = whole > len(passage if is_windowed else parts[0])
+        if is_windowed and len(passage) > budget:
+            start = frame.passage_start
+            rest, budget = passage[len(start) :], budget - len(start)
+            parts = [
+                np.concatenate([start, rest[first : first + budget]])
+                for first in window_starts(len(rest), budget)
+            ]
+        return parts, is_truncated
+
     def _cut(self, passage: TokenIds, limit: int | None) -> TokenIds:
         """The passage's part, its document cut on the side that ``long_documents`` names."""
         if limit is None or len(passage) <= limit or self.long_documents != "truncate_left":
             return passage[:limit]
         start = self.frame.passage_start
         return np.concatenate([start, passage[len(passage) - limit + len(start) :]])
-
-    def _cut_whole_part(self, query: TokenIds, passage: TokenIds) -> TokenSequence:
-        """The end of separator and passage together, as FlagEmbedding's tokenizer leaves it."""
-        frame = self.frame
-        head = np.concatenate([frame.before, query[: self.max_query_tokens]])
-        part = np.concatenate([frame.between, passage[-self.max_length :]])
-        part = part[-(self.budget + len(frame.before) - len(head)) :]
-        return TokenSequence(
-            np.concatenate([head, part, frame.after]),
-            len(head),
-            len(head) + len(part),
-            query_truncated=len(query) > self.max_query_tokens,
-            document_truncated=True,
-        )
 
     def _check_lengths(self, query: TokenIds, passage: TokenIds, read: int, around: int) -> None:
         """Refuse what would be cut.
