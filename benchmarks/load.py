@@ -5,7 +5,8 @@
     python -m benchmarks.load --machine "2-core AMD EPYC" --output benchmarks/results/load.json
 
 The server has one core and its default ``--max-wait-s 5``, the clients another core. Requests have
-20 documents. Runs on Linux (it pins processes, and reads ``/proc``).
+20 documents. The clients are one process that writes prepared bytes to sockets and reads statuses.
+Runs on Linux (it pins processes, and reads ``/proc``).
 """
 
 from __future__ import annotations
@@ -15,70 +16,204 @@ import asyncio
 import json
 import os
 import platform
+import random
 import resource
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-
-import httpx
+from typing import Any
+from urllib.parse import urlsplit
 
 from benchmarks.capacity_load import Texts
 from benchmarks.capacity_servers import Server, start
 from benchmarks.machine import describe_machine
-from benchmarks.overload import CLIENT_CORE, SERVER_CORE, Clients, Outcome, percentile
+from benchmarks.overload import CLIENT_CORE, SERVER_CORE, Outcome, percentile
 
 TARGET_S = 5.0
+PATIENCE_S = 60.0
 DOCUMENTS = 20
+CLOSED_LOOP_CLIENTS = 2
 GREEDY_CLIENTS, GREEDY_DOCUMENTS = 8, 100
 SMALL_EVERY_S = 0.5
+_PREPARED = 500
 
 
-class Burst(Clients):
-    """Requests that all come at once, each on a connection that is open already."""
+class Connection(asyncio.Protocol):
+    """A connection that writes prepared requests, one at a time, and reads statuses."""
 
-    def burst(self, count: int) -> Outcome:
-        """Send so many requests at the same time."""
+    def __init__(self) -> None:
+        self._transport: asyncio.WriteTransport | None = None
+        self._answered: asyncio.Future[bytes] | None = None
+        self._received = b""
 
-        async def run(http: httpx.AsyncClient) -> None:
-            await asyncio.gather(*(http.get(f"{self.url}/health") for _ in range(count)))
-            await asyncio.gather(*(self.request(http, 60.0) for _ in range(count)))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, ended, body = self._received.partition(b"\r\n\r\n")
+        if not ended or self._answered is None:
+            return
+        length = head.lower().partition(b"\ncontent-length: ")[2].split(b"\r")[0]
+        if len(body) >= int(length):
+            self._received = b""
+            if not self._answered.done():
+                self._answered.set_result(head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(exc or ConnectionResetError("closed without an answer"))
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send a request, and return the head of its response."""
+        assert self._transport is not None
+        self._answered = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await asyncio.wait_for(self._answered, PATIENCE_S)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Clients:
+    """Sends requests to one server, each on a connection that no other request uses."""
+
+    def __init__(self, server: Server, seed: int = 0) -> None:
+        self._server = server
+        self._texts = Texts(seed)
+        self._chance = random.Random(seed)
+        self._outcome = Outcome()
+        self._idle: list[Connection] = []
+        self._requests = [self.prepared(DOCUMENTS) for _ in range(_PREPARED)]
+
+    def prepared(self, documents: int) -> bytes:
+        """The bytes of a request."""
+        query, texts = self._texts.request(documents)
+        body = json.dumps({"query": query, "documents": texts}).encode()
+        head = (
+            f"POST /rerank HTTP/1.1\r\nHost: {urlsplit(self._server.url).netloc}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    async def connect(self) -> Connection:
+        """An idle connection, or a new one."""
+        if self._idle:
+            return self._idle.pop()
+        address = urlsplit(self._server.url)
+        loop = asyncio.get_running_loop()
+        _, opened = await loop.create_connection(Connection, address.hostname, address.port)
+        return opened
+
+    async def request(self, request: bytes | None = None) -> None:
+        """Send a request, and note what became of it."""
+        connection = await self.connect()
+        began = time.perf_counter()
+        try:
+            head = await connection.ask(request or self._chance.choice(self._requests))
+        except (asyncio.TimeoutError, ConnectionError):
+            self._outcome.given_up += 1
+            connection.close()
+            return
+        seconds = time.perf_counter() - began
+        self._idle.append(connection)
+        if head.startswith(b"HTTP/1.1 429 "):
+            self._outcome.refused.append(seconds)
+        elif head.startswith(b"HTTP/1.1 200 "):
+            self._outcome.answered.append(seconds)
+        else:
+            raise ValueError(f"an answer that nobody expected: {head!r}")
+
+    def closed_loop(self, seconds: float) -> Outcome:
+        """A few clients, each with one request at a time."""
+
+        async def client(end: float) -> None:
+            while time.perf_counter() < end:
+                await self.request()
+
+        async def run() -> None:
+            end = time.perf_counter() + seconds
+            await asyncio.gather(*(client(end) for _ in range(CLOSED_LOOP_CLIENTS)))
 
         return self.measure(run)
 
+    def open_loop(self, per_second: float, seconds: float) -> Outcome:
+        """Requests at random times, whatever became of those before them."""
 
-def _beside_greedy_ones(server: Server, seconds: float) -> list[float]:
-    """Seconds of the requests with one document, while others send large ones in a loop."""
-    texts = Texts(1)
+        async def run() -> None:
+            requests = []
+            next_at = began = time.perf_counter()
+            while next_at < began + seconds:
+                await asyncio.sleep(max(next_at - time.perf_counter(), 0))
+                requests.append(asyncio.create_task(self.request()))
+                next_at += self._chance.expovariate(per_second)
+            await asyncio.gather(*requests)
 
-    async def ask(http: httpx.AsyncClient, documents: int) -> httpx.Response:
-        query, passages = texts.request(documents)
-        return await http.post(f"{server.url}/rerank", json={"query": query, "documents": passages})
+        return self.measure(run)
 
-    async def greedy(http: httpx.AsyncClient) -> None:
-        while True:
-            response = await ask(http, GREEDY_DOCUMENTS)
-            await asyncio.sleep(float(response.headers.get("retry-after", 0)))
+    def burst(self, count: int) -> Outcome:
+        """So many requests at the same time, each on a connection that is open already."""
 
-    async def main() -> list[float]:
-        latencies = []
-        async with httpx.AsyncClient(timeout=None) as http:
-            others = [asyncio.create_task(greedy(http)) for _ in range(GREEDY_CLIENTS)]
+        async def run() -> None:
+            self._idle = [await self.connect() for _ in range(count)]
+            await asyncio.sleep(1)
+            await asyncio.gather(*(self.request() for _ in range(count)))
+
+        return self.measure(run)
+
+    def beside_greedy_ones(self, seconds: float) -> Outcome:
+        """Requests with one document, while others send large ones in a loop."""
+
+        async def greedy() -> None:
+            large = [self.prepared(GREEDY_DOCUMENTS) for _ in range(10)]
+            connection = await self.connect()
+            while True:
+                head = (await connection.ask(self._chance.choice(large))).lower()
+                await asyncio.sleep(float(head.partition(b"\nretry-after: ")[2].split()[0] or 0))
+
+        async def run() -> None:
+            others = [asyncio.create_task(greedy()) for _ in range(GREEDY_CLIENTS)]
             await asyncio.sleep(2)
             end = time.perf_counter() + seconds
-            while (began := time.perf_counter()) < end:
-                (await ask(http, 1)).raise_for_status()
-                latencies.append(time.perf_counter() - began)
+            while time.perf_counter() < end:
+                await self.request(self.prepared(1))
                 await asyncio.sleep(SMALL_EVERY_S)
             for other in others:
                 other.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-        return latencies
 
-    return asyncio.run(main())
+        return self.measure(run)
+
+    def measure(self, run: Callable[[], Coroutine[Any, Any, None]]) -> Outcome:
+        """What becomes of the requests that a function sends."""
+
+        async def main() -> None:
+            await run()
+            for connection in self._idle:
+                connection.close()
+            self._idle.clear()
+
+        self._outcome = outcome = Outcome()
+        cpu, began = _loop_cpu_s(self._server), time.perf_counter()
+        asyncio.run(main())
+        outcome.wall_s = time.perf_counter() - began
+        outcome.cpu_s = _loop_cpu_s(self._server) - cpu
+        return outcome
+
+
+def _loop_cpu_s(server: Server) -> float:
+    """CPU seconds of the server's event loop, which is its process's first thread."""
+    text = Path(f"/proc/{server.pid}/task/{server.pid}/schedstat").read_text()
+    return int(text.split()[0]) / 1e9
 
 
 def _figures(outcome: Outcome, capacity: float) -> dict[str, float]:
+    requests = len(outcome.answered) + len(outcome.refused) + outcome.given_up
     return {
-        "requests": len(outcome.answered) + len(outcome.refused) + outcome.given_up,
+        "requests": requests,
         "answered_in_target": outcome.within(TARGET_S),
         "answered_late": len(outcome.answered) - outcome.within(TARGET_S),
         "hung": outcome.given_up,
@@ -87,6 +222,7 @@ def _figures(outcome: Outcome, capacity: float) -> dict[str, float]:
         "refused_p50_ms": 1e3 * percentile(outcome.refused, 50),
         "refused_p95_ms": 1e3 * percentile(outcome.refused, 95),
         "refused_longest_ms": 1e3 * max(outcome.refused, default=0.0),
+        "loop_cpu_ms_a_request": 1e3 * outcome.cpu_s / requests,
         "share_of_capacity": outcome.within(TARGET_S) / outcome.wall_s / capacity,
     }
 
@@ -102,7 +238,7 @@ def main() -> None:
     with start(
         options.model, max_queued_pairs=100_000, timeout_s=60.0, core=SERVER_CORE, more=more
     ) as server:
-        clients = Burst(server, DOCUMENTS, 0)
+        clients = Clients(server)
         clients.closed_loop(options.seconds / 4)
         load_before = os.getloadavg()[0]
         before = clients.closed_loop(options.seconds / 2)
@@ -112,9 +248,8 @@ def main() -> None:
         figures["capacity_requests_per_s"] = capacity
         for times, outcome in loads.items():
             figures[f"{times} times the capacity"] = _figures(outcome, capacity)
-        burst = clients.burst(options.burst)
-        figures["burst"] = _figures(burst, capacity)
-        small = _beside_greedy_ones(server, options.seconds / 2)
+        figures["burst"] = _figures(clients.burst(options.burst), capacity)
+        small = clients.beside_greedy_ones(options.seconds / 2).answered
         figures["small beside greedy"] = {
             "requests": len(small),
             "greedy_clients": GREEDY_CLIENTS,

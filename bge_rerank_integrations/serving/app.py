@@ -45,6 +45,7 @@ from .routes import (
 )
 from .service import RerankService
 from .settings import ServerSettings
+from .shedding import Shedding
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -148,9 +149,14 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
-    app.state.on_malformed = metrics.errors.labels(ErrorKind.MALFORMED.value).inc
+    shedding = Shedding(settings, metrics)
+    # what connections tell and ask
+    app.state.connections = {
+        "on_malformed": metrics.errors.labels(ErrorKind.MALFORMED.value).inc,
+        "refuse": shedding.refuse,
+    }
     for route in ROUTES:
-        add_endpoint(app, service, metrics, route)
+        add_endpoint(app, service, metrics, shedding, route)
     add_health_routes(app, service, metrics)
     _add_error_handlers(app, respond)
     _add_pages(app)

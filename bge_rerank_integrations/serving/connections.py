@@ -1,4 +1,4 @@
-"""Connections: how many there are, and how long a slow client may hold one.
+"""A connection: how long a slow client may hold it, and requests that are refused by their heads.
 
 uvicorn speaks HTTP. What it does not bound is bounded around it: a protocol between asyncio and
 uvicorn's own sees every byte and hands it on, and a middleware tells that protocol when a request
@@ -18,13 +18,11 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .connection_bounds import EXTRA_CONNECTIONS, Connections
 from .routes import shown_client
-from .settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
-# connections beyond the bound, each for one request that is a probe or is refused
-EXTRA_CONNECTIONS = 100
 MAX_HEAD_BYTES = 2**16
 _EXTRA_HEADER_TIMEOUT_S = 1.0
 # as many chunks of one byte take a few milliseconds
@@ -38,55 +36,6 @@ _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,15})\s")
 # how long a client may go on sending after it was refused
 LINGER_S = 2.0
 _KEY = "bge_rerank_connection"
-
-
-class Connections:
-    """The connections of one server, those in a TLS handshake too.
-
-    :param on_malformed: called for each request that is no HTTP.
-    """
-
-    def __init__(self, settings: ServerSettings, on_malformed: Callable[[], None]) -> None:
-        self.settings = settings
-        self.on_malformed = on_malformed
-        # in the order in which they came
-        self.opened: dict[Connection, None] = {}
-        # accepted and not made: until when they may be
-        self.handshakes: dict[Connection, float] = {}
-
-    def enter_handshake(self, connection: Connection, now: float) -> None:
-        """Count a connection before it is made, which with TLS is after the handshake.
-
-        :raises ConnectionRefusedError: if there are too many; asyncio then drops the connection.
-        """
-        for ended in [each for each, until in self.handshakes.items() if until < now]:
-            del self.handshakes[ended]
-        bound = self.settings.max_connections + 2 * EXTRA_CONNECTIONS
-        if len(self.opened) + len(self.handshakes) >= bound:
-            raise ConnectionRefusedError("too many connections")
-        self.handshakes[connection] = now + self.settings.header_timeout_s
-
-    def add(self, connection: Connection) -> int:
-        """Add a connection that is made; the longest idle one makes room for it.
-
-        Beyond the bound the oldest one makes room that has sent nothing, so that silent clients
-        cannot keep a probe out.
-
-        :returns: how many connections there are beyond the bound.
-        """
-        self.handshakes.pop(connection, None)
-        self.opened[connection] = None
-        opened = [each for each in self.opened if not each.transport.is_closing()]
-        extra = len(opened) - self.settings.max_connections
-        idle = [each for each in opened if each.idle_since]
-        if extra > 0 and idle:
-            min(idle, key=lambda each: each.idle_since).transport.close()
-            return extra - 1
-        silent = next((each for each in opened if each.is_extra and each.is_silent), None)
-        if extra > EXTRA_CONNECTIONS and silent is not None:
-            silent.transport.close()
-            return extra - 1
-        return extra
 
 
 class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
@@ -122,11 +71,16 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._head = self._last = b""
         self._head_ended = False
         self._length = self._body_bytes = self._line_ends = 0
+        # of a request that was refused by its head: what is still to come
+        self._to_drop = 0
+        # the start of a request that waits for its turn
+        self._waiting = b""
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing of a request has come."""
-        return not (self._head or self._head_ended or self._requests)
+        """Whether nothing of a request has come, or nothing since the last one."""
+        began = self._head or self._head_ended or self._requests
+        return not (began or self._waiting or self._to_drop)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -159,6 +113,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing() or self._is_refused:
             return
+        data, self._waiting = self._waiting + data, b""
+        data = self._without_refused(data)
+        if self.is_silent and data.startswith(b"POST ") and not self._connections.may_begin(self):
+            self._waiting = data
+            self.transport.pause_reading()
+            return
+        if not data:
+            return
         refusal = self._count(data)
         if refusal is not None:
             self._refuse(*refusal)
@@ -171,6 +133,44 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         # uvicorn closes a connection here if what came is no HTTP, and only then
         if self.transport.is_closing():
             self._report("Invalid HTTP request received.")
+
+    def begin(self) -> None:
+        """It is the turn of the request that waited."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.data_received(b"")
+
+    def _without_refused(self, data: bytes) -> bytes:
+        """Answer requests that are refused by their heads, and drop their bodies.
+
+        uvicorn sees nothing of them: such a head begins a piece of data, and all of it is there.
+
+        :returns: what is left for others.
+        """
+        while data:
+            if not self._to_drop:
+                end = data.find(b"\r\n\r\n") + 4
+                if end < 4 or self.is_extra or not self.is_silent:
+                    return data
+                refused = self._connections.refuse(data[:end])
+                if refused is None:
+                    return data
+                if self._is_paused:
+                    # it sends requests and does not take their responses
+                    self.transport.abort()
+                    return b""
+                response, self._to_drop = refused
+                self.transport.write(response)
+                data = data[end:]
+                self.idle_since = 0.0
+                self._end_after(self._settings.body_timeout_s, self.transport.close)
+            dropped = min(self._to_drop, len(data))
+            self._to_drop -= dropped
+            data = data[dropped:]
+            if not self._to_drop:
+                self.idle_since = self._loop.time()
+                self._end_after(self._settings.keep_alive_s, self.transport.close)
+        return data
 
     def eof_received(self) -> None:
         self._http.eof_received()
@@ -224,9 +224,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         :returns: why it is refused, if it is.
         """
         if not (self._head_ended or self._requests):
-            self.idle_since = 0.0
-            if self._head_deadline is None:
+            if self.idle_since or self._head_deadline is None:
                 self._expect_head()
+            self.idle_since = 0.0
             self._head += data
             end = max(self._head.find(b"\n\r\n") + 3, self._head.find(b"\n\n") + 2)
             is_whole = end > 2
@@ -256,7 +256,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         timeout_s = self._settings.header_timeout_s
         if self.is_extra:
             timeout_s = min(timeout_s, _EXTRA_HEADER_TIMEOUT_S)
-        self._head_deadline = self._loop.call_later(timeout_s, self._refuse_late_head)
+        self._end_after(timeout_s, self._refuse_late_head)
+
+    def _end_after(self, seconds: float, end: Callable[[], None]) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+        self._head_deadline = self._loop.call_later(seconds, end)
 
     def _refuse_late_head(self) -> None:
         if not self._head and not self._requests:

@@ -12,13 +12,16 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request, Response
 from pydantic_core import from_json
 
+from ..errors import OverloadedError
 from ..wire import Wire
 from .answers import answer, answer_schema, json_response, status_of
 from .api_errors import ApiError, ErrorKind, RefusedError
 from .bodies import read, request_schema
 from .metrics import Metrics
+from .models import find_model
 from .routes import Route, current_request
 from .service import RerankService
+from .shedding import Shedding
 
 T = TypeVar("T")
 
@@ -48,7 +51,9 @@ class _ClientGoneError(Exception):
     """The client closed the connection before the response was ready."""
 
 
-def add_endpoint(app: FastAPI, service: RerankService, metrics: Metrics, route: Route) -> None:
+def add_endpoint(
+    app: FastAPI, service: RerankService, metrics: Metrics, shedding: Shedding, route: Route
+) -> None:
     """Add a path; it answers all services of the route."""
 
     @app.post(
@@ -68,6 +73,10 @@ def add_endpoint(app: FastAPI, service: RerankService, metrics: Metrics, route: 
         try:
             work = service.score(asked, in_path, ranks=not wire.in_input_order)
             result = await _while_connected(request, work)
+        except OverloadedError as error:
+            model = find_model(service.models, asked.model, in_path)
+            shedding.note(service.models, model, request.headers, error)
+            raise
         except _ClientGoneError:
             # for the metrics: no client is left to read it
             return Response(status_code=499)

@@ -24,7 +24,8 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
-from .connections import EXTRA_CONNECTIONS, MAX_HEAD_BYTES, Connection, Connections
+from .connection_bounds import EXTRA_CONNECTIONS, Connections
+from .connections import MAX_HEAD_BYTES, Connection
 from .middleware import ConnectionMiddleware
 from .routes import current_request
 from .settings import LogFormat, LogLevel, ServerSettings
@@ -68,9 +69,9 @@ def make_server(
     besides = 2 * EXTRA_CONNECTIONS + _OTHER_FILES
     files = raise_open_files(settings.max_connections + besides)
     settings = replace(settings, max_connections=max(files - besides, 1))
-    on_malformed = app.state.on_malformed if isinstance(app, FastAPI) else lambda: None
+    told = app.state.connections if isinstance(app, FastAPI) else {}
     # uvicorn calls it like the class that its type names
-    protocol: Any = partial(Connection, Connections(settings, on_malformed))
+    protocol: Any = partial(Connection, Connections(settings, **told))
     config = _Config(
         ConnectionMiddleware(app),
         host=host,

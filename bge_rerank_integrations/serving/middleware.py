@@ -7,7 +7,7 @@ import hmac
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -43,23 +43,27 @@ class HostMiddleware:
 
     def __init__(self, app: ASGIApp, allowed: Iterable[str], refuse: Refuse) -> None:
         self._app = app
-        self._allowed = {"localhost", *(name.lower() for name in allowed)}
+        self._allowed = frozenset(allowed)
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or all(map(self._allows, Headers(scope=scope).getlist("host"))):
+        if scope["type"] != "http" or is_allowed_host(Headers(scope=scope), self._allowed):
             await self._app(scope, receive, send)
             return
         message = "this server does not answer to that host name; --allowed-host adds one"
         response = self._refuse(scope, ApiError(ErrorKind.HOST, message))
         await response(scope, receive, send)
 
-    def _allows(self, host: str) -> bool:
-        found = _HOST.fullmatch(host)
-        if found is None:
-            return False
-        name = found["name"].lower()
-        return not name or name in self._allowed or _is_address(name.strip("[]"))
+
+def is_allowed_host(headers: Headers, allowed: Collection[str]) -> bool:
+    """Whether all host names that a request gives are of these, ``localhost`` or addresses."""
+    known = {"localhost", *(name.lower() for name in allowed)}
+    found = [_HOST.fullmatch(host) for host in headers.getlist("host")]
+    names = [each["name"].lower() if each else None for each in found]
+    return all(
+        name is not None and (not name or name in known or _is_address(name.strip("[]")))
+        for name in names
+    )
 
 
 def _is_address(name: str) -> bool:
@@ -80,11 +84,12 @@ class KeyMiddleware:
 
     def __init__(self, app: ASGIApp, keys: Iterable[str], refuse: Refuse) -> None:
         self._app = app
-        self._expected = [key.encode() for key in keys]
+        self._keys = tuple(keys)
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PUBLIC_PATHS or self._has_key(scope):
+        is_public = scope["type"] != "http" or scope["path"] in PUBLIC_PATHS
+        if is_public or has_key(Headers(scope=scope), self._keys):
             await self._app(scope, receive, send)
             return
         message = "the API key is missing or wrong: send Authorization: Bearer <key>"
@@ -92,19 +97,20 @@ class KeyMiddleware:
         response.headers["WWW-Authenticate"] = "Bearer"
         await response(scope, receive, send)
 
-    def _has_key(self, scope: Scope) -> bool:
-        headers = Headers(scope=scope)
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = [headers.get(name, "") for name in ("api-key", "x-api-key")]
-        if scheme.lower() == "bearer":
-            given.append(key.strip())
-        # all of them, in constant time: the time tells nothing of the keys or of which one matched
-        matches = [
-            hmac.compare_digest(each.encode("latin-1"), expected)
-            for each in given
-            for expected in self._expected
-        ]
-        return any(matches)
+
+def has_key(headers: Headers, keys: Iterable[str]) -> bool:
+    """Whether a request carries one of these keys."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    given = [headers.get(name, "") for name in ("api-key", "x-api-key")]
+    if scheme.lower() == "bearer":
+        given.append(key.strip())
+    # all of them, in constant time: the time tells nothing of the keys or of which one matched
+    matches = [
+        hmac.compare_digest(each.encode("latin-1"), expected.encode())
+        for each in given
+        for expected in keys
+    ]
+    return any(matches)
 
 
 class BodyMiddleware:
@@ -154,7 +160,7 @@ class BodyMiddleware:
             received += size
             self._total_bytes += size
             if received > self._max_bytes:
-                raise HTTPException(413, self._too_large())
+                raise HTTPException(413, _too_large(self._max_bytes))
             if self._total_bytes > self._max_total_bytes:
                 # requests that waited would hold what has come of them, and wait for each other
                 raise HTTPException(503, "the server holds too many other requests")
@@ -177,24 +183,30 @@ class BodyMiddleware:
             return ApiError(ErrorKind.MALFORMED, message)
         if scope["method"] != "POST" or found_route(scope) is None:
             return None
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_bytes:
-            return ApiError(ErrorKind.TOO_LARGE, self._too_large())
-        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        # Weaviate's module sends none. A page of the web could send a request without asking first
-        # only so, and always with its origin.
-        is_missing = not content_type and "origin" not in headers
-        if not is_missing and not re.fullmatch(r"application/([\w.-]+\+)?json", content_type):
-            message = f"send Content-Type: application/json, got {content_type or 'none'!r:.80}"
-            return ApiError(ErrorKind.MEDIA_TYPE, message)
-        encoding = headers.get("content-encoding", "identity").strip().lower()
-        if encoding != "identity":
-            message = f"send a body without Content-Encoding, got {encoding!r:.80}"
-            return ApiError(ErrorKind.MEDIA_TYPE, message)
-        return None
+        return body_error(headers, self._max_bytes)
 
-    def _too_large(self) -> str:
-        return f"a request may hold {self._max_bytes} bytes"
+
+def body_error(headers: Headers, max_bytes: int) -> ApiError | None:
+    """What is wrong about a body, as far as the head of its request tells."""
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        return ApiError(ErrorKind.TOO_LARGE, _too_large(max_bytes))
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    # Weaviate's module sends none. A page of the web could send a request without asking first
+    # only so, and always with its origin.
+    is_missing = not content_type and "origin" not in headers
+    if not is_missing and not re.fullmatch(r"application/([\w.-]+\+)?json", content_type):
+        message = f"send Content-Type: application/json, got {content_type or 'none'!r:.80}"
+        return ApiError(ErrorKind.MEDIA_TYPE, message)
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        message = f"send a body without Content-Encoding, got {encoding!r:.80}"
+        return ApiError(ErrorKind.MEDIA_TYPE, message)
+    return None
+
+
+def _too_large(max_bytes: int) -> str:
+    return f"a request may hold {max_bytes} bytes"
 
 
 class ConnectionMiddleware:

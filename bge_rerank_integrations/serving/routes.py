@@ -119,11 +119,7 @@ class PathMiddleware:
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
             return
-        path = re.sub("^https?://[^/]*", "", scope["path"])
-        if self._root_path and path.startswith(f"{self._root_path}/"):
-            path = path.removeprefix(self._root_path)
-        path = re.sub("/{2,}", "/", path).rstrip("/") or "/"
-        path = re.sub(r"^/v1(?=/v[12]/)", "", path)
+        path = _own_path(scope["path"], self._root_path)
         # not a copy: what answers a failure of the server sees this scope
         scope.update(path=path, raw_path=path.encode(), **{_FOUND: _find(path)})
         await self._app(scope, receive, send)
@@ -146,6 +142,19 @@ class HeadMiddleware:
             await send(message)
 
         await self._app({**scope, "method": "GET"}, receive, send_without_body)
+
+
+def find_route(path: str, root_path: str) -> Route | None:
+    """The route of a request's path, as :class:`PathMiddleware` finds it."""
+    return _find(_own_path(path, root_path))
+
+
+def _own_path(path: str, root_path: str) -> str:
+    path = re.sub("^https?://[^/]*", "", path)
+    if root_path and path.startswith(f"{root_path}/"):
+        path = path.removeprefix(root_path)
+    path = re.sub("/{2,}", "/", path).rstrip("/") or "/"
+    return re.sub(r"^/v1(?=/v[12]/)", "", path)
 
 
 def _find(path: str) -> Route | None:
@@ -192,7 +201,7 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(_request_id(scope))
+        record = RequestRecord(request_id(Headers(scope=scope)))
         # never reset: what the HTTP server logs of a failure comes later, in the same task
         _current.set(record)
         status, start = 500, time.perf_counter()
@@ -211,8 +220,9 @@ class AccessLogMiddleware:
                 _log(scope, record, status, time.perf_counter() - start)
 
 
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+def request_id(headers: Headers) -> str:
+    """The client's id of a request, or a new one; see :class:`RequestRecord`."""
+    given = headers.get(REQUEST_ID_HEADER, "")
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 

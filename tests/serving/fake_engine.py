@@ -13,6 +13,7 @@ from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scheduling.stats import Counters, EngineStats
 from bge_rerank_integrations.ranking import Scores, TokenUsage
 from bge_rerank_integrations.setting_types import CallOverrides
+from bge_rerank_integrations.settings import CallOptions
 
 
 def logit_of(query: str, document: str) -> float:
@@ -29,6 +30,7 @@ class FakeEngine:
     """
 
     max_length = 512
+    options = CallOptions()
 
     def __init__(
         self,
