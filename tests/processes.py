@@ -20,13 +20,23 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import IO
 
-#: what components of both frameworks stand on
-WITH_FRAMEWORKS = ("torch", "langchain_core.retrievers", "llama_index.core.schema")
+#: what the commands stand on; those that are installed
+WITH_COMMANDS = ("torch", "fastapi", "uvicorn", "prometheus_client", "typer", "rich.console")
+#: what components of both frameworks stand on, and models that transformers computes
+WITH_LIBRARIES = (
+    "torch",
+    "langchain_core.retrievers",
+    "llama_index.core.schema",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.distilbert.modeling_distilbert",
+    "transformers.models.modernbert.modeling_modernbert",
+)
 
 _FORKS = """
-import gc, json, os, signal, socket, sys
+import contextlib, gc, json, os, signal, socket, sys
 for name in sys.argv[2:]:
-    __import__(name)
+    with contextlib.suppress(ImportError):
+        __import__(name)
 # a child that looks through all of it at its end copies the memory that it lies in
 gc.freeze()
 channel = socket.socket(fileno=int(sys.argv[1]))
@@ -63,8 +73,8 @@ sys.argv = ["-c", *arguments]
 os.environ.clear()
 os.environ.update(environment)
 sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-del gc, json, signal, socket, channel, message, files, streams, status, child, number, file, name
-del mode, arguments, environment
+del contextlib, gc, json, signal, socket, channel, message, files, streams, status, child, number
+del file, name, mode, arguments, environment
 exec(compile(program, "<string>", "exec"))
 """
 
@@ -82,7 +92,7 @@ class Process:
         program: str,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
-        imported: Sequence[str] = ("torch",),
+        imported: Sequence[str] = WITH_COMMANDS,
     ) -> None:
         variables = dict(environment or os.environ)
         message = json.dumps([program, arguments, variables])
@@ -131,7 +141,7 @@ def run(
     *arguments: str,
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
-    imported: Sequence[str] = ("torch",),
+    imported: Sequence[str] = WITH_COMMANDS,
     timeout_s: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; what it writes must fit a pipe."""

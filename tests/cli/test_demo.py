@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
-from processes import run
+from processes import WITH_LIBRARIES, run
 from typer.testing import CliRunner, Result
 
 from bge_rerank_integrations.cli.app import app
@@ -84,8 +85,17 @@ def test_each_framework_keeps_the_best_of_the_candidates(
 
 def without(*packages: str) -> subprocess.CompletedProcess[str]:
     """The demo in a process in which these packages are not installed."""
-    program = f"import sys; sys.modules.update(dict.fromkeys({packages!r})); {MAIN}"
-    return run(program, "demo", "What is a generator?", "--candidates", "5")
+    program = f"""
+import sys
+for name in list(sys.modules):
+    if name.partition(".")[0] in {packages!r}:
+        del sys.modules[name]
+sys.modules.update(dict.fromkeys({packages!r}))
+{MAIN}
+"""
+    arguments = ("demo", "What is a generator?", "--candidates", "5")
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    return run(program, *arguments, environment=environment, imported=WITH_LIBRARIES)
 
 
 @pytest.mark.parametrize(

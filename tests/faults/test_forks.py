@@ -8,7 +8,7 @@ from pathlib import Path
 
 import processes
 import pytest
-from processes import WITH_FRAMEWORKS
+from processes import WITH_LIBRARIES
 
 from bge_rerank_integrations.engine.threads import cpu_quota
 
@@ -66,7 +66,7 @@ def run(program: str, n_threads: str | None = "2", **variables: str) -> list[str
     done = processes.run(
         PRELUDE + textwrap.dedent(program),
         environment=environment,
-        imported=WITH_FRAMEWORKS,
+        imported=WITH_LIBRARIES,
         timeout_s=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr

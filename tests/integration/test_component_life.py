@@ -27,7 +27,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler as LlamaHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.schema import NodeWithScore, TextNode
-from processes import WITH_FRAMEWORKS, run
+from processes import WITH_LIBRARIES, run
 from pydantic import ValidationError
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
@@ -671,6 +671,6 @@ os.waitpid(child, 0)
 def test_components_of_the_parent_rerank_in_a_forked_child(is_used: bool) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "2"}
 
-    done = run(f"USED = {is_used}\n{_FORKED}", environment=environment, imported=WITH_FRAMEWORKS)
+    done = run(f"USED = {is_used}\n{_FORKED}", environment=environment, imported=WITH_LIBRARIES)
 
     assert done.stdout.split(",") == ["a ship floats"] * 2 + ["a ship floats\n"], done.stderr

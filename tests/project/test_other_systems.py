@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from paths import ROOT, TESTS
+from processes import WITH_LIBRARIES, run
 
 # as CPython makes a pair where there are no unix sockets
 TCP_PAIR = """
@@ -51,17 +50,26 @@ def test_nothing_is_reached_elsewhere():
 """
 
 
+def environment(*paths: Path) -> dict[str, str]:
+    """Variables of a process that finds modules there."""
+    found = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "2"}
+    return {**os.environ, **found}
+
+
 def test_tests_with_an_event_loop_run_where_a_pair_of_sockets_is_a_connection(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "tcp_pair.py").write_text(TCP_PAIR, "utf-8")
     (tmp_path / "test_loop.py").write_text(TEST_FILE, "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tcp_pair", "-p", "conftest",
-         "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path,
-         tmp_path / "test_loop.py"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, TESTS, ROOT)))},
-        capture_output=True, text=True, cwd=tmp_path,
+    plugins = ("tcp_pair", "pytest_socket", "pytest_asyncio.plugin", "pytest_timeout", "conftest")
+    done = run(
+        "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))",
+        "-q", *(f"-p{name}" for name in plugins), "-pno:cacheprovider",
+        "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path),
+        str(tmp_path / "test_loop.py"),
+        # others that are installed have nothing to do there
+        environment=environment(tmp_path, TESTS, ROOT) | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        imported=WITH_LIBRARIES,
     )  # fmt: skip
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
@@ -73,11 +81,8 @@ def test_auto_takes_no_apple_gpu_where_smoke_hides_it(plugin: str, device: str) 
         f"{plugin}from bge_rerank_integrations.engine.loading.devices import resolve_device\n"
         "print(resolve_device('auto').type)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, ROOT)))},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run(program, environment=environment(TESTS, ROOT), imported=WITH_LIBRARIES)
+    assert done.returncode == 0, done.stderr
     if device == "mps" and done.stdout.strip() == "cuda":
         pytest.skip("CUDA comes before Apple's GPU")
     assert done.stdout.strip() == device

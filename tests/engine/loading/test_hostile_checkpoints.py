@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from checkpoints import edit_json, write_json
 from paths import GOLDEN
-from processes import run
+from processes import WITH_LIBRARIES, run
 from tokenizers import Tokenizer
 
 from bge_rerank_integrations import ModelLoadError, RerankEngine
@@ -74,7 +75,10 @@ def test_sizes_are_refused_before_anything_is_allocated(
         for name in SIZES:
             folders.append(str(tmp_path / f"{model}-{name}"))
             with_huge(Path(folders[-1]), model, name, request)
-    done = run(REFUSES_HUGE, str(GOLDEN / "minicpm"), *folders)
+    done = run(
+        REFUSES_HUGE, str(GOLDEN / "minicpm"), *folders,
+        environment=os.environ | {"OMP_NUM_THREADS": "2"}, imported=WITH_LIBRARIES,
+    )  # fmt: skip
     grown_mib = list(map(int, done.stdout.split()))
     assert len(grown_mib) == len(folders), done.stderr
     assert max(grown_mib) < 200
