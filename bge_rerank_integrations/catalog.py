@@ -221,10 +221,3 @@ def rows() -> Iterator[tuple[str, ...]]:
             entry.quality,
             entry.choose_it,
         )
-
-
-def markdown() -> str:
-    """The catalog as the documentation's table."""
-    lines = ["| " + " | ".join(HEADERS) + " |", "|" + " --- |" * len(HEADERS)]
-    lines += ["| " + " | ".join((f"`{name}`", *rest)) + " |" for name, *rest in rows()]
-    return "\n".join(lines)

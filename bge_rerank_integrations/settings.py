@@ -272,13 +272,3 @@ def overridden(options: CallOptions, overrides: Mapping[str, Any]) -> CallOption
     """
     reject_unknown_settings(overrides, OPTIONS)
     return replace(options, **overrides) if overrides else options
-
-
-def markdown(group: type[Settings]) -> str:
-    """The settings of one kind as the documentation's table."""
-    lines = ["| setting | default | |", "| --- | --- | --- |"]
-    lines += [
-        f"| `{each.name}` | `{each.default!r}` | {each.metadata['description']} |"
-        for each in fields(group)
-    ]
-    return "\n".join(lines)

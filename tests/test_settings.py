@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from paths import ROOT
 
 from bge_rerank_integrations import ConfigurationError, EngineConfig
 from bge_rerank_integrations.setting_types import CallOverrides, ConfigKeywords
@@ -17,7 +16,6 @@ from bge_rerank_integrations.settings import (
     CallOptions,
     default_of,
     description_of,
-    markdown,
     overridden,
     read_setting,
     split_settings,
@@ -155,9 +153,3 @@ def test_a_setting_is_read_from_text(setting: str, text: str, value: Any) -> Non
 def test_a_text_that_is_no_value_is_refused(setting: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{setting} must be .*, got '{text}'"):
         read_setting(setting, text)
-
-
-@pytest.mark.parametrize("group", [EngineConfig, CallOptions])
-def test_the_documentation_shows_every_setting(group: Any) -> None:
-    page = ROOT / "docs" / "settings.md"
-    assert markdown(group) in page.read_text(encoding="utf-8")

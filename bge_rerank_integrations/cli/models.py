@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..catalog import HEADERS, markdown, rows
+from ..catalog import HEADERS, rows
 from ..settings import EngineConfig, description_of
 
 
@@ -18,9 +18,6 @@ def models(
         str | None, typer.Argument(help="Show how this model scores, and what proves it.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help=description_of("recipe"))] = None,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Write the table of the documentation.")
-    ] = False,
 ) -> None:
     """List the rerankers that run here: size, languages, license, published quality.
 
@@ -29,9 +26,6 @@ def models(
     """
     if model is not None:
         _show_recipe(EngineConfig(model, recipe=recipe))
-        return
-    if as_markdown:
-        typer.echo(markdown())
         return
     console = Console()
     if not console.is_terminal:

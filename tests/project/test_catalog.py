@@ -1,17 +1,10 @@
 from __future__ import annotations
 
-from paths import ROOT
 from typer.testing import CliRunner
 
-from bge_rerank_integrations.catalog import CATALOG, HEADERS, languages_of, markdown
+from bge_rerank_integrations.catalog import CATALOG, HEADERS, languages_of
 from bge_rerank_integrations.cli.app import app
 from bge_rerank_integrations.settings import DEFAULT_MODEL, EngineConfig
-
-PAGE = ROOT / "docs" / "models.md"
-
-
-def test_the_documentation_shows_the_catalog() -> None:
-    assert markdown() in PAGE.read_text(encoding="utf-8")
 
 
 def test_every_entry_is_a_model_that_can_be_asked_for() -> None:
@@ -35,7 +28,6 @@ def test_the_command_lists_every_model() -> None:
     lines = done.stdout.splitlines()
     assert lines[0].split("\t") == list(HEADERS)
     assert [line.split("\t")[0] for line in lines[1:]] == [entry.model for entry in CATALOG]
-    assert CliRunner().invoke(app, ["models", "--markdown"]).stdout.strip() == markdown()
 
 
 def test_languages_are_known_of_the_catalog_s_models_alone() -> None:

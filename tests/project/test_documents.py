@@ -84,6 +84,9 @@ def test_the_generated_tables_are_todays(tables: ModuleType) -> None:
     for page in tables.PAGES:
         text = page.read_text("utf-8")
         assert tables.with_tables(text) == text, f"run docs/tables.py: {page.name}"
+    shown = "".join(page.read_text("utf-8") for page in tables.PAGES)
+    for name in ("EngineConfig", "CallOptions", "ContextOptions", "catalog"):
+        assert f"<!-- {name} -->\n" in shown
 
 
 def anchors(path: Path) -> set[str]:
