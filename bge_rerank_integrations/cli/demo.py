@@ -21,7 +21,7 @@ from .options import Model
 from .passages import ReferencePassage, python_reference
 
 DEFAULT_QUESTION = "Can a list be used as a dictionary key?"
-_LONG, _SHORT = 180, 64  # characters of an excerpt
+_LINE, _EXCERPT = 160, 230  # characters of a line, of the best passage
 
 Result = TypeVar("Result")
 
@@ -64,37 +64,37 @@ def demo(
 ) -> None:
     """Search Python's own reference: BM25 finds candidates, the reranker puts the best first."""
     console = Console(highlight=False)
-    with console.status("searching, loading the model and reranking"):
-        # imported here: torch takes seconds, and --help does not need it
+    passages = python_reference()
+    hits = BM25Index([passage.content for passage in passages]).search(question, candidates)
+    if not hits:
+        raise InputError("no passage of Python's reference shares a word with this question")
+    # before torch is imported, which takes seconds
+    console.print(question, style="bold", markup=False)
+    console.print(_before(hits, passages, top_n))
+    with console.status("loading the model and reranking"):
         from .. import RerankEngine
 
-        passages = python_reference()
-        hits = BM25Index([passage.content for passage in passages]).search(question, candidates)
-        if not hits:
-            raise InputError("no passage of Python's reference shares a word with this question")
         found = [Candidate(hit.index, hit.score, passages[hit.index].content) for hit in hits]
         engine, load_s = _timed(lambda: RerankEngine.shared(model))
         # warm-up: the first pass compiles kernels, which is not part of a framework's time
         engine.rerank(question, [question])
         runs, missing = ask_frameworks(question, found, model, top_n)
-    console.print(question, style="bold", markup=False)
     ranks = {hit.index: rank for rank, hit in enumerate(hits, start=1)}
     best, *_ = runs
-    console.print(_before(hits, best, passages, top_n))
-    console.print(_after(ranks, best, passages))
-    console.print(conclusion(ranks, best, top_n), soft_wrap=True)
+    console.print(_after(ranks, runs, passages))
+    console.print(_excerpt(passages[best.kept[0].index]))
     for error in missing:
         console.print(f"Not shown: {error}", style="yellow", markup=False, soft_wrap=True)
     if len(runs) > 1:
         one_engine = all(RerankEngine.shared(run.engine_config) == engine for run in runs)
         console.print(agreement(runs, one_engine=one_engine))
-    speeds = " and ".join(f"{run.framework} {run.seconds * 1000:,.0f} ms" for run in runs)
+    speeds = ", ".join(f"{run.framework} {run.seconds * 1000:,.0f} ms" for run in runs)
     console.print(
         f"{len(hits)} of {len(passages)} passages reranked by {engine.model} on {engine.device}, "
         f"{engine.dtype}: {speeds}; loading {load_s:.1f} s",
-        soft_wrap=True,
         markup=False,
     )
+    console.print(conclusion(ranks, best, top_n))
 
 
 def ask_llama_index(question: str, found: Sequence[Candidate], model: str, top_n: int) -> DemoRun:
@@ -165,46 +165,48 @@ def conclusion(ranks: Mapping[int, int], run: DemoRun, top_n: int) -> Text:
     before = ranks[run.kept[0].index]
     if before == 1:
         return Text("BM25 and the reranker agree on the best passage.")
-    missed = f": an LLM that reads {top_n} passages would have missed it without the reranker"
-    return Text(
-        f"The best passage was number {before} for BM25{missed if before > top_n else ''}.",
-        style="green",
-    )
+    missed = f": an LLM that reads {top_n} would have missed it" if before > top_n else ""
+    return Text(f"The best passage stood at {before} and is 1 now{missed}.", style="bold green")
 
 
-def _before(
-    hits: Sequence[Hit], run: DemoRun, passages: Sequence[ReferencePassage], top_n: int
-) -> Table:
-    """The first stage's best passages, and their ranks after reranking."""
-    ranks = {kept.index: rank for rank, kept in enumerate(run.kept, start=1)}
-    table = _table("BM25 alone", "BM25 rank", "rank after", "passage")
+def _before(hits: Sequence[Hit], passages: Sequence[ReferencePassage], top_n: int) -> Table:
+    """The first stage's best passages."""
+    table = _table(f"BM25 alone: the first {min(top_n, len(hits))} of {len(hits)}", "rank")
     for rank, hit in enumerate(hits[:top_n], start=1):
-        after = str(ranks.get(hit.index, f">{top_n}"))
-        table.add_row(str(rank), after, _excerpt(passages[hit.index], _SHORT))
+        table.add_row(str(rank), _line(passages[hit.index]))
     return table
 
 
-def _after(ranks: Mapping[int, int], run: DemoRun, passages: Sequence[ReferencePassage]) -> Table:
-    """The reranked passages, and their ranks in the first stage."""
-    table = _table("BM25, then BGERerank", "rank", "BM25 rank", "score", "passage")
-    for rank, kept in enumerate(run.kept, start=1):
-        excerpt = _excerpt(passages[kept.index], _LONG)
-        table.add_row(str(rank), str(ranks[kept.index]), f"{kept.score:.4f}", excerpt)
+def _after(
+    ranks: Mapping[int, int], runs: Sequence[DemoRun], passages: Sequence[ReferencePassage]
+) -> Table:
+    """The reranked passages: their scores in each framework, and their ranks in the first stage."""
+    names = [run.framework for run in runs]
+    table = _table("BM25, then BGERerank: the scores", "rank", *names, "BM25 rank")
+    scores = [{kept.index: f"{kept.score:.4f}" for kept in run.kept} for run in runs]
+    for rank, kept in enumerate(runs[0].kept, start=1):
+        shown = (each.get(kept.index, "–") for each in scores)
+        table.add_row(str(rank), *shown, str(ranks[kept.index]), _line(passages[kept.index]))
     return table
 
 
-def _table(title: str, *headers: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold cyan")
-    for header in headers:
-        table.add_column(header, justify="left" if header == "passage" else "right")
+def _table(title: str, *numbers: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold cyan", box=None, expand=True)
+    for header in numbers:
+        table.add_column(header, justify="right")
+    table.add_column("passage", ratio=1, no_wrap=True, overflow="ellipsis")
     return table
 
 
-def _excerpt(passage: ReferencePassage, characters: int) -> Text:
-    """The topic, and below it the start of the text."""
+def _line(passage: ReferencePassage) -> Text:
+    """The topic and the start of the text, on one line."""
     # Text: rich would read brackets in a passage as markup
-    start = shorten(passage.text, characters, placeholder=" …")
-    return Text.assemble((passage.topic, "bold"), "\n", start)
+    return Text.assemble((passage.topic, "bold"), ": ", passage.text[:_LINE])
+
+
+def _excerpt(passage: ReferencePassage) -> Text:
+    start = shorten(passage.text, _EXCERPT, placeholder=" …")
+    return Text.assemble("1: ", (passage.topic, "bold"), f". {start}")
 
 
 def _timed(call: Callable[[], Result]) -> tuple[Result, float]:

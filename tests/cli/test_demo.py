@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,8 +50,8 @@ def test_both_frameworks_show_the_same_ranking_from_one_engine(xlmr: str) -> Non
     assert result.exit_code == 0, result.output
     shown = result.stdout
     assert shown.startswith("What is a generator?\n")
-    for title in ("BM25 alone", "BM25, then BGERerank", "12 of "):
-        assert f"\n{title}" in shown
+    for line in ("BM25 alone: the first 2 of 12", "BM25, then BGERerank", "12 of "):
+        assert f"\n{line}" in shown
     assert f"passages reranked by {xlmr} on " in shown
     assert SAME in shown
 
@@ -67,7 +68,28 @@ def test_the_built_in_model_finds_the_answer_that_bm25_does_not() -> None:
     assert answer not in before
     assert answer in after
     assert SAME in result.stdout
-    assert "an LLM that reads 5 passages would have missed it" in result.stdout
+    # the point comes last
+    assert re.fullmatch(
+        r"The best passage stood at \d+ and is 1 now: an LLM that reads 5 would have missed it\.",
+        result.stdout.splitlines()[-1],
+    )
+
+
+def test_the_demo_fits_one_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = demo().stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    # the scores of both frameworks, each once, in one table
+    (header,) = (line for line in lines if "LlamaIndex" in line and "BM25 rank" in line)
+    assert header.split() == ["rank", "LlamaIndex", "LangChain", "BM25", "rank", "passage"]
+
+
+def test_what_bm25_found_is_shown_before_the_model_is_loaded() -> None:
+    program = f"import sys; sys.modules['torch'] = None; {MAIN}"
+    done = run(program, "demo")
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{DEFAULT_QUESTION}\nBM25 alone: the first 5 of 50")
 
 
 @pytest.mark.parametrize("ask", [ask_llama_index, ask_langchain])
@@ -112,7 +134,7 @@ def test_one_framework_is_enough(package: str, extra: str, other: str) -> None:
 
 def test_without_a_framework_the_extra_for_both_is_named() -> None:
     done = without("llama_index", "langchain_core")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
     assert 'pip install "bge-rerank-integrations[all]"' in done.stderr
 
 
@@ -142,8 +164,8 @@ def test_a_difference_between_the_frameworks_would_be_told() -> None:
     ("best", "said"),
     [
         (1, "BM25 and the reranker agree on the best passage."),
-        (2, "The best passage was number 2 for BM25."),
-        (3, "number 3 for BM25: an LLM that reads 2 passages would have missed it"),
+        (2, "The best passage stood at 2 and is 1 now."),
+        (3, "stood at 3 and is 1 now: an LLM that reads 2 would have missed it."),
     ],
 )
 def test_the_last_line_says_what_reranking_changed(best: int, said: str) -> None:
