@@ -28,6 +28,7 @@ class SettingType:
     :param accepts: whether a value is one of them.
     :param read: text → value; raises ``ValueError`` or ``KeyError`` for text that is none.
     :param convert: applied to a value before it is checked.
+    :param metavar: the type as a command line shows it.
 
     One rule for all: a bool is no number, a text is neither a number nor a bool, and a number or a
     bool of numpy's is what it is.
@@ -37,6 +38,7 @@ class SettingType:
     accepts: Callable[[Any], bool]
     read: Callable[[str], Any] = str
     convert: Callable[[Any], Any] = lambda value: plain(value)
+    metavar: str = "TEXT"
 
     def or_none(self) -> SettingType:
         """The same kind, and None."""
@@ -45,6 +47,7 @@ class SettingType:
             lambda value: value is None or self.accepts(value),
             lambda text: None if text.lower() == "none" else self.read(text),
             lambda value: None if value is None else self.convert(value),
+            self.metavar,
         )
 
     def checked(self, name: str, value: Any) -> Any:
@@ -102,7 +105,12 @@ def require(holds: bool, name: str, expected: str, value: Any) -> None:
 
 def at_least(minimum: int) -> SettingType:
     """Ints from ``minimum`` on."""
-    return SettingType(f"an int of at least {minimum}", lambda value: is_int(value, minimum), int)
+    return SettingType(
+        f"an int of at least {minimum}",
+        lambda value: is_int(value, minimum),
+        int,
+        metavar="INTEGER",
+    )
 
 
 def one_of(choices: Any) -> SettingType:
@@ -111,6 +119,7 @@ def one_of(choices: Any) -> SettingType:
     return SettingType(
         "one of " + ", ".join(map(repr, allowed)),
         lambda value: isinstance(value, str) and value in allowed,
+        metavar="|".join(allowed),
     )
 
 
@@ -151,27 +160,44 @@ def _layers(value: Any) -> Any:
 TEXT = SettingType(
     "a non-empty string", lambda value: isinstance(value, str) and bool(value.strip())
 )
-PATH = SettingType("a non-empty string or a path", TEXT.accepts, convert=_path)
+PATH = SettingType("a non-empty string or a path", TEXT.accepts, convert=_path, metavar="PATH")
 BOOL = SettingType(
-    "a bool", lambda value: isinstance(value, bool), lambda text: _TRUTH[text.lower()]
+    "a bool",
+    lambda value: isinstance(value, bool),
+    lambda text: _TRUTH[text.lower()],
+    metavar="true|false",
 )
 STRING = SettingType("a string", lambda value: isinstance(value, str))
-TIMEOUT = SettingType("a number of seconds", is_number, float, as_float)
+TIMEOUT = SettingType("a number of seconds", is_number, float, as_float, "SECONDS")
 WAIT = SettingType(
-    "a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, float, as_float
+    "a number of seconds, 0 or more",
+    lambda value: is_number(value) and value >= 0,
+    float,
+    as_float,
+    "SECONDS",
 )
-FINITE = SettingType("a finite number", is_finite, float, as_float)
+FINITE = SettingType("a finite number", is_finite, float, as_float, "NUMBER")
 SHARE = SettingType(
-    "a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1, float, as_float
+    "a number from 0 to 1",
+    lambda value: is_number(value) and 0 <= value <= 1,
+    float,
+    as_float,
+    "NUMBER",
 )
 LAYERS = SettingType(
     "an int of at least 1, or several",
     lambda value: isinstance(value, tuple) and bool(value),
     lambda text: tuple(int(number) for number in text.split(",")),
     _layers,
+    "INTEGER,…",
 )
-RATIO = SettingType("1, 2, 4 or 8", lambda value: is_int(value, 1) and value in (1, 2, 4, 8), int)
-DEVICES = SettingType(_DEVICE_NAMES, _are_devices, _read_devices, _devices)
+RATIO = SettingType(
+    "1, 2, 4 or 8",
+    lambda value: is_int(value, 1) and value in (1, 2, 4, 8),
+    int,
+    metavar="1|2|4|8",
+)
+DEVICES = SettingType(_DEVICE_NAMES, _are_devices, _read_devices, _devices, "DEVICE,…")
 
 _EACH_BY_NAME = "give each of its entries as a setting of its own, such as device= or dtype="
 _NO_REMOTE_CODE = "leave it out: a checkpoint's own code is never run"

@@ -28,10 +28,13 @@ class Place:
         return f"{self.file}:{self.line}"
 
 
-def read_lines(file: Path | str, stream: IO[bytes] | None = None) -> Iterator[tuple[Place, str]]:
+def read_lines(
+    file: Path | str, stream: IO[bytes] | None = None, *, whole: bool = False
+) -> Iterator[tuple[Place, str]]:
     """Read the lines of a UTF-8 file, without the blank ones.
 
     :param stream: read this instead, e.g. standard input; it stays open.
+    :param whole: blank lines and the spaces around lines, too.
     :returns: each line's place, and its text without the spaces around it.
     :raises InputError: if the file cannot be read, or a line is not UTF-8.
     """
@@ -41,7 +44,8 @@ def read_lines(file: Path | str, stream: IO[bytes] | None = None) -> Iterator[tu
             for number, line in enumerate(lines, start=1):
                 place = Place(str(file), number)
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                if decoded := _decode(text, place).strip():
+                decoded = _decode(text, place)
+                if whole or (decoded := decoded.strip()):
                     yield place, decoded
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from error

@@ -25,6 +25,7 @@ from .context.selection import (
 )
 from .errors import PERMANENT_ERRORS, ConfigurationError, InputError, placed
 from .highlighting import Highlighter
+from .languages import unread_language
 from .ranking import Ranking, Reranker, TokenUsage, rank
 
 logger = logging.getLogger(__name__)
@@ -153,6 +154,8 @@ class Pipeline:
         asked = self.reranker
         if not read:
             return Ranking()
+        if "language" not in self.told and (told := unread_language(asked.model, query, read)):
+            self._tell_once("language", told)
         if not self.options.show_progress:
             answer = await do(asked.rerank, asked.arerank, query, read, top_n, threshold)
             # a reranker of the user's own may answer a list of ranked documents

@@ -68,7 +68,10 @@ class EngineConfig(Settings):
     """
 
     model: str = setting(
-        DEFAULT_MODEL, PATH, "Hub id, folder of a checkpoint, or 'tiny' for the built-in model."
+        DEFAULT_MODEL,
+        PATH,
+        "Hub id, folder of a checkpoint, or 'tiny' for the built-in English model. In Python the "
+        "default is BAAI/bge-reranker-v2-m3; bge-rerank and its server take 'tiny'.",
     )
     revision: str | None = setting(
         None, TEXT.or_none(), "Branch, tag or commit of a hub model; None means the newest."
@@ -223,6 +226,12 @@ def description_of(name: str) -> str:
     """What a setting means."""
     description: str = _DECLARATIONS[name].metadata["description"]
     return description
+
+
+def metavar_of(name: str) -> str:
+    """A setting's type as a command line shows it."""
+    setting_type: SettingType = _DECLARATIONS[name].metadata["type"]
+    return setting_type.metavar
 
 
 def checked(name: str, value: Any) -> Any:

@@ -14,6 +14,7 @@ from .calibrate import calibrate
 from .demo import demo
 from .eval import evaluate
 from .models import convert, models
+from .options import Command
 from .rerank import rerank
 from .serve import serve
 from .tune import tune
@@ -39,14 +40,14 @@ def _show_version(wanted: bool) -> None:
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True)
-app.command()(demo)
-app.command()(rerank)
-app.command()(serve)
-app.command("eval")(evaluate)
-app.command()(calibrate)
-app.command()(convert)
-app.command()(models)
-app.command()(tune)
+app.command(cls=Command)(demo)
+app.command(cls=Command)(rerank)
+app.command(cls=Command)(serve)
+app.command("eval", cls=Command)(evaluate)
+app.command(cls=Command)(calibrate)
+app.command(cls=Command)(convert)
+app.command(cls=Command)(models)
+app.command(cls=Command)(tune)
 
 
 @app.callback()

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from ..catalog import HEADERS, rows
 from ..settings import EngineConfig, description_of
@@ -32,15 +33,11 @@ def models(
         for row in (HEADERS, *rows()):
             typer.echo("\t".join(row))
         return
-    name, *others = HEADERS
-    table = Table(box=None)
-    # whole, also in a narrow terminal: it is what is copied
-    table.add_column(name, min_width=max(len(row[0]) for row in rows()), overflow="fold")
-    for header in others:
-        table.add_column(header, overflow="fold")
-    for row in rows():
-        table.add_row(*row)
-    console.print(table)
+    for row in map(dict, (zip(HEADERS, each, strict=True) for each in rows())):
+        # an id is copied: it has a line of its own, which no width breaks
+        console.print(Text(row["model"], "bold"), soft_wrap=True)
+        facts = (row["languages"], row["memory (half)"], row["license"], row["published"])
+        console.print(Padding(f"{'; '.join(facts)}: {row['choose it for']}", (0, 0, 0, 4)))
 
 
 def _show_recipe(config: EngineConfig) -> None:

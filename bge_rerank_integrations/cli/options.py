@@ -9,13 +9,65 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..catalog import CATALOG
 from ..errors import ConfigurationError
 from ..setting_types import API_KEY_VARIABLE
-from ..settings import SETTINGS, default_of, description_of, read_setting, split_settings
+from ..settings import (
+    OPTIONS,
+    SETTINGS,
+    default_of,
+    description_of,
+    metavar_of,
+    read_setting,
+    split_settings,
+)
 
 _VARIABLE_PREFIX = "BGE_RERANK_"
+# groups of options that --help leaves out
+_LOADING = "What is loaded, and where"
+_SCORING = "How a call is scored"
+LIMITS = "Limits of the server"
+_MORE = (_LOADING, _SCORING, LIMITS)
+
+
+class Command(TyperCommand):
+    """A command whose ``--help`` shows its own options, and ``--help-all`` the settings too."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        more = [each for each in self.params if getattr(each, "rich_help_panel", "") in _MORE]
+        for each in more:
+            each.hidden = not ctx.meta.get(_HELP_ALL, False)  # type: ignore[attr-defined]
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            for each in more:
+                each.hidden = False  # type: ignore[attr-defined]
+
+
+def _show_all(ctx: typer.Context, wanted: bool) -> None:
+    if wanted:
+        ctx.meta[_HELP_ALL] = True
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+_HELP_ALL = f"{__name__}.help_all"
+_HELP_ALL_OPTION = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--help-all",
+            callback=_show_all,
+            is_eager=True,
+            help="Show the help with all settings.",
+        ),
+    ],
+)
 
 
 def model_names(incomplete: str) -> list[str]:
@@ -56,6 +108,7 @@ def with_settings(
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
+            given.pop("help_all", None)  # its callback has shown the help
             texts = {name: given.pop(name) for name in names}
             settings = {n: read_setting(n, t) for n, t in texts.items() if t is not None}
             command(**given, **{**defaults, **settings})
@@ -64,8 +117,10 @@ def with_settings(
             _option(name, defaults.get(name, default_of(name)), variables=variables)
             for name in names
         ]
-        run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in (*own, *options)}
+        run.__signature__ = signature.replace(parameters=[*own, *options, _HELP_ALL_OPTION])  # type: ignore[attr-defined]
+        run.__annotations__ = {
+            each.name: each.annotation for each in (*own, *options, _HELP_ALL_OPTION)
+        }
         return run
 
     return decorate
@@ -111,9 +166,9 @@ def _option(name: str, default: Any, *, variables: bool) -> inspect.Parameter:
         f"--{name.replace('_', '-')}",
         help=description_of(name),
         show_default="none" if default is None else str(default).lower(),
-        metavar="VALUE",
+        metavar=metavar_of(name),
         envvar=variable_of(name) if variables else None,
-        rich_help_panel="Settings",
+        rich_help_panel=_SCORING if name in OPTIONS else _LOADING,
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]

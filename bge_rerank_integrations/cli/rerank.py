@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +21,8 @@ from rich.text import Text
 from ..errors import InputError
 from ..highlighting import Highlighter, Span
 from ..jsonl import Place, json_objects, read_lines, string
-from ..ranking import Ranking
+from ..languages import unread_language
+from ..ranking import Ranking, rank
 from ..settings import BUILT_IN_MODEL
 from .options import Model, with_settings
 
@@ -48,21 +53,41 @@ class FilePassage:
         return f"{self.title} {self.text}".strip()
 
 
-def read_passages(names: Iterable[str], *, jsonl: bool) -> list[FilePassage]:
-    """Read passages from files; blank lines are skipped.
+class Split(str, Enum):
+    """What one passage of a text file is."""
+
+    LINE = "line"
+    PARAGRAPH = "paragraph"
+    FILE = "file"
+
+
+def read_passages(
+    names: Iterable[str], *, jsonl: bool, split: Split = Split.LINE
+) -> list[FilePassage]:
+    """Read passages from files; blank ones are skipped.
 
     :param names: files, or ``-`` for standard input; ``.jsonl`` files are JSON Lines.
     :param jsonl: read every file as JSON Lines, whatever its name.
+    :param split: what a passage is in other files; its place is that of its first line.
     :raises InputError: naming the file, and the line where one is wrong.
     """
-    return [passage for name in names for passage in _read_file(name, jsonl=jsonl)]
+    return [passage for name in names for passage in _read_file(name, jsonl, split)]
 
 
-def _read_file(name: str, *, jsonl: bool) -> Iterator[FilePassage]:
+def _read_file(name: str, jsonl: bool, split: Split) -> Iterator[FilePassage]:
     stream = typer.get_binary_stream("stdin") if name == STANDARD_INPUT else None
     if not (jsonl or name.endswith(".jsonl")):
-        for place, text in read_lines(name, stream):
-            yield FilePassage(text, place)
+        lines = read_lines(name, stream, whole=split is not Split.LINE)
+        # neighbors with equal keys are one passage
+        keys: dict[Split, Callable[[tuple[Place, str]], object]] = {
+            Split.LINE: itemgetter(0),
+            Split.PARAGRAPH: lambda line: line[1].isspace(),
+            Split.FILE: bool,
+        }
+        for _, group in groupby(lines, keys[split]):
+            (place, first), *rest = group
+            if text := "".join([first, *(line for _, line in rest)]).strip():
+                yield FilePassage(text, place)
         return
     for place, given in json_objects(name, stream):
         yield FilePassage(
@@ -82,8 +107,8 @@ def rerank(
         list[str] | None,
         typer.Argument(
             metavar="FILE",
-            help="Text files with a passage on each line, .jsonl files with 'text' (and 'id', "
-            "'title') on each line, or - for standard input.",
+            help="Text files, .jsonl files with 'text' (and 'id', 'title') on each line, or - for "
+            "standard input.",
         ),
     ] = None,
     top_n: Annotated[
@@ -106,6 +131,7 @@ def rerank(
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Read every file as JSON Lines, whatever its name.")
     ] = False,
+    split: Annotated[Split, typer.Option(help="What one passage of a text file is.")] = Split.LINE,
     highlight: Annotated[
         bool,
         typer.Option(
@@ -140,10 +166,11 @@ def rerank(
     A pipe gets one passage per line: score, file:line and text, with tabs between them.
 
     bge-rerank rerank "how do I undo a commit" notes.txt --top-n 5
+    bge-rerank rerank "how do I undo a commit" docs/*.md --split paragraph
     git log --format=%s | bge-rerank rerank "performance work" - --json
     bge-rerank rerank --bulk pairs.jsonl -o scored.jsonl
     """
-    _check_use(bool(files), bulk, output)
+    _check_use(query, bool(files), bulk, output)
     # imported here: torch takes seconds, and --help does not need it
     from .. import RerankEngine
 
@@ -153,10 +180,21 @@ def rerank(
     if bulk is not None and output is not None:
         _score_rows(load(), bulk, output)
         return
-    passages = read_passages(files or (), jsonl=jsonl)
+    passages = read_passages(files or (), jsonl=jsonl, split=split)
+    texts = [passage.content for passage in passages]
+    if told := unread_language(model, query, texts):
+        typer.echo(f"note: {told}", err=True)
     engine = load()
     kept = top_n, score_threshold, retrieval_weight
-    ranking = _rank(lambda texts: engine.rerank(query, texts, *kept), passages)
+    try:
+        if sys.stderr.isatty():
+            pairs = [(query, text) for text in texts]
+            ranking = rank(engine.score_pairs(pairs, show_progress=True), *kept)
+        else:
+            ranking = engine.rerank(query, texts, *kept)
+    except InputError as error:
+        where = "QUERY" if error.index is None else passages[error.index].place
+        raise InputError(f"{where}: {error}", error.index) from error
     console = Console()
     # a pipe shows no color
     is_shown = highlight and (as_json or console.is_terminal)
@@ -170,9 +208,13 @@ def rerank(
         _show(console, passages, ranking, spans)
 
 
-def _check_use(has_files: bool, bulk: Path | None, output: Path | None) -> None:
+def _check_use(query: str, has_files: bool, bulk: Path | None, output: Path | None) -> None:
     if bulk is None and not has_files:
-        raise typer.BadParameter("QUERY and FILE are needed (- is standard input), or --bulk")
+        raise typer.BadParameter(
+            "QUERY and FILE are needed, or --bulk; as FILE, - reads passages from standard input"
+        )
+    if bulk is None and not query.strip():
+        raise typer.BadParameter("QUERY must not be empty")
     if (bulk is None) != (output is None) or (bulk is not None and has_files):
         raise typer.BadParameter("--bulk and --output belong together, without QUERY and FILE")
 
@@ -182,14 +224,6 @@ def _score_rows(engine: RerankEngine, source: Path, target: Path) -> None:
 
     scored = score_file(engine, source, target, show_progress=True)
     typer.echo(f"{scored} rows scored; {target} is complete", err=True)
-
-
-def _rank(rerank: Callable[[list[str]], Ranking], passages: Sequence[FilePassage]) -> Ranking:
-    try:
-        return rerank([passage.content for passage in passages])
-    except InputError as error:
-        where = "QUERY" if error.index is None else passages[error.index].place
-        raise InputError(f"{where}: {error}", error.index) from error
 
 
 def _highlight(
@@ -251,14 +285,14 @@ def _show(
     scores = [span.score for each in spans.values() for span in each]
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     table = Table("rank", "score", "where", "passage", box=None)
-    for rank, kept in enumerate(ranking, start=1):
+    for number, kept in enumerate(ranking, start=1):
         passage = passages[kept.index]
         place = Text(str(passage.place), style="dim")
         # Text: rich would read brackets in a passage as markup
         text = Text(" ".join(passage.content.split()))
         if spans:
             text = _colored(passage, spans[kept.index], low, high)
-        table.add_row(str(rank), f"{kept.score:.4f}", place, text)
+        table.add_row(str(number), f"{kept.score:.4f}", place, text)
     console.print(table)
 
 

@@ -25,7 +25,7 @@ from ..serving.settings import (
 )
 from ..setting_types import API_KEY_VARIABLE
 from ..settings import BUILT_IN_MODEL, description_of, split_settings
-from .options import model_names, with_settings
+from .options import LIMITS, model_names, with_settings
 
 if TYPE_CHECKING:
     from .. import RerankEngine
@@ -44,7 +44,9 @@ _LIMITS = [
         each.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=each.default,
-        annotation=Annotated[_TYPES[each.name], typer.Option(help=each.metadata["help"])],
+        annotation=Annotated[
+            _TYPES[each.name], typer.Option(help=each.metadata["help"], rich_help_panel=LIMITS)
+        ],
     )
     for each in fields(ServerSettings)
     if each.metadata

@@ -58,11 +58,33 @@ def test_without_a_command_the_help_is_shown(monkeypatch: pytest.MonkeyPatch) ->
     assert re.search("^ *bge-rerank serve --model tiny *$", shown, re.MULTILINE)
 
 
+@pytest.mark.parametrize("command", ["rerank", "serve"])
+def test_help_is_short_and_help_all_has_the_settings_by_groups(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    short = CliRunner().invoke(app, [command, "--help"]).output
+    whole = CliRunner().invoke(app, [command, "--help-all"]).output
+    assert "--help-all" in short
+    for setting, group in {
+        "--device": "What is loaded, and where",
+        "--max-length": "How a call is scored",
+    }.items():
+        assert setting not in short
+        assert whole.index(group) < whole.index(setting)
+    assert "VALUE" not in whole
+    for shown in ("truncate|truncate_left|window|refuse", "INTEGER", "SECONDS", "true|false"):
+        assert shown in whole
+    # a help that was short before is whole again, and the other way round
+    assert CliRunner().invoke(app, [command, "--help"]).output == short
+
+
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
         ("bge-rerank re", ["rerank"]),
         ("bge-rerank rerank --score-t", ["--score-threshold"]),
+        ("bge-rerank rerank --long", ["--long-documents"]),
         (
             "bge-rerank serve --model mixedbread",
             ["mixedbread-ai/mxbai-rerank-base-v2", "mixedbread-ai/mxbai-rerank-large-v2"],
@@ -168,7 +190,7 @@ def test_every_setting_is_an_option_as_it_is_declared(
     monkeypatch.setenv("COLUMNS", "1000")
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
-    lines = CliRunner().invoke(app, [command, "--help"]).output.splitlines()
+    lines = CliRunner().invoke(app, [command, "--help-all"]).output.splitlines()
     options = {found[1]: line for line in lines if (found := re.match(r"\W*--([a-z-]+)", line))}
     for setting in SETTINGS:
         shown = options.get(setting.replace("_", "-"), "")
@@ -229,7 +251,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
     assert done.stderr == "truncated: 50 passages\n"
 
 
-@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("columns", [30, 80, 200])
 def test_the_ids_of_models_are_whole_in_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:

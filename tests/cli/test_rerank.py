@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +160,73 @@ def test_the_settings_reach_the_engine(engines: FakeEngines, rerank) -> None:
 def test_the_built_in_model_is_the_default(engines: FakeEngines, rerank) -> None:
     rerank("q", "a.txt")
     assert engines.asked == (EngineConfig("tiny"), CallOptions())
+
+
+TEXT = "A ship floats.\nIt displaces water.\n  \n\nBread is\n  baked.\n"
+
+
+@pytest.mark.parametrize(
+    ("split", "lines"),
+    [
+        (
+            "line",
+            [(1, "A ship floats."), (2, "It displaces water."), (5, "Bread is"), (6, "baked.")],
+        ),
+        ("paragraph", [(1, "A ship floats.\nIt displaces water."), (5, "Bread is\n  baked.")]),
+        ("file", [(1, TEXT.strip())]),
+    ],
+)
+def test_a_passage_is_a_line_a_paragraph_or_a_file(
+    engines: FakeEngines, rerank, split: str, lines: list[tuple[int, str]]
+) -> None:
+    result = rerank("q", "-", "--split", split, "--json", input=TEXT)
+    results = sorted(document(result)["results"], key=lambda each: each["index"])
+    assert [(each["line"], each["text"]) for each in results] == lines
+    assert rerank("q", "-", "--split", split, input="\n \n").output == ""
+
+
+@pytest.mark.parametrize("query", ["", "  "])
+def test_an_empty_query_is_refused(engines: FakeEngines, rerank, query: str) -> None:
+    result = rerank(query, "a.txt")
+    assert result.exit_code == 2
+    assert "QUERY must not be empty" in result.stderr
+    assert engines.asked is None
+
+
+def test_without_a_file_standard_input_is_named(engines: FakeEngines, rerank) -> None:
+    message = " ".join(rerank("q", input="a passage").stderr.replace("│", " ").split())
+    assert "as FILE, - reads passages from standard input" in message
+
+
+def test_a_language_that_the_model_does_not_read_is_told(engines: FakeEngines, rerank) -> None:
+    given = "Ein Schiff schwimmt, weil es das Wasser verdrängt und nicht schwerer ist."
+    assert rerank("why does a ship float?", "-", input=given).stderr == (
+        "note: the documents are in German, it seems, and tiny reads English: the scores may mean "
+        "little\n"
+    )
+    multilingual = ("--model", "BAAI/bge-reranker-v2-m3")
+    assert rerank("why does a ship float?", "-", *multilingual, input=given).stderr == ""
+
+
+def test_a_terminal_sees_progress() -> None:
+    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    import fcntl
+    import termios
+
+    shown, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    program = "from bge_rerank_integrations.cli import main; main()"
+    command = [sys.executable, "-c", program, "rerank", "why does a ship float?", "-"]
+    lines = "\n".join(f"Ship {number} floats." for number in range(40))
+    done = subprocess.run(command, input=lines, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    assert len(done.stdout.splitlines()) == 40
+    seen = b""
+    with contextlib.suppress(OSError):  # the end of a pseudo-terminal
+        while read := os.read(shown, 4096):
+            seen += read
+    os.close(shown)
+    assert b"40/40" in seen
 
 
 def test_no_passages_is_no_output(engines: FakeEngines, rerank) -> None:
