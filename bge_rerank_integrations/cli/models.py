@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from ..catalog import HEADERS, rows
+from ..catalog import CATALOG, HEADERS, rows
 from ..settings import EngineConfig, description_of
 
 
@@ -33,11 +33,11 @@ def models(
         for row in (HEADERS, *rows()):
             typer.echo("\t".join(row))
         return
-    for row in map(dict, (zip(HEADERS, each, strict=True) for each in rows())):
+    for entry in CATALOG:
         # an id is copied: it has a line of its own, which no width breaks
-        console.print(Text(row["model"], "bold"), soft_wrap=True)
-        facts = (row["languages"], row["memory (half)"], row["license"], row["published"])
-        console.print(Padding(f"{'; '.join(facts)}: {row['choose it for']}", (0, 0, 0, 4)))
+        console.print(Text(entry.model, "bold"), soft_wrap=True)
+        facts = (entry.languages, f"{entry.memory_gb:.2g} GB", entry.license, entry.quality)
+        console.print(Padding(f"{'; '.join(facts)}: {entry.choose_it}", (0, 0, 0, 4)))
 
 
 def _show_recipe(config: EngineConfig) -> None:
