@@ -40,8 +40,8 @@ BEST = [2, 1, 3]
 # clients that find the scores of their documents by position
 ALL = [0, 1, 2, 3]
 KEY = "the-key"
-# LiteLLM asks Fireworks for fireworks/fake; LibreChat asks for Jina's name and no other
-NAMES = ("fake", "fireworks/fake", "jina-reranker-v2-base-multilingual")
+# LiteLLM asks Fireworks for fireworks/fake; LibreChat and mem0's Bailian know these names only
+NAMES = ("fake", "fireworks/fake", "jina-reranker-v2-base-multilingual", "qwen3-rerank")
 
 # index and score of each document, in the client's order
 Ranked = Sequence[tuple[int, float]]
