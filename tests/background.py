@@ -19,10 +19,12 @@ class Background:
     """A program; its output goes to files, so that nothing of it lives in this process.
 
     :param arguments: what would follow ``python``.
+    :param writes_files: whether it runs in its own :attr:`folder`, instead of this process's.
     :param settings: more of :class:`subprocess.Popen`'s.
     """
 
-    def __init__(self, *arguments: str, **settings: Any) -> None:
+    def __init__(self, *arguments: str, writes_files: bool = False, **settings: Any) -> None:
+        self._writes_files = writes_files
         self._arguments = arguments
         self._settings = settings
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -33,6 +35,8 @@ class Background:
         if self._process is not None:
             return
         self._folder = tempfile.TemporaryDirectory(prefix="background-")
+        if self._writes_files:
+            self._settings["cwd"] = self.folder
         with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
             self._process = subprocess.Popen(
                 [sys.executable, *self._arguments], stdout=out, stderr=err, **self._settings
@@ -54,9 +58,14 @@ class Background:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _file(self, name: str) -> Path:
+    @property
+    def folder(self) -> Path:
+        """Where its files are, until it is ended."""
         assert self._folder is not None
-        return Path(self._folder.name) / name
+        return Path(self._folder.name)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / name
 
 
 def programs_of(items: Sequence[pytest.Item]) -> list[Background]:

@@ -26,9 +26,9 @@ def made_up(rng: random.Random, most_words: int) -> str:
     )
 
 
-def test_a_budget_is_kept_and_filled_in_ten_thousand_random_cases() -> None:
+def test_a_budget_is_kept_and_filled_in_thousands_of_random_cases() -> None:
     rng = random.Random(0)
-    for _ in range(10_000):
+    for _ in range(3_000):
         budget = rng.randint(1, 80)
         # small beside the budget, or of any length
         is_small = rng.random() < 0.5

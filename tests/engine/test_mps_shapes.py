@@ -20,7 +20,7 @@ from bge_rerank_integrations.engine.scorers.weights import WeightFiles, Weights
 from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 
 CPU = torch.device("cpu")
-CALLS = 1_000
+CALLS = 300
 LONGEST = 60
 # of a call; so many sequences are one batch, whatever their lengths
 SEQUENCES = 8
@@ -74,7 +74,7 @@ def test_rows_are_padded_on_apples_gpu_as_on_a_cpu() -> None:
     assert n_padding_rows(100, torch.device("cuda")) == 0
 
 
-def test_a_thousand_random_calls_give_the_layers_few_shapes(shapes: Shapes) -> None:
+def test_hundreds_of_random_calls_give_the_layers_few_shapes(shapes: Shapes) -> None:
     scorer = scorer_of("xlmr")
     random = np.random.default_rng(0)
     for _ in range(CALLS):

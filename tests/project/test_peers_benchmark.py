@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from paths import GOLDEN
+from background import Background
+from paths import GOLDEN, ROOT
 
 peers = pytest.importorskip("benchmarks.peers", reason="the benchmarks are not in the sdist")
 
@@ -65,21 +67,30 @@ def test_fewer_pairs_than_two_batches_are_refused(
     assert "expected at least 64 pairs of one corpus" in capsys.readouterr().err
 
 
+MEASURED = ["engine float32", "engine int8", "sentence-transformers float32"]
+RUN = Background(
+    *("-m", "benchmarks.peers", str(GOLDEN / "xlmr"), "--pairs", "64", "--rounds", "1"),
+    *(option for name in MEASURED for option in ("--only", name)),
+    *("--results", "."),
+    writes_files=True,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+)
+
+
+@pytest.mark.background(RUN)
 def test_a_run_says_precisions_texts_weights_and_machine_and_compares_within_a_precision(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["engine float32", "engine int8", "sentence-transformers float32"]
-    options = [option for name in names for option in ("--only", name)]
-    model = str(GOLDEN / "xlmr")
-    peers.main([model, "--pairs", "64", "--rounds", "1", "--results", str(tmp_path), *options])
-    table = capsys.readouterr().out
-    (file,) = tmp_path.glob("*/xlmr-python-s-reference.json")
+    done = RUN.wait()
+    assert done.returncode == 0, done.stderr
+    table = done.stdout
+    (file,) = RUN.folder.glob("*/xlmr-python-s-reference.json")
     report: dict[str, Any] = json.loads(file.read_text("utf-8"))
     assert (report["pairs"], report["texts"]) == (64, "Python's reference")
     assert report["weights"] == "its own"
     assert report["machine"]["cores"]
     rows = {row["peer"]: row for row in report["rows"]}
-    assert list(rows) == names
+    assert list(rows) == MEASURED
     peer = rows["sentence-transformers float32"]
     assert rows["engine float32"]["largest_difference"] < 1e-5
     assert f"| float32 | sentence-transformers float32 | {peer['pairs_per_s']} | " in table

@@ -52,11 +52,11 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts files of Linux")
-def test_three_hundred_event_loops_use_one_connection(url: str) -> None:
+def test_a_hundred_event_loops_use_one_connection(url: str) -> None:
     with RemoteReranker(url) as reranker:
         reranker.rerank("q", ["a", "b"])
         before = open_files()
-        for _ in range(300):
+        for _ in range(100):
             asyncio.run(reranker.arerank("q", ["a", "b"]))
         assert open_files() <= before + 2
 
@@ -65,7 +65,7 @@ def test_three_hundred_event_loops_use_one_connection(url: str) -> None:
 def test_a_reranker_that_nobody_closed_leaves_no_connection(url: str) -> None:
     RemoteReranker(url).rerank("q", ["a"])
     before = open_files()
-    for _ in range(50):
+    for _ in range(20):
         RemoteReranker(url).rerank("q", ["a"])
     gc.collect()
     deadline = time.monotonic() + 10
@@ -91,24 +91,24 @@ def drip(parts: bytes, pause_s: float) -> Callable[[socket.socket], None]:
     ids=["bytes", "informational", "header", "silent"],
 )
 async def test_the_time_of_a_call_holds_however_slowly_the_answer_comes(parts: bytes) -> None:
-    with listening(drip(parts, 0.1)) as url:
-        reranker = RemoteReranker(url, timeout_s=0.6, max_attempts=1)
+    with listening(drip(parts, 0.05)) as url:
+        reranker = RemoteReranker(url, timeout_s=0.25, max_attempts=1)
         for _ in range(2):
             start = time.monotonic()
             with pytest.raises(DeadlineError):
                 reranker.rerank("q", ["a"])
-            assert time.monotonic() - start < 1.5
+            assert time.monotonic() - start < 1.2
         start = time.monotonic()
         with pytest.raises(DeadlineError):
             await reranker.arerank("q", ["a"])
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 1.2
         await reranker.aclose()
 
 
 def test_a_hundred_and_fifty_threads_share_a_reranker(url: str) -> None:
     with RemoteReranker(url, timeout_s=60) as reranker, ThreadPoolExecutor(150) as threads:
         start = time.monotonic()
-        asked = [threads.submit(reranker.rerank, "q", ["q", "b"]) for _ in range(750)]
+        asked = [threads.submit(reranker.rerank, "q", ["q", "b"]) for _ in range(300)]
         assert all(len(call.result()) == 2 for call in asked)
     assert time.monotonic() - start < 30
 

@@ -221,7 +221,7 @@ def test_a_response_that_is_not_taken_is_dropped_with_tls_too(
 ) -> None:
     certfile, keyfile = certificate
     tls = {"ssl_certfile": certfile, "ssl_keyfile": keyfile, "ssl_keyfile_password": "open"}
-    settings = ServerSettings(max_body_bytes=2**24, body_timeout_s=1.0, keep_alive_s=1)
+    settings = ServerSettings(max_body_bytes=2**24, body_timeout_s=0.5, keep_alive_s=1)
     context = ssl.create_default_context(cafile=str(certfile))
     body = json.dumps({"query": "q", "documents": ["a" * 100_000] * 150, "return_documents": True})
     request = (
@@ -235,7 +235,7 @@ def test_a_response_that_is_not_taken_is_dropped_with_tls_too(
         opened.connect((host, int(port)))
         with context.wrap_socket(opened, server_hostname=host) as client:
             client.sendall(request.encode())
-            time.sleep(4)
+            time.sleep(2.5)
             received = 0
             with suppress(ConnectionError, ssl.SSLError):
                 while block := client.recv(2**20):
