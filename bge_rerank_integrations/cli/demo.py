@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import InputError, MissingExtraError
-from ..evaluation.first_stage import BM25Index, Hit
+from ..evaluation.first_stage import BM25Index
 from ..ranking import RankedDocument
 from ..settings import BUILT_IN_MODEL, EngineConfig
 from .options import Model
@@ -169,7 +169,9 @@ def conclusion(ranks: Mapping[int, int], run: DemoRun, top_n: int) -> Text:
     return Text(f"The best passage stood at {before} and is 1 now{missed}.", style="bold green")
 
 
-def _before(hits: Sequence[Hit], passages: Sequence[ReferencePassage], top_n: int) -> Table:
+def _before(
+    hits: Sequence[RankedDocument], passages: Sequence[ReferencePassage], top_n: int
+) -> Table:
     """The first stage's best passages."""
     table = _table(f"BM25 alone: the first {min(top_n, len(hits))} of {len(hits)}", "rank")
     for rank, hit in enumerate(hits[:top_n], start=1):

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import MissingExtraError
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One passage that the first stage found.
-
-    :param index: position among the indexed passages.
-    :param score: BM25 score, above 0; it has no upper bound.
-    """
-
-    index: int
-    score: float
+from ..ranking import RankedDocument
 
 
 class BM25Index:
@@ -52,11 +40,12 @@ class BM25Index:
     def __len__(self) -> int:
         return self._size
 
-    def search(self, query: str, candidates: int) -> list[Hit]:
+    def search(self, query: str, candidates: int) -> list[RankedDocument]:
         """Find the best passages for ``query``, best first; ties keep the passages' order.
 
         :param candidates: how many to return, at most; passages that share no word with the query
             are never returned.
+        :returns: their positions among the indexed passages, and BM25 scores above 0.
         """
         words = self._words([query])[0]
         if not (self._searchable and words):
@@ -68,7 +57,7 @@ class BM25Index:
             last = np.partition(scores[found], -candidates)[-candidates]
             found = found[scores[found] >= last]
         order = found[np.argsort(-scores[found], kind="stable")][:candidates]
-        return [Hit(int(index), float(scores[index])) for index in order]
+        return [RankedDocument(int(index), float(scores[index])) for index in order]
 
     def _words(self, texts: Sequence[str]) -> list[list[str]]:
         words: list[list[str]] = self._tokenize(

@@ -48,7 +48,7 @@ class Scheduler:
         self.lost_devices: tuple[str, ...] = ()
         self.is_closed = False
         self._pid = os.getpid()
-        self._queue = JobQueue(max_queued_pairs, self.counters)
+        self.queue = JobQueue(max_queued_pairs, self.counters)
         self._threads: list[threading.Thread] = []
         self._n_scoring = len(model.scorers)
         self._lost = threading.Lock()
@@ -60,7 +60,7 @@ class Scheduler:
             ):
                 worker = Worker(
                     scorer,
-                    self._queue,
+                    self.queue,
                     self.counters,
                     max_batch_tokens=model.max_batch_tokens,
                     n_outputs=len(model.layers),
@@ -70,16 +70,6 @@ class Scheduler:
             # the system has no thread left: those that it had must not keep the model
             self.close()
             raise
-
-    @property
-    def queued_pairs(self) -> int:
-        """Different pairs in calls that are not answered yet."""
-        return self._queue.queued_pairs
-
-    @property
-    def in_flight(self) -> int:
-        """Sequences that a worker has taken and that are still waited for."""
-        return self._queue.in_flight
 
     @property
     def is_of_this_process(self) -> bool:
@@ -94,7 +84,7 @@ class Scheduler:
         :raises EngineFailedError: after a thread or the last device was lost.
         """
         if job.n_given:
-            self._queue.submit(job)
+            self.queue.submit(job)
         else:
             job.answer()
 
@@ -102,7 +92,7 @@ class Scheduler:
         """Answer every caller with ``EngineClosedError`` and end the threads."""
         self.is_closed = True
         self.model = None
-        self._queue.request_stop(_closed)
+        self.queue.request_stop(_closed)
         if not self.is_of_this_process or threading.current_thread() in self._threads:
             # no lock may be waited for: another thread of the parent may have held it when it
             # forked; and garbage collection may close an engine in a thread that holds it, and then
@@ -114,7 +104,7 @@ class Scheduler:
             thread.join(max(end - time.monotonic(), 0))
 
     def _stop_waiting(self) -> None:
-        if waiting := self._queue.stop(_closed):
+        if waiting := self.queue.stop(_closed):
             logger.warning("the engine was closed while %d calls waited", waiting)
 
     def _start(self, name: str, run: Callable[[], None]) -> None:
@@ -132,11 +122,11 @@ class Scheduler:
         self.failure = cause
         self.model = None
         message = f"the engine failed and cannot go on: {type(cause).__name__}: {cause}"
-        self._queue.stop(lambda: caused_by(EngineFailedError(message), cause))
+        self.queue.stop(lambda: caused_by(EngineFailedError(message), cause))
         _log_lost("the engine failed and will answer no more calls", cause)
 
     def _watch(self) -> None:
-        self._queue.expire_jobs()
+        self.queue.expire_jobs()
         self._stop_waiting()
 
     def _run_worker(self, worker: Worker, device: str) -> None:
@@ -153,12 +143,12 @@ class Scheduler:
         else:
             return
         lost = ScoringError(f"{device} was lost while it scored this call: {cause}")
-        self.counters.add(failures=self._queue.fail(worker.held, caused_by(lost, cause)))
+        self.counters.add(failures=self.queue.fail(worker.held, caused_by(lost, cause)))
         _log_lost(f"{device} is lost, the other devices go on", cause)
 
     def _run_tokenizer(self, tokenize: PairTokenizer) -> None:
         limits = _TOKENIZE_PAIRS, _TOKENIZE_CHARACTERS
-        while (work := self._queue.next_to_tokenize(*limits)) is not None:
+        while (work := self.queue.next_to_tokenize(*limits)) is not None:
             job, start, pairs = work
             with gate:
                 try:
@@ -168,7 +158,7 @@ class Scheduler:
                         raise
                     self._blame_pair(tokenize, job, start, pairs, error)
                 else:
-                    self._queue.add_sequences(job, start, sequences)
+                    self.queue.add_sequences(job, start, sequences)
 
     def _blame_pair(
         self,
@@ -189,13 +179,13 @@ class Scheduler:
                 index, error = job.index_of(number), alone
                 if isinstance(alone, InputError):
                     # the caller asked for that: no failure of the engine
-                    self._queue.fail_job(
+                    self.queue.fail_job(
                         job, caused_by(InputError(f"document {index}: {alone}", index), alone)
                     )
                     return
                 answer = InputError(f"document {index} cannot be tokenized: {alone}", index)
                 break
-        if self._queue.fail_job(job, caused_by(answer, error)):
+        if self.queue.fail_job(job, caused_by(answer, error)):
             self.counters.add(failures=1)
             logger.error("a call failed: %s", answer)
 
