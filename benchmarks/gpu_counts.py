@@ -14,9 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import compress
 from typing import Any
 from unittest import mock
 
@@ -30,9 +34,9 @@ from transformers import AutoModel, ModernBertConfig, PreTrainedConfig, XLMRober
 from benchmarks.shapes import SHAPES
 from bge_rerank_integrations.engine.loading.encoders import body_name, make_body, make_head
 from bge_rerank_integrations.engine.scorers import flash_attention
+from bge_rerank_integrations.engine.scorers.attention import Packing
 from bge_rerank_integrations.engine.scorers.decoder import PACKED_ATTENTION, DecoderScorer
 from bge_rerank_integrations.engine.scorers.heads import EncoderScorer
-from bge_rerank_integrations.engine.scorers.packing import Packing
 from bge_rerank_integrations.engine.scorers.weights import Weights
 from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 from tests.fake_cuda import CUDA, fake_cuda, to_fake_cuda
@@ -195,6 +199,22 @@ class _Counter(TorchDispatchMode):
                 tiles += rows * columns
         return 4.0 * query.shape[1] * query.shape[2] * tiles * _TILE**2
 
+    def launch(self, kernel: Any, _: object, *given: Any, **constants: Any) -> None:
+        """Count one of the package's own kernels, which no operator stands for."""
+        name = kernel.fn.__name__
+        tensors = [each.numel() * each.itemsize for each in given if torch.is_tensor(each)]
+        if name == "norm_kernel":
+            rows, residual, weight, bias, total, normed = tensors
+            is_read = (True, constants["HAS_RESIDUAL"], True, constants["HAS_BIAS"])
+            read = sum(compress((rows, residual, weight, bias), is_read))
+            n_bytes = read + normed + total * constants["KEEPS_SUM"]
+        elif name == "rotate_kernel":
+            # read and written
+            n_bytes = tensors[0] + sum(tensors)
+        else:
+            n_bytes = sum(tensors)
+        self._counts.add(name, 1, n_bytes, 0.0, 1.0)
+
 
 def _on_device(values: object) -> list[torch.Tensor]:
     """The tensors of a call's arguments or results that are on the device."""
@@ -269,6 +289,10 @@ def count(
     batch = [TokenSequence(np.arange(n, dtype=np.int32) + 5, 4, n - 1) for n in lengths]
     with pytest.MonkeyPatch.context() as patch, fake_cuda(patch), torch.no_grad():
         scorer = make_scorer(config, dtype)
+        if find_spec("triton"):
+            from bge_rerank_integrations.engine.scorers import kernels
+
+            patch.setattr(kernels, "launch", counter.launch)
         with _seen_attention(counter), counter:
             # without inference mode, in which tensors that are not there cannot be sliced
             type(scorer).score.__wrapped__(scorer, batch)
@@ -317,6 +341,25 @@ def figures(name: str, counts: Counts) -> dict[str, Any]:
     }
 
 
+def kernel_figures() -> dict[str, Any]:
+    """Registers and spills of the package's kernels, and how far they are from torch's numbers.
+
+    Compiled for devices that are not here, and interpreted on the CPU in float32.
+    """
+    if find_spec("triton") is None:
+        return {"kernels": [], "interpreter_difference": None}
+
+    def run(mode: str) -> Any:
+        # a process of its own: see there
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.triton_kernels", mode],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    return {"kernels": run("compile"), "interpreter_difference": max(run("interpret").values())}
+
+
 def main(given: list[str] | None = None) -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(
@@ -335,7 +378,7 @@ def main(given: list[str] | None = None) -> None:
         print(table(name, counts))
         rows.append(figures(name, counts))
     if arguments.json:
-        print(json.dumps({**rows[0], "shapes": rows}))
+        print(json.dumps({**rows[0], **kernel_figures(), "shapes": rows}))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from benchmarks.texts import CutTexts, Pair
 from bge_rerank_integrations import EngineConfig, RerankEngine
 from bge_rerank_integrations.engine.loading.model import load
 from bge_rerank_integrations.engine.scheduling.worker import plan_batches
-from bge_rerank_integrations.engine.scorers.packing import upload
+from bge_rerank_integrations.engine.scorers.attention import upload
 from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 from bge_rerank_integrations.setting_types import Dtype
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bge_rerank_integrations.engine.scorers import packing
+from bge_rerank_integrations.engine.scorers import attention
 
 CUDA = torch.device("cuda:0")
 
@@ -25,8 +26,13 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # these ask for a driver before they ask what kind of tensor it is
     monkeypatch.setattr(torch.Tensor, "__getitem__", _index)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr(packing, "_PendingArray", lambda logits: logits)
+    monkeypatch.setattr(attention, "_PendingArray", lambda logits: logits)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    if find_spec("triton"):
+        from bge_rerank_integrations.engine.scorers import kernels
+
+        monkeypatch.setattr(kernels, "is_available", lambda _: True)
+        monkeypatch.setattr(kernels, "launch", lambda *_, **__: None)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 

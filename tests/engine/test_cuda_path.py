@@ -19,13 +19,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from bge_rerank_integrations import EngineConfig
 from bge_rerank_integrations.engine.scorers import attention, flash_attention
-from bge_rerank_integrations.engine.scorers.attention import LocalAttention
+from bge_rerank_integrations.engine.scorers.attention import LocalAttention, Packing
 from bge_rerank_integrations.engine.scorers.bert import Bert, bert_head
 from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer
 from bge_rerank_integrations.engine.scorers.encoder_configs import BertConfig, ModernBertConfig
 from bge_rerank_integrations.engine.scorers.heads import EncoderScorer, Pooling
 from bge_rerank_integrations.engine.scorers.modernbert import ModernBert, modernbert_head
-from bge_rerank_integrations.engine.scorers.packing import Packing
 from bge_rerank_integrations.engine.scorers.weights import Weights
 from bge_rerank_integrations.engine.tokenization.pairs import TokenSequence
 

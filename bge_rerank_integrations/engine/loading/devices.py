@@ -13,10 +13,9 @@ import torch
 
 from ...errors import ConfigurationError
 from ...setting_types import Dtype
-from ..scorers.attention import packed_attention, split_heads
+from ..scorers.attention import Packing, packed_attention, split_heads
 from ..scorers.int8 import weight_levels
 from ..scorers.linear import has_prepacked, make_linear
-from ..scorers.packing import Packing
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,10 @@ import torch
 from torch.nn.functional import embedding
 
 from ..tokenization.pairs import TokenSequence
-from .attention import packed_attention, split_heads
+from .attention import Packing, packed_attention, positions_of, split_heads, upload
 from .encoder_configs import BertConfig
 from .heads import Head, Pooling, first_tokens, mean_pool
 from .linear import n_padding_rows
-from .packing import Packing, positions_of, upload
 from .weights import Weights
 
 
@@ -73,7 +72,7 @@ class _Embeddings:
         """States `(tokens, hidden)`; on a CPU, padding rows follow."""
         rows = upload(torch.from_numpy(self._rows(batch)), self._device)
         words, types, positions = map(embedding, rows, self._tables)
-        return self._norm(words.add_(types).add_(positions))
+        return self._norm.add(words.add_(types), positions)
 
     def _rows(self, batch: Sequence[TokenSequence]) -> npt.NDArray[np.int32]:
         """Ids, types and positions of all tokens, `(3, tokens)`."""
@@ -117,8 +116,8 @@ class _Block:
         :param attended: `(tokens, heads, head_dim)`.
         :param rows: the layer's input, `(tokens, hidden)`.
         """
-        states = self._attention_norm(self._attention_output.add(attended.flatten(1), rows))
-        return self._norm(self._output.add(self._intermediate.gelu(states), states))
+        states = self._attention_norm.of_sum(self._attention_output, attended.flatten(1), rows)
+        return self._norm.of_sum(self._output, self._intermediate.gelu(states), states)
 
 
 class _Layer(_Block):

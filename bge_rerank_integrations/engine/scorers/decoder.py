@@ -17,10 +17,9 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 
 from ..tokenization.pairs import TokenIds, TokenSequence
-from .attention import packed_attention
+from .attention import Packing, download, packed_attention, positions_of, upload
 from .heads import mean_pool
-from .linear import n_padding_rows
-from .packing import Packing, download, positions_of, upload
+from .linear import has_kernels, n_padding_rows
 
 PACKED_ATTENTION = "bge_rerank_packed"
 
@@ -76,7 +75,12 @@ class DecoderScorer:
         pooling: Literal["last", "mean"] = "last",
         padding_id: int | None = None,
     ) -> None:
-        self._model: Any = model
+        body: Any = model
+        self._model = body
+        if has_kernels(body.norm.weight):
+            from .kernels import fuse_decoder
+
+            fuse_decoder(model)
         self._heads = {layers: heads[layers] for layers in sorted(heads)}
         self._deepest = max(heads)
         self._compression = compression

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .packing import Packing
+from .attention import Packing
 
 try:
     from torch.nn.attention.varlen import varlen_attn

@@ -21,8 +21,8 @@ from torch.nn.functional import pad
 
 from ...errors import UnsupportedModelError
 from ..tokenization.pairs import TokenSequence
+from .attention import Packing, download, positions_of, upload
 from .linear import n_padding_rows
-from .packing import Packing, download, positions_of, upload
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

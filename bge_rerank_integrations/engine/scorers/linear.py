@@ -1,13 +1,15 @@
-"""Linear layers and norms with fixed weights; on the CPU oneDNN's layout is made once.
+"""Linear layers and norms with fixed weights, and the fastest of each for a device.
 
-torch hands float32 matmuls to MKL, which is slow on AMD, and has oneDNN lay bfloat16 weights out
-anew at every call. `torch.ops.mkldnn` (what TorchInductor compiles to) does it once, and computes
-what follows, such as the residual sum, while the result is still in registers. The results are
-exact.
+On the CPU, torch hands float32 matmuls to MKL, which is slow on AMD, and has oneDNN lay bfloat16
+weights out anew at every call. `torch.ops.mkldnn` (what TorchInductor compiles to) does it once,
+and computes what follows, such as the residual sum, while the result is still in registers. The
+results are exact. On CUDA in half precision, what memory bounds is computed in the product's
+epilogue or by a kernel of our own: see ``kernels``.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import NamedTuple, Protocol
 
 import torch
@@ -45,6 +47,21 @@ class Norm(NamedTuple):
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         return layer_norm(rows, self.weight.shape, self.weight, self.bias, self.eps)
 
+    def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The norm of ``rows + residual``, all `(tokens, hidden)`; ``rows`` may change."""
+        return self(rows.add_(residual))
+
+    def of_sum(self, layer: Linear, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The norm of ``layer(rows) + residual``, `(tokens, outputs)`."""
+        return self(layer.add(rows, residual))
+
+    def sum_and_norm(
+        self, layer: Linear, rows: torch.Tensor, residual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``layer(rows) + residual`` and its norm, both `(tokens, outputs)`."""
+        total = layer.add(rows, residual)
+        return total, self(total)
+
 
 class Linear(Protocol):
     """``rows @ weight.T + bias``, alone or with what follows it."""
@@ -54,7 +71,11 @@ class Linear(Protocol):
         ...
 
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
-        """GELU of the result, by the error function, `(tokens, outputs)`."""
+        """GELU of the result, `(tokens, outputs)`.
+
+        By the error function; on CUDA in half precision by tanh, which differs by less than
+        bfloat16 rounds.
+        """
         ...
 
     def add(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
@@ -74,7 +95,34 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     """
     if weight.device.type == "cpu" and has_prepacked(weight.dtype):
         return PrepackedLinear(weight, bias)
+    if _is_half_on_cuda(weight) and bias is not None:
+        return GeluLinear(weight, bias)
     return PlainLinear(weight, bias)
+
+
+def make_norm(weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> Norm:
+    """A layer normalization, which adds residuals itself where :func:`has_kernels`.
+
+    :param weight: `(hidden,)`, like ``bias``.
+    """
+    if has_kernels(weight):
+        from .kernels import FusedNorm
+
+        return FusedNorm(weight, bias, eps)
+    return Norm(weight, bias, eps)
+
+
+def has_kernels(weight: torch.Tensor) -> bool:
+    """Whether there are kernels of our own for weights like this one: on CUDA in half precision."""
+    if not _is_half_on_cuda(weight) or find_spec("triton") is None:
+        return False
+    from .kernels import is_available
+
+    return is_available(weight.device)
+
+
+def _is_half_on_cuda(tensor: torch.Tensor) -> bool:
+    return tensor.is_cuda and tensor.dtype in (torch.bfloat16, torch.float16)
 
 
 class PlainLinear:
@@ -95,6 +143,14 @@ class PlainLinear:
 
     def multiply(self, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         return self(rows).mul_(factor)
+
+
+class GeluLinear(PlainLinear):
+    """A layer whose GELU is computed in the product's epilogue, on CUDA in half precision."""
+
+    def gelu(self, rows: torch.Tensor) -> torch.Tensor:
+        assert self._bias is not None
+        return torch._addmm_activation(self._bias, rows, self._weight.t(), use_gelu=True)
 
 
 class PrepackedLinear:

@@ -5,7 +5,8 @@ feed-forward, the feed-forward is a GELU-gated linear unit, and most layers atte
 
 Positions are rotary: a head's dimensions i and i + head_dim / 2 turn together. :func:`paired_order`
 puts them side by side when weights are read, so that a pair is one complex number and a rotation
-one product. Dot products of queries and keys stay the same: both are reordered alike.
+one product; a kernel of our own, where there is one, turns both in place. Dot products of queries
+and keys stay the same: both are reordered alike.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import torch
 from torch.nn.functional import embedding
 
 from ..tokenization.pairs import TokenSequence
-from .attention import LocalAttention, packed_attention, split_heads
+from .attention import LocalAttention, Packing, packed_attention, positions_of, split_heads, upload
 from .encoder_configs import LayerType, ModernBertConfig
 from .heads import Head, Pooling, first_tokens, mean_pool
-from .linear import Linear, n_padding_rows
-from .packing import Packing, positions_of, upload
+from .linear import Linear, Norm, has_kernels, n_padding_rows
 from .weights import Weights
 
 # query, key and value, each `(tokens, heads, head_dim)` → what the queries attend to
@@ -45,7 +45,6 @@ class ModernBert:
         self._config = config
         self._table = embeddings.read("tok_embeddings.weight", config.vocab_size, hidden)
         self._norm = embeddings.norm("norm", hidden, eps, bias=bias)
-        self._final_norm = weights.norm("final_norm", hidden, eps, bias=bias)
         # pooling first tokens, the last layer computes no others
         passed = len(config.layer_types) - (pooling == "cls")
         self._layers = [_Layer(weights, config, number) for number in range(passed)]
@@ -57,10 +56,15 @@ class ModernBert:
         ids = np.concatenate([sequence.ids for sequence in batch])
         n_padding = n_padding_rows(len(ids), device)
         packing = Packing.from_lengths([len(sequence) for sequence in batch], device)
-        turns = {
-            kind: rotations(packing.lengths, n_padding, config.head_dim, theta, device)
-            for kind, theta in config.rope_thetas.items()
-        }
+        form = partial(
+            rotations,
+            packing.lengths,
+            n_padding,
+            config.head_dim,
+            device=device,
+            as_complex=not has_kernels(self._table),
+        )
+        turns = {kind: form(theta) for kind, theta in config.rope_thetas.items()}
         attend: dict[LayerType, Attend] = {
             "full_attention": partial(
                 packed_attention, queries=packing, keys=packing, scale=config.scale
@@ -68,49 +72,49 @@ class ModernBert:
             "sliding_attention": LocalAttention(packing, config.window, scale=config.scale),
         }
         rows = upload(torch.from_numpy(np.pad(ids, (0, n_padding))), device)
-        hidden = self._norm(embedding(rows, self._table))
+        # the first layer has no norm of its own, because the embeddings have one
+        hidden = normed = self._norm(embedding(rows, self._table))
         for layer in self._layers:
-            hidden = layer.forward(hidden, turns[layer.kind], attend[layer.kind])
+            hidden, normed = layer.forward(hidden, normed, turns[layer.kind], attend[layer.kind])
         if self._last_layer is None:
-            return mean_pool(self._final_norm(hidden), packing)
+            return mean_pool(normed, packing)
         last = self._last_layer
-        return self._final_norm(last.forward(hidden, turns[last.kind], packing))
+        return last.forward(hidden, normed, turns[last.kind], packing)
 
 
 class _Block:
-    """The part of a layer behind its attention, and the norm before it.
+    """The part of a layer behind its attention, and the norm before the next one.
 
     :param weights: the body's.
-    :param number: the layer's; the first has no norm, because the embeddings have one.
+    :param number: the layer's.
     """
 
     def __init__(self, weights: Weights, config: ModernBertConfig, number: int) -> None:
         hidden, wide = config.hidden_size, config.intermediate_size
-        eps, bias = config.norm_eps, config.norm_bias
         layer = weights.module(f"layers.{number}")
         self.kind = config.layer_types[number]
         self._heads = config.num_attention_heads
-        self._attention_norm = layer.norm("attn_norm", hidden, eps, bias=bias) if number else None
         self._attention_output = layer.linear(hidden, hidden, "attn.Wo", bias=config.attention_bias)
-        self._mlp_norm = layer.norm("mlp_norm", hidden, eps, bias=bias)
-        gated = layer.read_linear("mlp.Wi", hidden, 2 * wide, bias=config.mlp_bias)
-        self._input = _linear_of(layer, gated, slice(wide))
-        self._gate = _linear_of(layer, gated, slice(wide, None))
+        self._mlp_norm = _norm(layer, "mlp_norm", config)
+        stored = layer.read_linear("mlp.Wi", hidden, 2 * wide, bias=config.mlp_bias)
+        self._gated_unit = _gated_unit(layer, stored, wide)
         self._output = layer.linear(wide, hidden, "mlp.Wo", bias=config.mlp_bias)
+        is_last = number + 1 == len(config.layer_types)
+        behind = "final_norm" if is_last else f"layers.{number + 1}.attn_norm"
+        self._norm_behind = _norm(weights, behind, config)
 
-    def _before_attention(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden if self._attention_norm is None else self._attention_norm(hidden)
-
-    def _finish(self, attended: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Output projection, feed-forward and their residual sums, `(tokens, hidden)`.
+    def _finish(
+        self, attended: torch.Tensor, rows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output projection, feed-forward and their residual sums, and the norm of the last.
 
         :param attended: `(tokens, heads, head_dim)`.
-        :param rows: the layer's input, `(tokens, hidden)`.
+        :param rows: the layer's input, `(tokens, hidden)`, like both results.
         """
-        states = self._attention_output.add(attended.flatten(1), rows)
-        normed = self._mlp_norm(states)
-        gated = self._gate.multiply(normed, self._input.gelu(normed))
-        return self._output.add(gated, states)
+        states, normed = self._mlp_norm.sum_and_norm(
+            self._attention_output, attended.flatten(1), rows
+        )
+        return self._norm_behind.sum_and_norm(self._output, self._gated_unit(normed), states)
 
 
 class _Layer(_Block):
@@ -120,12 +124,17 @@ class _Layer(_Block):
         super().__init__(weights, config, number)
         self._query_key_value = weights.make_linear(*_attention_weights(weights, config, number))
 
-    def forward(self, hidden: torch.Tensor, rotation: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """States of the packed tokens after this layer; both `(tokens, hidden)`."""
-        states = self._query_key_value(self._before_attention(hidden))
-        query, key, value = split_heads(states, 3, self._heads)
-        attended = attend(rotate(query, rotation), rotate(key, rotation), value)
-        return self._finish(attended, hidden)
+    def forward(
+        self, hidden: torch.Tensor, normed: torch.Tensor, rotation: torch.Tensor, attend: Attend
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """States of the packed tokens after this layer, and these normalized.
+
+        :param hidden: `(tokens, hidden)`, like ``normed`` and both results.
+        :param normed: what attention reads.
+        """
+        states = self._query_key_value(normed)
+        query, key, value = split_and_turn(states, 3, self._heads, rotation)
+        return self._finish(attend(query, key, value), hidden)
 
 
 class _FirstTokensLayer(_Block):
@@ -140,25 +149,27 @@ class _FirstTokensLayer(_Block):
         self._key_value = _linear_of(weights, stored, slice(hidden, None))
 
     def forward(
-        self, hidden: torch.Tensor, rotation: torch.Tensor, packing: Packing
+        self,
+        hidden: torch.Tensor,
+        normed: torch.Tensor,
+        rotation: torch.Tensor,
+        packing: Packing,
     ) -> torch.Tensor:
-        """States of each sequence's first token; `(tokens, hidden)` → `(n, hidden)`.
+        """Normalized states of each sequence's first token; `(tokens, hidden)` → `(n, hidden)`.
 
         On a CPU, padding rows follow.
         """
         numbers, firsts = first_tokens(packing)
-        rows = hidden[numbers]
+        # position 0 is the identity rotation
+        (query,) = split_heads(self._query(normed[numbers]), 1, self._heads)
         if self._seen is not None:
             seen, packing = first_tokens(packing, self._seen)
-            hidden, rotation = hidden[seen], rotation[seen]
-        # position 0 is the identity rotation
-        (query,) = split_heads(self._query(self._before_attention(rows)), 1, self._heads)
-        states = self._key_value(self._before_attention(hidden))
-        key, value = split_heads(states, 2, self._heads)
-        attended = packed_attention(
-            query, rotate(key, rotation), value, firsts, packing, scale=self._scale
-        )
-        return self._finish(attended, rows)
+            normed, rotation = normed[seen], rotation[seen]
+        states = self._key_value(normed)
+        key, value = split_and_turn(states, 2, self._heads, rotation)
+        attended = packed_attention(query, key, value, firsts, packing, scale=self._scale)
+        _, pooled = self._finish(attended, hidden[numbers])
+        return pooled
 
 
 def modernbert_head(weights: Weights, config: ModernBertConfig) -> Head:
@@ -196,6 +207,24 @@ def _linear_of(
     return weights.make_linear(weight[rows], None if bias is None else bias[rows])
 
 
+def _norm(weights: Weights, name: str, config: ModernBertConfig) -> Norm:
+    return weights.norm(name, config.hidden_size, config.norm_eps, bias=config.norm_bias)
+
+
+def _gated_unit(
+    weights: Weights, stored: tuple[torch.Tensor, torch.Tensor | None], wide: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The GELU of the first half of a layer's outputs, times the other half."""
+    if has_kernels(stored[0]):
+        from .kernels import activate_gate
+
+        joined = weights.make_linear(*stored)
+        return lambda rows: activate_gate(*joined(rows).unflatten(1, (2, wide)).unbind(1))
+    inputs = _linear_of(weights, stored, slice(wide))
+    gate = _linear_of(weights, stored, slice(wide, None))
+    return lambda rows: gate.multiply(rows, inputs.gelu(rows))
+
+
 def paired_order(heads: int, head_dim: int) -> torch.Tensor:
     """Rows of a query's or key's weights, so that dimensions that turn together are neighbors.
 
@@ -206,19 +235,48 @@ def paired_order(heads: int, head_dim: int) -> torch.Tensor:
 
 
 def rotations(
-    lengths: Sequence[int], n_padding: int, head_dim: int, theta: float, device: torch.device
+    lengths: Sequence[int],
+    n_padding: int,
+    head_dim: int,
+    theta: float,
+    device: torch.device,
+    *,
+    as_complex: bool = True,
 ) -> torch.Tensor:
     """Rotation of each token by its position in its sequence, as transformers' default RoPE.
 
     :param lengths: the packed sequences' lengths.
     :param n_padding: rows behind them.
     :param theta: base of the frequencies.
-    :returns: complex64, `(tokens, 1, head_dim / 2)`.
+    :returns: complex64, `(tokens, 1, head_dim / 2)`, or float32, `(tokens, 2, head_dim / 2)`:
+        cosines and sines.
     """
     positions = upload(torch.from_numpy(positions_of([*lengths, n_padding])), device)
     dimensions = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
     angles = positions.float().unsqueeze(1) * (1.0 / theta ** (dimensions / head_dim))
-    return torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
+    if as_complex:
+        return torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def split_and_turn(
+    states: torch.Tensor, parts: int, heads: int, rotation: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Split queries, keys and values, and turn all but the values by their positions.
+
+    :param states: `(tokens, parts * heads * head_dim)` in :func:`paired_order`; may change.
+    :param rotation: of :func:`rotations`.
+    :returns: the parts, `(tokens, heads, head_dim)` each.
+    """
+    if rotation.is_complex():
+        *turned, value = split_heads(states, parts, heads)
+        return (*(rotate(part, rotation) for part in turned), value)
+    from .kernels import rotate_
+
+    n_turned = (parts - 1) * heads
+    turned_heads = states.unflatten(1, (parts * heads, -1)).narrow(1, 0, n_turned)
+    rotate_(turned_heads, *rotation.unbind(1))
+    return split_heads(states, parts, heads)
 
 
 def rotate(states: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:

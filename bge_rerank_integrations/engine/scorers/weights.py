@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...errors import ModelLoadError
-from .linear import Linear, Norm, make_linear
+from .linear import Linear, Norm, make_linear, make_norm
 from .stored_tensors import StoredTensor, open_tensors
 
 # numbers of a config.json that transformers allocates layers and tensors for
@@ -261,4 +261,4 @@ class Weights:
     def norm(self, name: str, size: int, eps: float, *, bias: bool = True) -> Norm:
         """A layer normalization."""
         weight = self.read(f"{name}.weight", size)
-        return Norm(weight, self.read(f"{name}.bias", size) if bias else None, eps)
+        return make_norm(weight, self.read(f"{name}.bias", size) if bias else None, eps)

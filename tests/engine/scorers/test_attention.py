@@ -13,8 +13,12 @@ from processes import run
 
 from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scorers import attention, cpu_attention, flash_attention
-from bge_rerank_integrations.engine.scorers.attention import LocalAttention, packed_attention
-from bge_rerank_integrations.engine.scorers.packing import Packing, upload
+from bge_rerank_integrations.engine.scorers.attention import (
+    LocalAttention,
+    Packing,
+    packed_attention,
+    upload,
+)
 
 CPU = torch.device("cpu")
 
@@ -84,7 +88,7 @@ def test_local_attention_stays_in_its_window_and_its_sequence(window: int, n_pad
 MEMORY_OF_LOCAL_ATTENTION = """
 import resource, torch
 from bge_rerank_integrations.engine.scorers.attention import LocalAttention
-from bge_rerank_integrations.engine.scorers.packing import Packing, upload
+from bge_rerank_integrations.engine.scorers.attention import Packing, upload
 
 def attend(tokens):
     packing = Packing.from_lengths([tokens], torch.device("cpu"))

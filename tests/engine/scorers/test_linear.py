@@ -11,7 +11,7 @@ from bge_rerank_integrations import RerankEngine
 from bge_rerank_integrations.engine.scorers import linear
 from bge_rerank_integrations.engine.scorers.linear import PlainLinear, PrepackedLinear, make_linear
 
-HAS_PREPACKED = linear._has_prepacked(torch.float32)
+HAS_PREPACKED = linear.has_prepacked(torch.float32)
 
 
 @pytest.fixture(params=["plain", "prepacked"])
@@ -73,7 +73,7 @@ def test_without_the_operators_layers_are_plain(
 def test_scores_are_the_same_without_the_operators(
     monkeypatch: pytest.MonkeyPatch, xlmr: str, reference: dict[str, Any], dtype: Any, noise: float
 ) -> None:
-    monkeypatch.setattr(linear, "_has_prepacked", lambda _: False)
+    monkeypatch.setattr(linear, "has_prepacked", lambda _: False)
     golden = reference["scores"]["encoder/default"]["scores"]
     with RerankEngine(xlmr, dtype=dtype, device="cpu", normalize=False) as engine:
         scores = engine.score_pairs(reference["pairs"])
