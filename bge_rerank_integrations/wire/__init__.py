@@ -32,7 +32,10 @@ class Role(Enum):
     RETURN_TOKENS = "Tell each document's tokens, and whether it was truncated."
     RAW_SCORES = "Logits instead of scores from 0 to 1."
     ACTIVATION = "False: logits instead of scores from 0 to 1."
-    INSTRUCTION = "What a decoder model is asked to judge; by default its own."
+    INSTRUCTION = (
+        "What a decoder model is asked to judge; by default its own. Models that read query and "
+        "document alone refuse it."
+    )
     HIGHLIGHT = (
         "Score each sentence of the documents that are returned: this server's own field, answered "
         "by highlights."

@@ -268,7 +268,7 @@ def test_the_command_serves_and_drains(xlmr: str) -> None:
         process.end()
 
 
-def test_the_command_says_what_it_has_loaded_and_where_it_is(xlmr: str) -> None:
+def test_the_command_says_what_it_serves_where_and_outlives_a_stalled_log(xlmr: str) -> None:
     process = start("--model", f"m={xlmr}", "--device", "cpu", "--dtype", "float32")
     try:
         loaded = next(line for line in process.stderr if "loaded m on cpu in float32" in line)
@@ -276,6 +276,17 @@ def test_the_command_says_what_it_has_loaded_and_where_it_is(xlmr: str) -> None:
         line = next(line for line in process.stderr if "ready: open http://127.0.0.1:" in line)
         url = line.partition("open ")[2].split()[0]
         assert httpx.get(url).status_code == httpx.get(f"{url}docs").status_code == 200
+        # from now on nobody reads the log; a dozen lines fill the smallest pipe
+        fcntl = pytest.importorskip("fcntl")
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4_096)
+        with httpx.Client(base_url=url, timeout=10) as client:
+            for _ in range(100):
+                assert client.get("/nowhere").status_code == 404
+            assert client.get("/health").status_code == 200
+            asked = {"query": QUERY, "documents": ["a", "b"]}
+            assert client.post("/rerank", json=asked).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
     finally:
         process.end()
 
