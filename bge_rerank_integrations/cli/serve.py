@@ -155,7 +155,7 @@ def serve(
 
     limits = ServerSettings(
         api_keys=_keys(host, api_key, api_key_file, no_api_key=no_api_key),
-        # a page of the web cannot have the name localhost, see HostMiddleware
+        # a page of the web cannot have the name localhost, see access_error
         allowed_hosts=tuple(allowed_host or (["localhost"] if _is_loopback(host) else [])),
         cors_origins=tuple(cors_origin or []),
         **{limit.name: settings.pop(limit.name) for limit in _LIMITS},

@@ -107,6 +107,8 @@ def error_response(wire: Wire, error: ApiError, retry_after_s: int) -> Response:
         known_s = error.retry_after_s
         seconds = retry_after_s if known_s is None else max(math.ceil(known_s), 1)
         headers["Retry-After"] = str(seconds)
+    if error.kind is ErrorKind.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     values = {
         Slot.STATUS: status,
         Slot.MESSAGE: error.message,

@@ -32,12 +32,11 @@ from .answers import error_response
 from .api_errors import ApiError, ErrorKind, RefusedError, from_rerank_error
 from .endpoints import add_endpoint, add_request_schemas
 from .health import add_health_routes
-from .metrics import Metrics, MetricsMiddleware, tracing_middleware
-from .middleware import BodyMiddleware, HostMiddleware, KeyMiddleware
+from .metrics import Metrics, RequestMiddleware, tracing_middleware
+from .middleware import HeadCheckMiddleware
 from .routes import (
     REQUEST_ID_HEADER,
     ROUTES,
-    AccessLogMiddleware,
     HeadMiddleware,
     PathMiddleware,
     current_request,
@@ -107,22 +106,10 @@ def create_app(
         return respond(wire_at(scope), error)
 
     middleware = [
-        Middleware(AccessLogMiddleware),
-        Middleware(MetricsMiddleware, metrics=metrics),
-        Middleware(
-            BodyMiddleware,
-            max_bytes=settings.max_body_bytes,
-            max_total_bytes=settings.max_total_body_bytes,
-            timeout_s=settings.body_timeout_s,
-            refuse=refuse,
-        ),
+        Middleware(RequestMiddleware, metrics=metrics),
+        Middleware(HeadCheckMiddleware, settings=settings, refuse=refuse),
         Middleware(HeadMiddleware),
     ]
-    if settings.api_keys:
-        middleware.insert(2, Middleware(KeyMiddleware, keys=settings.api_keys, refuse=refuse))
-    if settings.allowed_hosts:
-        hosts = Middleware(HostMiddleware, allowed=settings.allowed_hosts, refuse=refuse)
-        middleware.insert(2, hosts)
     if settings.cors_origins:
         # before the key: a browser asks without one whether it may send one
         cors = Middleware(
@@ -132,7 +119,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["Retry-After", "X-Request-ID", "X-Truncated-Documents"],
         )
-        middleware.insert(2, cors)
+        middleware.insert(1, cors)
     if tracer_provider is not None:
         middleware.insert(0, tracing_middleware(tracer_provider))
     middleware.insert(0, Middleware(PathMiddleware, root_path=settings.root_path, refuse=refuse))

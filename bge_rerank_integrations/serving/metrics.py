@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,7 +37,7 @@ from .. import __version__
 from ..checks import require
 from ..errors import MissingExtraError
 from .api_errors import ErrorKind
-from .routes import PROBES, found_route
+from .routes import PROBES, REQUEST_ID_HEADER, begin_record, found_route, log_request
 from .service import RerankService
 
 if TYPE_CHECKING:
@@ -132,33 +134,39 @@ def _add_build_info(registry: CollectorRegistry) -> None:
     Info("bge_rerank_build", "Versions of this server.", registry=registry).info(versions)
 
 
-class MetricsMiddleware:
-    """Measures the requests on the dialects' paths."""
+class RequestMiddleware:
+    """Gives each request its id, in the response too; counts and logs it when it ends."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = found_route(scope)
-        if route is None:
-            # arbitrary paths would create arbitrary labels
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path, status, start = route.path, 500, time.perf_counter()
+        record, route = begin_record(scope), found_route(scope)
+        status, start = 500, time.perf_counter()
 
-        async def send_and_record(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = record.id
             await send(message)
 
-        with self._metrics.in_progress.track_inprogress():
-            try:
-                await self._app(scope, receive, send_and_record)
-            finally:
-                self._metrics.requests.labels(path, str(status)).inc()
-                self._metrics.seconds.labels(path).observe(time.perf_counter() - start)
+        # arbitrary paths would create arbitrary labels
+        counted = nullcontext() if route is None else self._metrics.in_progress.track_inprogress()
+        try:
+            with counted:
+                await self._app(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - start
+            if route is not None:
+                self._metrics.requests.labels(route.path, str(status)).inc()
+                self._metrics.seconds.labels(route.path).observe(seconds)
+            if scope["path"] not in PROBES:
+                log_request(scope, record, status, seconds)
 
 
 class _EngineCollector(Collector):

@@ -7,7 +7,7 @@ import hmac
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .api_errors import ApiError, ErrorKind
 from .connections import LINGER_S, connection_of, is_beyond_bound
 from .routes import AUTH_PATH, HEALTH_PATHS, PROBES, READY_PATHS, found_route
+from .settings import ServerSettings
 
 # the playground asks for the key itself; orchestrators probe health without one
 PUBLIC_PATHS = frozenset({"/", *HEALTH_PATHS, *READY_PATHS, AUTH_PATH, "/docs", "/openapi.json"})
@@ -30,40 +31,96 @@ _WRITE_BYTES = 2**16
 Refuse = Callable[[Scope, ApiError], Response]
 
 
-class HostMiddleware:
-    """Refuses requests for other host names than the server's.
+class HeadCheckMiddleware:
+    """Refuses requests by their heads, and bodies that are too large or too slow.
+
+    :param refuse: scope and error → response.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, refuse: Refuse) -> None:
+        self._app = app
+        self._settings = settings
+        self._refuse = refuse
+        # of all requests in progress
+        self._total_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._error(scope)
+        if error is not None:
+            await self._refuse(scope, error)(scope, receive, send)
+            return
+        settings = self._settings
+        received, is_read = 0, False
+        deadline = time.monotonic() + settings.body_timeout_s
+
+        async def receive_within_limit() -> Message:
+            nonlocal received, is_read
+            if is_read:
+                # what comes now is that the client has gone
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+            except asyncio.TimeoutError:
+                expected = f"the body must come within {settings.body_timeout_s:g} seconds"
+                raise HTTPException(408, expected) from None
+            is_read = not message.get("more_body", False)
+            size = len(message.get("body", b""))
+            received += size
+            self._total_bytes += size
+            if received > settings.max_body_bytes:
+                raise HTTPException(413, _too_large(settings))
+            if self._total_bytes > settings.max_total_body_bytes:
+                # requests that waited would hold what has come of them, and wait for each other
+                raise HTTPException(503, "the server holds too many other requests")
+            return message
+
+        try:
+            await self._app(scope, receive_within_limit, send)
+        finally:
+            self._total_bytes -= received
+
+    def _error(self, scope: Scope) -> ApiError | None:
+        if scope["type"] != "http":
+            return None
+        headers = Headers(scope=scope)
+        error = access_error(headers, scope["path"], self._settings)
+        if error is not None:
+            return error
+        if is_beyond_bound(scope) and scope["path"] not in PROBES:
+            return ApiError(ErrorKind.UNAVAILABLE, "the server has no connection to spare")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # a proxy that reads the other one sees other requests here (RFC 9112, section 6.1)
+            message = "send either Content-Length or Transfer-Encoding"
+            return ApiError(ErrorKind.MALFORMED, message)
+        if scope["method"] != "POST" or found_route(scope) is None:
+            return None
+        return body_error(headers, self._settings)
+
+
+def access_error(headers: Headers, path: str, settings: ServerSettings) -> ApiError | None:
+    """Whether a request names another host than the server's, or lacks a key that it needs.
 
     A page on the web can point its own name at a loopback address, and would then read this
     server's answers (DNS rebinding). That takes a name: addresses, and clients that name no host,
     are let in.
-
-    :param allowed: the names, without ports.
-    :param refuse: scope and error → response.
     """
-
-    def __init__(self, app: ASGIApp, allowed: Iterable[str], refuse: Refuse) -> None:
-        self._app = app
-        self._allowed = frozenset(allowed)
-        self._refuse = refuse
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_allowed_host(Headers(scope=scope), self._allowed):
-            await self._app(scope, receive, send)
-            return
+    hosts, keys = headers.getlist("host"), settings.api_keys
+    if settings.allowed_hosts and not all(_is_allowed(host, settings) for host in hosts):
         message = "this server does not answer to that host name; --allowed-host adds one"
-        response = self._refuse(scope, ApiError(ErrorKind.HOST, message))
-        await response(scope, receive, send)
+        return ApiError(ErrorKind.HOST, message)
+    if keys and path not in PUBLIC_PATHS and not _has_key(headers, keys):
+        message = "the API key is missing or wrong: send Authorization: Bearer <key>"
+        return ApiError(ErrorKind.UNAUTHORIZED, message)
+    return None
 
 
-def is_allowed_host(headers: Headers, allowed: Collection[str]) -> bool:
-    """Whether all host names that a request gives are of these, ``localhost`` or addresses."""
-    known = {"localhost", *(name.lower() for name in allowed)}
-    found = [_HOST.fullmatch(host) for host in headers.getlist("host")]
-    names = [each["name"].lower() if each else None for each in found]
-    return all(
-        name is not None and (not name or name in known or _is_address(name.strip("[]")))
-        for name in names
-    )
+def _is_allowed(host: str, settings: ServerSettings) -> bool:
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found["name"].lower()
+    known = {"", "localhost", *(allowed.lower() for allowed in settings.allowed_hosts)}
+    return name in known or _is_address(name.strip("[]"))
 
 
 def _is_address(name: str) -> bool:
@@ -74,32 +131,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-class KeyMiddleware:
-    """Requires an API key on every path except :data:`PUBLIC_PATHS`.
-
-    :param keys: one of them is expected as ``Authorization: Bearer …``, or in ``api-key`` or
-        ``x-api-key``, as clients of Azure and Pinecone send it.
-    :param refuse: scope and error → response.
-    """
-
-    def __init__(self, app: ASGIApp, keys: Iterable[str], refuse: Refuse) -> None:
-        self._app = app
-        self._keys = tuple(keys)
-        self._refuse = refuse
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_public = scope["type"] != "http" or scope["path"] in PUBLIC_PATHS
-        if is_public or has_key(Headers(scope=scope), self._keys):
-            await self._app(scope, receive, send)
-            return
-        message = "the API key is missing or wrong: send Authorization: Bearer <key>"
-        response = self._refuse(scope, ApiError(ErrorKind.UNAUTHORIZED, message))
-        response.headers["WWW-Authenticate"] = "Bearer"
-        await response(scope, receive, send)
-
-
-def has_key(headers: Headers, keys: Iterable[str]) -> bool:
-    """Whether a request carries one of these keys."""
+def _has_key(headers: Headers, keys: Iterable[str]) -> bool:
+    """Whether a request has one of the keys, also as clients of Azure and Pinecone send it."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     given = [headers.get(name, "") for name in ("api-key", "x-api-key")]
     if scheme.lower() == "bearer":
@@ -113,84 +146,11 @@ def has_key(headers: Headers, keys: Iterable[str]) -> bool:
     return any(matches)
 
 
-class BodyMiddleware:
-    """Rejects a body that is too large, too slow or not plain JSON, before or while it is read.
-
-    :param max_bytes: maximum size of a body.
-    :param max_total_bytes: maximum size of the bodies of all requests in progress.
-    :param timeout_s: seconds in which all of a body must come.
-    :param refuse: scope and error → response.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        max_bytes: int,
-        max_total_bytes: int,
-        timeout_s: float,
-        refuse: Refuse,
-    ) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._max_total_bytes = max_total_bytes
-        self._total_bytes = 0
-        self._timeout_s = timeout_s
-        self._refuse = refuse
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = self._error(scope)
-        if error is not None:
-            await self._refuse(scope, error)(scope, receive, send)
-            return
-        received, is_read = 0, False
-        deadline = time.monotonic() + self._timeout_s
-
-        async def receive_within_limit() -> Message:
-            nonlocal received, is_read
-            if is_read:
-                # what comes now is that the client has gone
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
-            except asyncio.TimeoutError:
-                expected = f"the body must come within {self._timeout_s:g} seconds"
-                raise HTTPException(408, expected) from None
-            is_read = not message.get("more_body", False)
-            size = len(message.get("body", b""))
-            received += size
-            self._total_bytes += size
-            if received > self._max_bytes:
-                raise HTTPException(413, _too_large(self._max_bytes))
-            if self._total_bytes > self._max_total_bytes:
-                # requests that waited would hold what has come of them, and wait for each other
-                raise HTTPException(503, "the server holds too many other requests")
-            return message
-
-        try:
-            await self._app(scope, receive_within_limit, send)
-        finally:
-            self._total_bytes -= received
-
-    def _error(self, scope: Scope) -> ApiError | None:
-        if scope["type"] != "http":
-            return None
-        if is_beyond_bound(scope) and scope["path"] not in PROBES:
-            return ApiError(ErrorKind.UNAVAILABLE, "the server has no connection to spare")
-        headers = Headers(scope=scope)
-        if "content-length" in headers and "transfer-encoding" in headers:
-            # a proxy that reads the other one sees other requests here (RFC 9112, section 6.1)
-            message = "send either Content-Length or Transfer-Encoding"
-            return ApiError(ErrorKind.MALFORMED, message)
-        if scope["method"] != "POST" or found_route(scope) is None:
-            return None
-        return body_error(headers, self._max_bytes)
-
-
-def body_error(headers: Headers, max_bytes: int) -> ApiError | None:
+def body_error(headers: Headers, settings: ServerSettings) -> ApiError | None:
     """What is wrong about a body, as far as the head of its request tells."""
     length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes:
-        return ApiError(ErrorKind.TOO_LARGE, _too_large(max_bytes))
+    if length.isdecimal() and int(length) > settings.max_body_bytes:
+        return ApiError(ErrorKind.TOO_LARGE, _too_large(settings))
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     # Weaviate's module sends none. A page of the web could send a request without asking first
     # only so, and always with its origin.
@@ -205,8 +165,8 @@ def body_error(headers: Headers, max_bytes: int) -> ApiError | None:
     return None
 
 
-def _too_large(max_bytes: int) -> str:
-    return f"a request may hold {max_bytes} bytes"
+def _too_large(settings: ServerSettings) -> str:
+    return f"a request may hold {settings.max_body_bytes} bytes"
 
 
 class ConnectionMiddleware:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -16,7 +15,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -191,33 +190,12 @@ def current_request() -> RequestRecord | None:
     return _current.get()
 
 
-class AccessLogMiddleware:
-    """Gives each request its id, in the response too, and logs it when it ends."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        record = RequestRecord(request_id(Headers(scope=scope)))
-        # never reset: what the HTTP server logs of a failure comes later, in the same task
-        _current.set(record)
-        status, start = 500, time.perf_counter()
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = record.id
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        finally:
-            if scope["path"] not in PROBES:
-                _log(scope, record, status, time.perf_counter() - start)
+def begin_record(scope: Scope) -> RequestRecord:
+    """Begin the record of the request that this task answers."""
+    record = RequestRecord(request_id(Headers(scope=scope)))
+    # never reset: what the HTTP server logs of a failure comes later, in the same task
+    _current.set(record)
+    return record
 
 
 def request_id(headers: Headers) -> str:
@@ -226,7 +204,8 @@ def request_id(headers: Headers) -> str:
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _log(scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
+def log_request(scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
+    """Log a request that has ended."""
     # quoted and bounded: clients choose it
     path = quote(scope["path"], safe="/@:")[:_MAX_PATH]
     fields = {

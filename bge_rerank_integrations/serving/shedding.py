@@ -22,7 +22,7 @@ from ..errors import OverloadedError
 from .answers import error_response
 from .api_errors import ApiError, ErrorKind, from_rerank_error
 from .metrics import Metrics
-from .middleware import body_error, has_key, is_allowed_host
+from .middleware import access_error, body_error
 from .models import ServedModel
 from .routes import find_route, request_id
 from .settings import ServerSettings
@@ -97,25 +97,16 @@ class Shedding:
             return None
         length = int(lengths[0])
         is_kept = headers.get("connection", "keep-alive").lower() == "keep-alive"
-        if length < size or not is_kept or not self._may_ask(headers):
+        if length < size or not is_kept or body_error(headers, self._settings):
             return None
         path = found[1].partition(b"?")[0].decode()
         prepared = self._prepared.get(path) or self._prepare(path)
-        if prepared is None:
+        if prepared is None or access_error(headers, path, self._settings):
             return None
         start, body, count = prepared
         count()
         self._log_later()
         return b"%b%b\r\n\r\n%b" % (start, request_id(headers).encode(), body), length
-
-    def _may_ask(self, headers: Headers) -> bool:
-        """Whether a request would get as far as a queue."""
-        hosts, keys = self._settings.allowed_hosts, self._settings.api_keys
-        return (
-            (not hosts or is_allowed_host(headers, hosts))
-            and (not keys or has_key(headers, keys))
-            and body_error(headers, self._settings.max_body_bytes) is None
-        )
 
     def _refused_size(self) -> int | None:
         now = time.monotonic()
