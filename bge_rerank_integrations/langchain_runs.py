@@ -20,7 +20,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import Field, field_validator
 
-from .adapter_fields import CONTEXT, RerankFields
+from .adapter_fields import RerankFields
 from .checks import plain
 from .context.selection import Kept
 from .errors import ConfigurationError
@@ -30,15 +30,6 @@ RELEVANCE_SCORE = "relevance_score"
 # keys that retrievers and rerankers put a score in
 RETRIEVAL_SCORES = (RELEVANCE_SCORE, "score")
 PRUNED_FROM = "pruned_from"
-
-# settings that a call may change: what is kept, and the metadata
-PER_CALL = (
-    *CONTEXT,
-    "metadata_fields",
-    "source_key",
-    "retrieval_score_key",
-    "keep_retrieval_score",
-)
 
 Given = dict[str, Any]
 
@@ -91,6 +82,10 @@ class DocumentFields(RerankFields):
         if kept.text != document.page_content:
             metadata[PRUNED_FROM] = document.page_content
         return document.model_copy(update={"metadata": metadata, "page_content": kept.text})
+
+
+# what may be assigned may also change by the call
+PER_CALL = tuple(name for name, it in DocumentFields.model_fields.items() if not it.frozen)
 
 
 class RerankRun:

@@ -19,7 +19,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from bge_rerank_integrations import RerankEngine
-from bge_rerank_integrations.context.selection import CountTokens, fit_budget
+from bge_rerank_integrations.context.selection import CountTokens, Kept, within_budget
 from bge_rerank_integrations.evaluation import (
     Collection,
     CorpusPassage,
@@ -145,9 +145,9 @@ def answers_in_budget(
     """Queries with a relevant document among those that fit a budget of tokens."""
     answered = 0
     for query, found in run.order.items():
-        texts = (("", collection.documents[name]) for name in found)
-        kept = fit_budget(texts, max_tokens, count)
-        answered += any(collection.relevance[query].get(found[place], 0) > 0 for place, _ in kept)
+        documents = (Kept(i, None, collection.documents[name]) for i, name in enumerate(found))
+        kept = within_budget(documents, [""] * len(found), max_tokens, count)
+        answered += any(collection.relevance[query].get(found[it.index], 0) > 0 for it in kept)
     return float(answered)
 
 

@@ -79,15 +79,37 @@ def at_most(kept: Iterable[Kept], per_source: int, sources: Sequence[Hashable]) 
 
 
 def within_budget(
-    kept: Sequence[Kept], before: Sequence[str], max_tokens: int, count: CountTokens, cut: bool
+    kept: Iterable[Kept],
+    before: Sequence[str],
+    max_tokens: int,
+    count: CountTokens,
+    cut: bool = False,
 ) -> list[Kept]:
-    """The best documents whose tokens fit together, see :func:`fit_budget`.
+    """The best documents whose tokens fit together.
 
+    One that does not fit is left out, and shorter ones behind it may still fit.
+
+    :param kept: best first.
     :param before: what the language model reads before the text, of all documents of the call.
+    :param max_tokens: of all documents that are taken, at most, with what stands before them.
+    :param count: tokens of a text.
+    :param cut: take the first sentences of a text that does not fit, as many as do.
+    :raises ConfigurationError: if ``count`` raises, or returns no int of at least 0.
     """
-    texts = ((before[it.index], it.text) for it in kept)
-    fitting = fit_budget(texts, max_tokens, count, cut=cut)
-    return [replace(kept[place], text=text) for place, text in fitting]
+    taken = []
+    left = max_tokens
+    for it in kept:
+        ahead, text = before[it.index], it.text
+        tokens = counted(count, ahead + text)
+        if tokens > left and cut:
+            text = first_sentences(ahead, text, left, count)
+            if not text:
+                continue
+            tokens = counted(count, ahead + text)
+        if tokens <= left:
+            taken.append(replace(it, text=text))
+            left -= tokens
+    return taken
 
 
 def distinct(kept: Sequence[Kept], share: float, top_n: int | None) -> list[Kept]:
@@ -203,35 +225,6 @@ def _separator(text: str, span: Span) -> str:
     """The white space at the end of a sentence."""
     sentence = text[span.start : span.end]
     return sentence[len(sentence.rstrip()) :]
-
-
-def fit_budget(
-    texts: Iterable[tuple[str, str]], max_tokens: int, count: CountTokens, *, cut: bool = False
-) -> list[tuple[int, str]]:
-    """Take texts in their order as long as their tokens fit together.
-
-    A text that does not fit is left out, and shorter ones behind it may still fit.
-
-    :param texts: best first, each with what stands before it, such as its metadata.
-    :param max_tokens: of all texts that are taken, at most, with what stands before them.
-    :param count: tokens of a text.
-    :param cut: take the first sentences of a text that does not fit, as many as do.
-    :returns: index and text of those that are taken, in order.
-    :raises ConfigurationError: if ``count`` raises, or returns no int of at least 0.
-    """
-    taken = []
-    left = max_tokens
-    for index, (before, text) in enumerate(texts):
-        tokens = counted(count, before + text)
-        if tokens > left and cut:
-            text = first_sentences(before, text, left, count)
-            if not text:
-                continue
-            tokens = counted(count, before + text)
-        if tokens <= left:
-            taken.append((index, text))
-            left -= tokens
-    return taken
 
 
 def first_sentences(before: str, text: str, max_tokens: int, count: CountTokens) -> str:

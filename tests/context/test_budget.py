@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
-from bge_rerank_integrations.context.selection import fit_budget
+from bge_rerank_integrations.context.selection import Kept, within_budget
 from bge_rerank_integrations.errors import ConfigurationError
 
 
 def fit(texts: list[str], *how: Any, cut: bool = False) -> list[tuple[int, str]]:
-    return fit_budget([("", text) for text in texts], *how, cut=cut)
+    return fit_after([("", text) for text in texts], *how, cut=cut)
+
+
+def fit_after(texts: list[tuple[str, str]], *how: Any, cut: bool = False) -> list[tuple[int, str]]:
+    kept = [Kept(index, 0.0, text) for index, (_, text) in enumerate(texts)]
+    taken = within_budget(kept, [before for before, _ in texts], *how, cut=cut)
+    return [(it.index, it.text) for it in taken]
 
 
 def words(text: str) -> int:
@@ -57,9 +63,9 @@ def test_where_sentences_are_cut_the_head_that_fits_stays() -> None:
 
 def test_what_stands_before_a_text_counts_with_it() -> None:
     texts = [("title: Ships\n", "They float. They sink."), ("", "Stop.")]
-    assert fit_budget(texts, 6, words) == [(0, "They float. They sink.")]
-    assert fit_budget(texts, 5, words) == [(1, "Stop.")]
-    assert fit_budget(texts, 5, words, cut=True) == [(0, "They float."), (1, "Stop.")]
+    assert fit_after(texts, 6, words) == [(0, "They float. They sink.")]
+    assert fit_after(texts, 5, words) == [(1, "Stop.")]
+    assert fit_after(texts, 5, words, cut=True) == [(0, "They float."), (1, "Stop.")]
 
 
 def test_a_text_without_tokens_costs_nothing() -> None:

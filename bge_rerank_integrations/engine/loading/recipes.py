@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -275,38 +275,40 @@ MXBAI_V2 = PromptTemplate(
 )
 
 
-def _decoder(template: PromptTemplate, answer: Answer, kind: str, bos: str | None = None) -> Recipe:
+def _decoder(
+    name: str, template: PromptTemplate, answer: Answer, kind: str, bos: str | None = None
+) -> Recipe:
     # a conversion into a classifier reads the same texts
     classes = frozenset({f"{kind}ForCausalLM", f"{kind}ForSequenceClassification"})
-    return Recipe("", "decoder", template=template, answer=answer, architectures=classes, bos=bos)
+    return Recipe(name, "decoder", template=template, answer=answer, architectures=classes, bos=bos)
 
 
-_RECIPES: Mapping[str, Recipe] = {
-    "bge-reranker-v2-gemma": _decoder(BGE, Answer("Yes"), "Gemma", "<bos>"),
-    "bge-reranker-v2-minicpm-layerwise": Recipe(
-        "",
+_CATALOG = (
+    _decoder("bge-reranker-v2-gemma", BGE, Answer("Yes"), "Gemma", "<bos>"),
+    Recipe(
+        "bge-reranker-v2-minicpm-layerwise",
         "layerwise",
         template=BGE,
         bos="<s>",
         architectures=frozenset({"LayerWiseMiniCPMForCausalLM"}),
         settings=frozenset({"cutoff_layers"}),
     ),
-    "bge-reranker-v2.5-gemma2-lightweight": Recipe(
-        "",
+    Recipe(
+        "bge-reranker-v2.5-gemma2-lightweight",
         "lightweight",
         template=BGE_LIGHTWEIGHT,
         bos="<bos>",
         architectures=frozenset({"CostWiseGemmaForCausalLM"}),
         settings=frozenset(LAYER_SETTINGS),
     ),
-    "qwen3-reranker": _decoder(QWEN3, Answer("yes", "no"), "Qwen3"),
-    "nemotron-rerank": Recipe(
-        "",
+    _decoder("qwen3-reranker", QWEN3, Answer("yes", "no"), "Qwen3"),
+    Recipe(
+        "nemotron-rerank",
         "bidirectional",
         template=NEMOTRON,
         architectures=frozenset({"LlamaBidirectionalForSequenceClassification"}),
     ),
-    "mxbai-rerank-v2": _decoder(MXBAI_V2, Answer("1", "0"), "Qwen2"),
-}
+    _decoder("mxbai-rerank-v2", MXBAI_V2, Answer("1", "0"), "Qwen2"),
+)
 #: the catalog's recipes, for ``recipe=``
-RECIPES = {name: replace(recipe, name=name) for name, recipe in _RECIPES.items()}
+RECIPES = {recipe.name: recipe for recipe in _CATALOG}
