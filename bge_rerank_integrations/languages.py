@@ -14,8 +14,8 @@ from .catalog import languages_of
 
 # names of letters, as Unicode begins them; of models for other languages nothing is known
 _LETTERS = {"English": ("LATIN",), "Chinese, English": ("LATIN", "CJK")}
-# without words that are English too, such as "die", "on" and "was"
-_COMMON = {
+#: without words that are English too, such as "die" and "was"; the server's page has the same
+COMMON_WORDS = {
     "English": "the of and to is that it for with this are you can how what does not which when",
     "German": "der das und ist nicht ein eine zu mit den von für auf wird werden sich auch wie",
     "French": "le la les des et est une dans que qui pas sur avec vous pour comment du au ce",
@@ -24,7 +24,6 @@ _COMMON = {
     "Italian": "il che di una è sono della gli nel alla come più dei delle un si lo e",
     "Dutch": "het een en van niet met zijn voor dat ik je wordt hoe ook deze naar maar de",
 }
-_WORDS = {language: frozenset(words.split()) for language, words in _COMMON.items()}
 # what is looked at: enough to tell, and little beside the scoring
 _DOCUMENTS, _CHARACTERS = 5, 400
 
@@ -50,7 +49,10 @@ def _foreign(text: str, letters: tuple[str, ...]) -> Iterator[str]:
     if sum(not name.startswith(letters) for name in names) > len(names) / 2:
         yield "in another script"
     words = re.findall(r"\w+", text.lower())
-    counts = {language: sum(w in common for w in words) for language, common in _WORDS.items()}
+    counts = {
+        language: sum(w in common.split() for w in words)
+        for language, common in COMMON_WORDS.items()
+    }
     english = counts.pop("English")
     language = max(counts, key=counts.__getitem__)
     if counts[language] >= 2 and counts[language] > 2 * english:

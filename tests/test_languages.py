@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from importlib.resources import files
 
 import pytest
 
 from bge_rerank_integrations.cli.passages import python_reference
-from bge_rerank_integrations.languages import unread_language
+from bge_rerank_integrations.languages import COMMON_WORDS, unread_language
 
 QUERY = "why does a ship float?"
 TEXTS = {
@@ -49,6 +50,12 @@ def test_english_is_never_taken_for_another_language() -> None:
         assert unread_language("tiny", passage.topic, [passage.text]) is None, passage
     assert unread_language("tiny", "", []) is None
     assert unread_language("tiny", "1 + 1", ["x = 2"]) is None
+
+
+def test_the_page_of_the_server_knows_the_same_words() -> None:
+    page = files("bge_rerank_integrations") / "serving" / "page" / "texts.js"
+    for language, words in COMMON_WORDS.items():
+        assert f'  {language}: "{words}",' in page.read_text("utf-8")
 
 
 def test_a_component_tells_it_once(caplog: pytest.LogCaptureFixture) -> None:

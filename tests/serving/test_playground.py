@@ -379,6 +379,7 @@ class TestInABrowser:
             ("tiny", "why?", "葉子變色", "of the passages are not Latin"),
             ("tiny", "почему?", "葉子變色", "of the query and the passages"),
             ("tiny", "pourquoi? 42", "because", ""),
+            ("tiny", "why?", "Es ist das Wasser.", "the passages may be German; this model reads"),
             ("BAAI/bge-reranker-base", "почему?", "葉子變色", "of the query are not Chinese or"),
             ("BAAI/bge-reranker-v2-m3", "почему?", "葉子變色", ""),
             ("a model of one's own", "почему?", "葉子變色", ""),

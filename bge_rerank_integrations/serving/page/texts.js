@@ -25,6 +25,16 @@ const LETTERS = {
   "English": ["Latin", /\p{Script=Latin}/u],
   "Chinese, English": ["Chinese or Latin", /[\p{Script=Latin}\p{Script=Han}]/u],
 };
+// the commonest words, as in languages.py
+const COMMON = {
+  English: "the of and to is that it for with this are you can how what does not which when",
+  German: "der das und ist nicht ein eine zu mit den von für auf wird werden sich auch wie",
+  French: "le la les des et est une dans que qui pas sur avec vous pour comment du au ce",
+  Spanish: "el los las una por para como del más se es y que está cómo qué un lo su",
+  Portuguese: "os um uma não com da em mais como é dos ao na pelo são você que o e",
+  Italian: "il che di una è sono della gli nel alla come più dei delle un si lo e",
+  Dutch: "het een en van niet met zijn voor dat ik je wordt hoe ook deze naar maar de",
+};
 const CHECKED_CHARACTERS = 10000;
 let key = sessionStorage.getItem("bge-rerank-key") || "";
 let running = null;
@@ -65,15 +75,37 @@ function countPassages() {
   $("passages-hint").textContent = counted(count, "passage");
 }
 
+// the language that a text seems to be in, by its commonest words; "" if that is English, or none
+function languageOf(text) {
+  const words = text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) || [];
+  const counts = Object.entries(COMMON).map(([language, common]) => {
+    const known = new Set(common.split(" "));
+    return [words.filter((word) => known.has(word)).length, language];
+  });
+  const english = counts.find(([, language]) => language === "English")[0];
+  const others = counts.filter(([, language]) => language !== "English");
+  const [most, language] = others.reduce((best, each) => (each[0] > best[0] ? each : best));
+  return most >= 2 && most > 2 * english ? language : "";
+}
+
 function foreignTo(languages) {
   const [name, known] = LETTERS[languages] || [];
-  const isForeign = (id) => {
-    const letters = $(id).value.slice(0, CHECKED_CHARACTERS).match(/\p{L}/gu) || [];
-    return known && letters.filter((letter) => !known.test(letter)).length > letters.length / 2;
+  if (!known) return "";
+  const looks = (id) => {
+    const text = $(id).value.slice(0, CHECKED_CHARACTERS);
+    const letters = text.match(/\p{L}/gu) || [];
+    if (letters.filter((letter) => !known.test(letter)).length > letters.length / 2) return `not ${name}`;
+    return languageOf(text);
   };
-  const foreign = [isForeign("query") && "the query", isForeign("passages") && "the passages"].filter(Boolean);
-  return foreign.length ? `Most letters of ${foreign.join(" and ")} are not ${name}; ` +
-    `this model reads ${languages.replace(", ", " and ")}, so the scores may mean little.` : "";
+  const reads = `this model reads ${languages.replace(", ", " and ")}, so the scores may mean little.`;
+  const foreign = [["query", "the query"], ["passages", "the passages"]]
+    .map(([id, what]) => [what, looks(id)]).filter(([, look]) => look);
+  if (!foreign.length) return "";
+  const inScript = foreign.filter(([, look]) => look.startsWith("not "));
+  if (inScript.length) {
+    return `Most letters of ${inScript.map(([what]) => what).join(" and ")} are ${inScript[0][1]}; ${reads}`;
+  }
+  return `By their words, ${foreign.map(([what, look]) => `${what} may be ${look}`).join(" and ")}; ${reads}`;
 }
 
 function checkLanguage() {
