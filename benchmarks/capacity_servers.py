@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--pair-s", type=float, default=PACED.pair_s)
     parser.add_argument("--pass-pairs", type=int, default=PACED.pass_pairs)
     parser.add_argument("--max-wait-s", default="none")
+    parser.add_argument("--max-connections", type=int, default=ServerSettings.max_connections)
     arguments = parser.parse_args()
     pace = Replica(PACED.pass_s, arguments.pair_s, arguments.pass_pairs)
     engine = sleeping_engine(
@@ -121,7 +122,9 @@ def main() -> None:
         max_queued_pairs=arguments.max_queued_pairs,
     )
     max_wait_s = read_setting("max_wait_s", arguments.max_wait_s)
-    limits = ServerSettings(timeout_s=arguments.timeout_s)
+    limits = ServerSettings(
+        timeout_s=arguments.timeout_s, max_connections=arguments.max_connections
+    )
     app = create_app(engine.with_options(max_wait_s=max_wait_s), limits)
     make_server(app, limits, port=arguments.port).run()
     engine.close()

@@ -3,6 +3,7 @@
 ::
 
     python -m benchmarks.load --machine "2-core AMD EPYC" --output benchmarks/results/load.json
+    python -m benchmarks.load --paced --machine "2-core AMD EPYC, busy with other programs"
 
 The server has one core and its default ``--max-wait-s 5``, the clients another core. Requests have
 20 documents. The clients are one process that writes prepared bytes to sockets and reads statuses.
@@ -27,7 +28,7 @@ from urllib.parse import urlsplit
 from benchmarks.capacity_load import Texts
 from benchmarks.capacity_servers import Server, start
 from benchmarks.machine import describe_machine
-from benchmarks.overload import CLIENT_CORE, SERVER_CORE, Outcome, percentile
+from benchmarks.overload import CLIENT_CORE, PACE, SERVER_CORE, Outcome, percentile
 
 TARGET_S = 5.0
 PATIENCE_S = 60.0
@@ -234,9 +235,10 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (4_096, hard))
     more = ("--max-wait-s", str(TARGET_S), "--max-connections", str(3 * options.burst))
+    model, pace = (None, PACE) if options.paced else (options.model, ())
     figures: dict[str, object] = {}
     with start(
-        options.model, max_queued_pairs=100_000, timeout_s=60.0, core=SERVER_CORE, more=more
+        model, max_queued_pairs=100_000, timeout_s=60.0, core=SERVER_CORE, more=(*more, *pace)
     ) as server:
         clients = Clients(server)
         clients.closed_loop(options.seconds / 4)
@@ -257,6 +259,7 @@ def main() -> None:
             "p50_s": percentile(small, 50),
             "longest_s": max(small),
         }
+    figures["model"] = "none, paced" if options.paced else options.model
     figures |= {"documents": DOCUMENTS, "target_s": TARGET_S, "load_before": round(load_before, 1)}
     figures["machine"] = {"name": options.machine, **describe_machine()}
     print(json.dumps(figures, indent=2))
@@ -271,6 +274,7 @@ def _load(clients: Clients, times: int, before: Outcome, seconds: float) -> Outc
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--paced", action="store_true", help="no model: a device that takes time")
     parser.add_argument("--burst", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=30.0, help="of each load")
     parser.add_argument("--machine", default=platform.machine())

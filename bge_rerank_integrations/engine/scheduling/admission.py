@@ -24,6 +24,9 @@ _QUIET_S = 10.0
 _FADING = 0.9
 # a pass counts as at most so many times slower than those before it: the machine may have slept
 _MAX_SLOWDOWN = 5.0
+# an answer takes longer than its estimate as often as not, by a pass or a slower moment; under a
+# steady overload every call is let in at the bound, and half of the answers would be late
+_MARGIN = 1.1
 # seconds over which the number of jobs in the queue is averaged
 _MEMORY_S = 5.0
 
@@ -300,4 +303,5 @@ class Admission:
         """Seconds until a job's answer; None if it is unknown or does not matter."""
         if job.max_wait_s is None:
             return None
-        return self._estimate.seconds_until_answer(job, now)
+        seconds = self._estimate.seconds_until_answer(job, now)
+        return None if seconds is None else _MARGIN * seconds
