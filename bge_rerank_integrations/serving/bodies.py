@@ -120,6 +120,7 @@ def read(wire: Wire, body: Any) -> ScoreRequest:
     )
 
 
+@cache
 def request_schema(wire: Wire) -> Schema:
     """The OpenAPI schema of a service's request bodies, with an example."""
     schema = _model_of(wire).model_json_schema()
