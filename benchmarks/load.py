@@ -32,6 +32,7 @@ from benchmarks.overload import CLIENT_CORE, PACE, SERVER_CORE, Outcome, percent
 
 TARGET_S = 5.0
 PATIENCE_S = 60.0
+AIM_OF_SHARE = 0.95
 DOCUMENTS = 20
 CLOSED_LOOP_CLIENTS = 2
 GREEDY_CLIENTS, GREEDY_DOCUMENTS = 8, 100
@@ -260,6 +261,7 @@ def main() -> None:
             "longest_s": max(small),
         }
     figures["model"] = "none, paced" if options.paced else options.model
+    figures["aim_of_share"] = AIM_OF_SHARE
     figures |= {"documents": DOCUMENTS, "target_s": TARGET_S, "load_before": round(load_before, 1)}
     figures["machine"] = {"name": options.machine, **describe_machine()}
     print(json.dumps(figures, indent=2))
