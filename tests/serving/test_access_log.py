@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from processes import run
 
 from bge_rerank_integrations import Scores, ScoringError
 from bge_rerank_integrations.serving.app import create_app
@@ -139,10 +140,7 @@ def log_of_a_process(log_format: LogFormat) -> list[str]:
         logging.getLogger("other").warning("it is old")
         warnings.warn("so is this")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", program, log_format.value], capture_output=True, text=True
-    )
-    return done.stderr.splitlines()
+    return run(program, log_format.value).stderr.splitlines()
 
 
 def test_the_log_as_text_shows_the_fields_after_the_message() -> None:
