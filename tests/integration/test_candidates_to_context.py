@@ -272,14 +272,15 @@ def test_a_counter_that_raises_is_named_whatever_on_error_says(keep: Keep) -> No
 @pytest.mark.parametrize(
     ("make", "setting"), [(_llama_index, "similarity_top_k"), (_langchain, "search_kwargs")]
 )
+@pytest.mark.parametrize("top_n", [2, 3])
 def test_candidates_that_cannot_be_enough_are_told_once(
-    make: Callable[..., Any], setting: str, caplog: pytest.LogCaptureFixture
+    make: Callable[..., Any], setting: str, top_n: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reranker, given = make(TEXTS[:2], top_n=3)
+    reranker, given = make(TEXTS[:2], top_n=top_n)
     for _ in range(2):
         answer(reranker, given)
     (message,) = caplog.messages
-    assert message.startswith("top_n=3 keeps all of 2 candidates")
+    assert message.startswith(f"top_n={top_n} keeps all of 2 candidates")
     assert setting in message
 
 

@@ -196,6 +196,16 @@ def test_a_silent_connection_beyond_the_bound_makes_room_for_a_probe() -> None:
         assert read_all(silent[1]) == b""
 
 
+def test_silent_connections_beyond_the_bound_are_kept_while_there_is_room() -> None:
+    settings = ServerSettings(max_connections=1, header_timeout_s=5)
+    with ExitStack() as opened:
+        url = opened.enter_context(live_server(FakeEngine(), settings))
+        _, early, late = (opened.enter_context(connection(url)) for _ in range(3))
+        for it in (late, early):
+            it.sendall(PROBE)
+            assert read_response(it).startswith(b"HTTP/1.1 200 ")
+
+
 def test_bodies_of_all_requests_together_are_bounded() -> None:
     settings = ServerSettings(max_total_body_bytes=100_000, body_timeout_s=1)
     padded = BODY + b" " * 59_000
