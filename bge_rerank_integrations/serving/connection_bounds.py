@@ -54,6 +54,7 @@ class Connections:
         # requests that wait for their turn, and how many have begun in this turn
         self._waiting: deque[Bounded] = deque()
         self._begun = 0
+        self._has_turn = False
         # in the order in which they came
         self.opened: dict[Bounded, None] = {}
         # accepted and not made: until when they may be
@@ -65,11 +66,12 @@ class Connections:
         Of a thousand that come at once a few begin in each turn of the event loop, so that the
         others can be refused by what became of the first.
         """
-        if not (self._begun or self._waiting):
-            asyncio.get_running_loop().call_soon(self._next_turn)
         if self._begun >= _BEGIN_IN_A_TURN:
             self._waiting.append(connection)
             return False
+        if not self._has_turn:
+            self._has_turn = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
         self._begun += 1
         return True
 
@@ -78,7 +80,8 @@ class Connections:
         for _ in range(min(len(self._waiting), _LOOK_AT_IN_A_TURN)):
             if self._begun < _BEGIN_IN_A_TURN:
                 self._waiting.popleft().begin()
-        if self._begun or self._waiting:
+        self._has_turn = bool(self._begun or self._waiting)
+        if self._has_turn:
             asyncio.get_running_loop().call_soon(self._next_turn)
 
     def enter_handshake(self, connection: Bounded, now: float) -> None:

@@ -117,6 +117,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         data = self._without_refused(data)
         if self.is_silent and data.startswith(b"POST ") and not self._connections.may_begin(self):
             self._waiting = data
+            # it is not idle any more
+            self.idle_since = 0.0
+            self._expect_head()
             self.transport.pause_reading()
             return
         if not data:

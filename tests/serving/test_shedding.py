@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from bge_rerank_integrations import OverloadedError
 from bge_rerank_integrations.serving import shedding
+from bge_rerank_integrations.serving.connection_bounds import Connections
 from bge_rerank_integrations.serving.settings import ServerSettings
 from bge_rerank_integrations.settings import CallOptions
 from serving.fake_engine import FakeEngine
@@ -266,6 +268,38 @@ def test_of_many_at_once_all_are_answered() -> None:
         for each in opened:
             assert read_response(each).startswith(b"HTTP/1.1 200 ")
     assert len(engine.calls) == 100
+
+
+async def test_requests_begin_in_turns_in_their_order() -> None:
+    connections = Connections(ServerSettings())
+    began: list[int] = []
+
+    class Waiting:
+        """What asks again when it is its turn."""
+
+        transport: asyncio.Transport
+        is_extra, idle_since, is_silent = False, 0.0, False
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def begin(self) -> None:
+            if connections.may_begin(self):
+                began.append(self.number)
+
+    for number in range(30):
+        Waiting(number).begin()
+    counts = []
+    while len(began) < 30:
+        counts.append(len(began))
+        await asyncio.sleep(0)
+    assert counts == [8, 16, 24]
+    assert began == list(range(30))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    # the turns have ended, and begin again
+    Waiting(30).begin()
+    assert began[-1] == 30
 
 
 def test_a_body_that_does_not_come_ends_its_connection(engine: FakeEngine) -> None:
