@@ -172,13 +172,12 @@ def test_connections_far_beyond_the_bound_are_closed_at_once() -> None:
     with ExitStack() as opened:
         url = opened.enter_context(live_server(FakeEngine(), settings))
         first, *others = (opened.enter_context(connection(url)) for _ in range(101))
-        for other in others:
-            other.sendall(PROBE[:-2])
-        # answered only after the others' bytes were read
+        for each in (first, *others):
+            each.sendall(PROBE[:-2])
+        # answered only after the others' bytes were read, and never idle
         for _ in range(3):
-            first.sendall(PROBE)
+            first.sendall(b"\r\n" + PROBE[:-2])
             read_response(first)
-        first.sendall(PROBE[:-2])
         last = opened.enter_context(connection(url))
         last.settimeout(0.9)
         assert read_all_or_reset(last) == b""
