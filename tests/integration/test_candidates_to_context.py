@@ -128,6 +128,9 @@ def test_a_blend_is_of_ranks_among_all_documents_and_then_cut_by_score(keep: Kee
     blended = places(keep(TEXTS, retrieval_weight=0.7, top_n=None))
     kept = places(keep(TEXTS, retrieval_weight=0.7, top_n=None, score_threshold=0.4))
     assert kept == [place for place in blended if place in (1, 3)]
+    # ranks among those that are left would give another order
+    kept = places(keep(TEXTS, retrieval_weight=0.3, top_n=None, score_threshold=0.2))
+    assert kept == [1, 0, 3]
 
 
 @every_way
@@ -144,6 +147,9 @@ def test_a_duplicate_takes_no_place_of_its_source(keep: Keep) -> None:
     texts = [*TEXTS[:2], TEXTS[1], TEXTS[3]]
     kept = keep(texts, ["a", "b", "b", "b"], per_source=2, drop_duplicates=True, top_n=3)
     assert places(kept) == [1, 3, 0]
+    # nor do others of a full source take those of what comes behind them
+    kept = keep(TEXTS, ["b", "a", "c", "a"], per_source=1, drop_duplicates=True, top_n=2)
+    assert places(kept) == [1, 0]
 
 
 def words(text: str) -> int:

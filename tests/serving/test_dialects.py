@@ -116,6 +116,27 @@ async def test_truncated_texts_are_told_in_every_dialect(
         told = response.json()[where]
         assert (told["truncated_documents"], told["query_truncated"]) == (2, True)
     assert await counted() == before + 2
+    fake_engine.usage = TokenUsage(16, [5, 3, 7, 1], [0, 2], 2)
+    response = await client.post(path, json={"query": QUERY, documents: DOCUMENTS})
+    assert response.headers["x-truncated-query"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("per_document", "of_all", "limit"), [(5, 3, 3), (3, 5, 3), (5, -1, 5), (5, 0, 5)]
+)
+async def test_of_two_limits_of_a_document_the_smaller_one_holds(
+    client: httpx.AsyncClient, fake_engine: FakeEngine, per_document: int, of_all: int, limit: int
+) -> None:
+    limits = {"max_tokens_per_doc": per_document, "truncate_prompt_tokens": of_all}
+    await post(client, "/rerank", query=QUERY, documents=DOCUMENTS, **limits)
+    ((_, options),) = fake_engine.calls
+    assert options["max_document_tokens"] == limit
+
+
+async def test_false_is_no_0_in_a_field_of_another_service(client: httpx.AsyncClient) -> None:
+    for neutral, status in ((0, 200), (False, 422)):
+        body = {"query": QUERY, "documents": DOCUMENTS, "max_tokens_per_query": neutral}
+        assert (await client.post("/rerank", json=body)).status_code == status
 
 
 async def test_the_common_form_repeats_texts_and_gives_logits_on_request(
