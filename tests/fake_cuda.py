@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bge_rerank_integrations.engine.scorers import attention
+from bge_rerank_integrations.engine.scorers import heads
 
 CUDA = torch.device("cuda:0")
 
@@ -26,7 +26,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # these ask for a driver before they ask what kind of tensor it is
     monkeypatch.setattr(torch.Tensor, "__getitem__", _index)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr(attention, "_PendingArray", lambda logits: logits)
+    monkeypatch.setattr(heads, "_PendingArray", lambda logits: logits)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     if find_spec("triton"):
         from bge_rerank_integrations.engine.scorers import kernels

@@ -27,6 +27,7 @@ _INT8_THREAD_TOKENS = 256
 # what is timed on a CPU: some sequences in a layer of bge-reranker-base's width
 _TIMED_LENGTHS, _TIMED_HEADS, _TIMED_HEAD_DIM = [64] * 4, 12, 64
 _TIMED_RUNS = 3
+_TESTED = ("cpu", "cuda", "mps")
 # how much faster bfloat16 must be: it is less exact, and a busy machine must not decide
 _LEAST_GAIN = 1.2
 # glibc maps every block above 32 MiB
@@ -45,7 +46,25 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigurationError(
             f"device must be one that torch sees here ({', '.join(_seen())}), got {name!r}"
         )
+    if device.type not in _TESTED:
+        logger.warning(
+            "device %s: this package is tested on %s; compare its scores with device='cpu' first",
+            name,
+            ", ".join(_TESTED),
+        )
     return device
+
+
+def select_device(device: torch.device) -> None:
+    """Make a CUDA device that of this thread's calls which name none: pinned memory, kernels.
+
+    Products in half precision are summed in float32 from then on, in the whole process: torch may
+    else sum parts of them in half precision, as many as suit the batch's size.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:

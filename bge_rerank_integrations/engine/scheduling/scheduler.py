@@ -15,7 +15,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
+
 from ...errors import EngineClosedError, EngineFailedError, InputError, ScoringError
+from ..loading.devices import select_device
 from ..loading.model import LoadedModel
 from ..threads import gate, start_thread
 from ..tokenization.pairs import PairTokenizer, TextPair, TokenSequence
@@ -65,7 +68,7 @@ class Scheduler:
                     max_batch_tokens=model.max_batch_tokens,
                     n_outputs=len(model.layers),
                 )
-                self._start(f"scorer-{number}", partial(self._run_worker, worker, str(device)))
+                self._start(f"scorer-{number}", partial(self._run_worker, worker, device))
         except BaseException:
             # the system has no thread left: those that it had must not keep the model
             self.close()
@@ -129,16 +132,17 @@ class Scheduler:
         self.queue.expire_jobs()
         self._stop_waiting()
 
-    def _run_worker(self, worker: Worker, device: str) -> None:
+    def _run_worker(self, worker: Worker, device: torch.device) -> None:
         """Score until the queue is stopped, or the device is lost: then the others go on."""
         try:
+            select_device(device)
             worker.run()
         except BaseException as error:
             with self._lost:
                 self._n_scoring -= 1
                 if not self._n_scoring:
                     raise
-                self.lost_devices = (*self.lost_devices, device)
+                self.lost_devices = (*self.lost_devices, str(device))
             cause = error
         else:
             return

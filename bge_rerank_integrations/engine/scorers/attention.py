@@ -2,19 +2,16 @@
 
 On CUDA in half precision this is torch's flash kernel, which takes a window, too; elsewhere one
 scaled-dot-product call per run of equally long sequences, or in bfloat16 on the CPU two matmuls for
-a group of sequences of about the same length, or on Apple's GPU one call a sequence, with its
-length rounded up.
-
-A copy from or to ordinary memory waits for all that the device has been given to do; a copy from or
-to pinned memory is queued behind it.
+a group of sequences of about the same length. A GPU without that kernel (Apple's, or CUDA in
+float32 or below compute capability 8.0) is given lengths that are rounded up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby, pairwise
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +20,38 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from .cpu_attention import fused_attention, grouped_attention, groups, takes_matmul
 
-# Metal's graphs keep a kernel for every shape
+# Metal's graphs keep a kernel for every shape: there each sequence is a call of its own
 _BOUNDED_DEVICE = "mps"
-_BOUNDED_MULTIPLE = 64
+# a call for every length would leave the device idle: here neighbors of like lengths share one
+_PADDED_DEVICE = "cuda"
+_LENGTH_MULTIPLE = 64
 
 
-@dataclass(frozen=True, slots=True)
+class _Grid(NamedTuple):
+    """Neighboring sequences of a batch as one rectangle.
+
+    :param rows: of the queries, `(sequences, length)` int64 on the device; the last is repeated.
+    :param seen: rows of the keys, likewise.
+    :param is_real: False for repeated keys, `(sequences, 1, 1, length)`; None if all are real.
+    """
+
+    rows: torch.Tensor
+    seen: torch.Tensor
+    is_real: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Packing:
     """Where each sequence lies in a packed batch.
 
     :param lengths: tokens of each sequence, in order.
     :param starts: `(n + 1,)` int32 on the batch's device: each sequence's first token, and the end.
+    :param grids: for queries packed so, by the lengths of their keys; all layers use the same.
     """
 
     lengths: tuple[int, ...]
     starts: torch.Tensor
+    grids: dict[tuple[int, ...], list[_Grid]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int], device: torch.device) -> Packing:
@@ -65,34 +79,15 @@ def common_runs(queries: Packing, keys: Packing) -> Iterator[tuple[int, int, int
 
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the host, on the device."""
+    """A tensor of the host, on the device.
+
+    A copy from or to ordinary memory waits for all that the device has been given to do; one from
+    or to pinned memory is queued behind it.
+    """
     if device.type != "cuda":
         # elsewhere a copy that nobody waits for may read memory that was freed: pytorch#189690
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def download(logits: torch.Tensor) -> npt.ArrayLike:
-    """Float32 logits as an array of the host, which on CUDA may still be computed."""
-    if logits.is_cuda:
-        return _PendingArray(logits)
-    array: npt.NDArray[np.float32] = logits.float().cpu().numpy()
-    return array
-
-
-class _PendingArray:
-    """A copy that is under way; ``np.asarray`` waits for it."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        tensor = tensor.float()
-        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        self._host.copy_(tensor, non_blocking=True)
-        self._copied = torch.cuda.Event()
-        self._copied.record(torch.cuda.current_stream(tensor.device))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        self._copied.synchronize()
-        return np.array(self._host.numpy(), dtype=dtype)
 
 
 def packed_attention(
@@ -123,7 +118,7 @@ def packed_attention(
 
         window = (-1, 0) if causal else (-1, -1)
         return flash_attention(query, key, value, queries, keys, scale=scale, window=window)
-    if query.device.type == _BOUNDED_DEVICE:
+    if query.device.type in (_BOUNDED_DEVICE, _PADDED_DEVICE):
         return bounded_attention(query, key, value, queries, keys, scale=scale, causal=causal)
     attended = []
     if takes_matmul(query, key) and queries.lengths == keys.lengths and not causal:
@@ -156,26 +151,53 @@ def bounded_attention(
 ) -> torch.Tensor:
     """The same as :func:`packed_attention`, with tensors of few shapes whatever the lengths.
 
-    Each sequence is gathered with its length rounded up; what is too much repeats its last token.
+    Sequences are gathered with their lengths rounded up; what is too much repeats the last token.
     """
     grouped = query.shape[1] != key.shape[1]
     output = torch.zeros_like(query)
-    spans = zip(_spans(queries), _spans(keys), strict=True)
-    for (query_start, query_end), (key_start, key_end) in spans:
-        rows = _rounded_up(query_start, query_end, query.device)
-        seen = _rounded_up(key_start, key_end, query.device)
+    if keys.lengths not in queries.grids:
+        queries.grids[keys.lengths] = list(_grids(queries, keys, query.device))
+    for rows, seen, is_real in queries.grids[keys.lengths]:
         q, k, v = (
-            states.index_select(0, index).transpose(0, 1).unsqueeze(0)
+            states.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
             for states, index in ((query, rows), (key, seen), (value, seen))
         )
-        # a causal query sees nothing behind it, so that no repeated token is seen
-        is_real = None if causal else _is_real(key_end - key_start, len(seen), query.device)
+        mask = is_real
+        if causal and mask is not None:
+            # a repeated query must not see a key twice either
+            ones = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=query.device)
+            mask = mask & ones.tril()
         attended = scaled_dot_product_attention(
-            q, k, v, attn_mask=is_real, is_causal=causal, scale=scale, enable_gqa=grouped
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal and mask is None,
+            scale=scale,
+            enable_gqa=grouped,
         )
         # the same state is written once and again
-        output.index_copy_(0, rows, attended.squeeze(0).transpose(0, 1))
+        output.index_copy_(0, rows.flatten(), attended.transpose(1, 2).flatten(0, 1))
     return output
+
+
+def _grids(queries: Packing, keys: Packing, device: torch.device) -> Iterator[_Grid]:
+    """Neighbors of equal rounded lengths; on Apple's GPU each sequence alone."""
+    spans = list(zip(_spans(queries), _spans(keys), strict=True))
+
+    def kind(number: int) -> object:
+        shape = tuple(_rounded(end - start) for start, end in spans[number])
+        return (shape, number) if device.type == _BOUNDED_DEVICE else shape
+
+    for _, run in groupby(range(len(spans)), kind):
+        of_queries, of_keys = zip(*(spans[number] for number in run), strict=True)
+        (rows, _), (seen, is_real) = _rows(of_queries), _rows(of_keys)
+        mask = None
+        if device.type == _BOUNDED_DEVICE or not is_real.all():
+            mask = upload(torch.from_numpy(is_real[:, None, None]), device)
+        yield _Grid(
+            upload(torch.from_numpy(rows), device), upload(torch.from_numpy(seen), device), mask
+        )
 
 
 def _spans(packing: Packing) -> Iterator[tuple[int, int]]:
@@ -183,24 +205,33 @@ def _spans(packing: Packing) -> Iterator[tuple[int, int]]:
     return pairwise(accumulate(packing.lengths, initial=0))
 
 
-def _rounded_up(start: int, end: int, device: torch.device) -> torch.Tensor:
-    """Row numbers of a sequence, and its last one again up to a multiple; one alone stays so."""
-    length = end - start
-    padding = -length % _BOUNDED_MULTIPLE if length > 1 else 0
-    return upload(torch.arange(start, end + padding).clamp_(max=end - 1), device)
+def _rounded(length: int) -> int:
+    """A length up to a multiple; one token alone stays so."""
+    return length + (-length % _LENGTH_MULTIPLE if length > 1 else 0)
 
 
-def _is_real(length: int, rounded: int, device: torch.device) -> torch.Tensor:
-    return upload((torch.arange(rounded) < length).view(1, 1, 1, rounded), device)
+def _rows(
+    spans: Sequence[tuple[int, int]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Row numbers of sequences of one rounded length, and which are no repetition."""
+    starts, ends = np.array(spans).T[:, :, None]
+    rows = starts + np.arange(_rounded(int(ends[0, 0] - starts[0, 0])))
+    return np.minimum(rows, ends - 1), rows < ends
 
 
 def has_flash_kernel(query: torch.Tensor) -> bool:
-    """Whether torch's flash kernel takes queries like these, `(tokens, heads, head_dim)`."""
+    """Whether torch's flash kernel takes queries like these, `(tokens, heads, head_dim)`.
+
+    The kernel reads 16 bytes at a time and may fault elsewhere (pytorch#194818): each head of each
+    token must begin at a multiple of them. Keys and values are parts of the same tensors, or of
+    such with the same heads.
+    """
     if not (
         query.is_cuda
         and query.dtype in (torch.bfloat16, torch.float16)
         and query.shape[-1] <= 256
         and query.shape[-1] % 8 == 0
+        and all(place % 8 == 0 for place in (query.storage_offset(), *query.stride()[:-1]))
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
     ):
         return False

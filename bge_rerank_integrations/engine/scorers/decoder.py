@@ -17,8 +17,8 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 
 from ..tokenization.pairs import TokenIds, TokenSequence
-from .attention import Packing, download, packed_attention, positions_of, upload
-from .heads import mean_pool
+from .attention import Packing, packed_attention, positions_of, upload
+from .heads import download, mean_pool
 from .linear import has_kernels, n_padding_rows
 
 PACKED_ATTENTION = "bge_rerank_packed"

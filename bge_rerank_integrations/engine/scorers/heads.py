@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from ...errors import UnsupportedModelError
 from ..tokenization.pairs import TokenSequence
-from .attention import Packing, download, positions_of, upload
+from .attention import Packing, positions_of, upload
 from .linear import n_padding_rows
 
 if TYPE_CHECKING:
@@ -118,6 +118,30 @@ def mean_pool(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
     # unsafe: nothing is checked on the device, which would be waited for
     means = torch.segment_reduce(rows, "mean", offsets=packing.starts.long(), unsafe=True)
     return pad(means, (0, 0, 0, n_padding_rows(len(means), means.device)))
+
+
+def download(logits: torch.Tensor) -> npt.ArrayLike:
+    """Float32 logits as an array of the host, which on CUDA may still be computed."""
+    if logits.is_cuda:
+        return _PendingArray(logits)
+    array: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+    return array
+
+
+class _PendingArray:
+    """A copy that is under way; ``np.asarray`` waits for it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        tensor = tensor.float()
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host.copy_(tensor, non_blocking=True)
+        # blocking: the thread sleeps until then, and leaves its core to the tokenizer
+        self._copied = torch.cuda.Event(blocking=True)
+        self._copied.record(torch.cuda.current_stream(tensor.device))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        self._copied.synchronize()
+        return np.array(self._host.numpy(), dtype=dtype)
 
 
 class EncoderBody(Protocol):
