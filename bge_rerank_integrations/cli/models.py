@@ -42,15 +42,13 @@ def models(
 
 def _show_recipe(config: EngineConfig) -> None:
     # torch takes seconds to import
-    from ..engine.loading import ledger
     from ..engine.loading.checkpoint import open_checkpoint
-    from ..engine.loading.model import config_reader
+    from ..engine.loading.model import obeyed
     from ..engine.loading.proofs import read_recipe
 
     checkpoint = open_checkpoint(config, with_weights=False)
     found = read_recipe(config, checkpoint)
-    obeyed = ledger.obeyed(checkpoint, config_reader(checkpoint, found))
-    for name, value in (*found.described(), *obeyed):
+    for name, value in (*found.described(), *obeyed(checkpoint, found)):
         typer.echo(f"{name}\t{value}")
 
 

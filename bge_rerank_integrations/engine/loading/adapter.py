@@ -22,23 +22,11 @@ import torch
 from ...errors import ModelLoadError, UnsupportedModelError
 from ..scorers.stored_tensors import ADAPTER_WEIGHTS, StoredTensor, read_tensors
 from ..scorers.weights import check_float
+from .ledger import ADAPTER
 from .no_checkpoint import CONVERT
 
 ADAPTER_CONFIG = "adapter_config.json"
 
-# keys that say what was adapted, and how much of it is added
-OBEYED = frozenset({
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules",
-    "fan_in_fan_out", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
-    "lora_bias", "modules_to_save", "peft_type", "r", "rank_pattern", "revision", "target_modules",
-    "task_type", "use_dora", "use_rslora",
-})  # fmt: skip
-# keys of training alone
-HARMLESS = frozenset({
-    "corda_config", "ensure_weight_tying", "eva_config", "inference_mode", "loftq_config",
-    "lora_dropout", "lora_ga_config", "megatron_core", "peft_version", "qalora_group_size",
-    "runtime_config",
-})  # fmt: skip
 # starts from which the base's own weights are as they were
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 _PREFIX = "base_model.model."
@@ -250,7 +238,7 @@ def _check_keys(folder: Path, config: Mapping[str, Any]) -> None:
         key: value
         for key, value in config.items()
         # what is empty or off says nothing
-        if value and key not in OBEYED | HARMLESS
+        if value and key not in ADAPTER
     }
     if config.get("peft_type") != "LORA":
         refused = {"peft_type": config.get("peft_type")}

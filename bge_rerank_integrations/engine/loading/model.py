@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ def _open(config: EngineConfig) -> Source:
     _check_settings(config, recipe)
     # keys that a reference obeys and this package does not
     table = ledger.CONFIG[config_reader(checkpoint, recipe)]
-    ledger.check(checkpoint, "config.json", checkpoint.config, table)
+    ledger.check(f"{checkpoint.folder.name}/config.json", checkpoint.config, table)
     is_flash = checkpoint.model_type == "xlm-roberta-flash"
     files = (FlashWeightFiles if is_flash else WeightFiles)(
         checkpoint.folder, checkpoint.open_tensors()
@@ -155,6 +156,26 @@ def config_reader(checkpoint: Checkpoint, recipe: Recipe) -> str:
     if recipe.family == "encoder" and checkpoint.model_type in encoder_configs.MODEL_TYPES:
         return "bert"
     return "transformers"
+
+
+def obeyed(checkpoint: Checkpoint, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What of a checkpoint's files decides its scores, for ``bge-rerank models``.
+
+    :returns: a file or key, and its value or what it decides.
+    """
+    for name, entry in ledger.FILES.items():
+        if entry.word == "obeyed" and checkpoint.path(name).exists():
+            yield name, entry.note
+    tables = {
+        "config.json": ledger.CONFIG[config_reader(checkpoint, recipe)],
+        "tokenizer_config.json": ledger.TOKENIZER_CONFIG,
+        "adapter_config.json": ledger.ADAPTER,
+    }
+    for name, table in tables.items():
+        for key, value in checkpoint.read_json(name).items():
+            if key in table and table[key].word == "obeyed" and value is not None:
+                # a model's name is what is copied
+                yield f"{name}: {key}", repr(value)[: None if "name_or_path" in key else 60]
 
 
 def _max_positions(checkpoint: Checkpoint, recipe: Recipe) -> int | None:

@@ -52,7 +52,7 @@ def load_tokenizer(files: TokenizerFiles, *, lowercase: bool) -> tuple[Tokenizer
     :raises UnsupportedModelError: if a setting is not obeyed, or contradicts ``tokenizer.json``.
     """
     checkpoint = files.checkpoint
-    check(checkpoint, "tokenizer_config.json", files.settings, TOKENIZER_CONFIG)
+    check(f"{checkpoint.folder.name}/tokenizer_config.json", files.settings, TOKENIZER_CONFIG)
     if files.has_own_class:
         raise UnsupportedModelError(
             f"{checkpoint.folder.name} has a {files.kind}, which only code of its own can run, and "

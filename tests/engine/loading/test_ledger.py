@@ -37,7 +37,9 @@ from transformers import (
 
 from bge_rerank_integrations import EngineConfig, RerankEngine, UnsupportedModelError
 from bge_rerank_integrations.engine.loading.checkpoint import open_checkpoint
-from bge_rerank_integrations.engine.loading.ledger import CONFIG, FILES, TOKENIZER_CONFIG, obeyed
+from bge_rerank_integrations.engine.loading.ledger import CONFIG, FILES, TOKENIZER_CONFIG
+from bge_rerank_integrations.engine.loading.model import obeyed
+from bge_rerank_integrations.engine.loading.proofs import read_recipe
 
 EXACT = 1e-5
 LONG = "who? a bear of China, and where does it live? " * 9
@@ -359,8 +361,9 @@ def test_a_name_of_old_module_files_is_refused(name: str, tmp_path: Path) -> Non
 
 def test_what_is_obeyed_is_listed(tmp_path: Path) -> None:
     folder = save_bert(tmp_path, truncation_side="left", padding_side="left")
-    checkpoint = open_checkpoint(EngineConfig(str(folder)))
-    listed = dict(obeyed(checkpoint, "bert"))
+    config = EngineConfig(str(folder))
+    checkpoint = open_checkpoint(config)
+    listed = dict(obeyed(checkpoint, read_recipe(config, checkpoint)))
     assert listed["tokenizer_config.json: truncation_side"] == "'left'"
     assert listed["config.json: hidden_size"] == "32"
     assert "tokenizer_config.json: padding_side" not in listed
