@@ -1,11 +1,13 @@
-"""How a pair becomes a logit: the recipe of a checkpoint, and those of the catalog."""
+"""How a pair becomes a logit: the recipe of a checkpoint, and the catalog's in recipes.json."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -207,108 +209,15 @@ class Source:
     layers: tuple[int, ...]
 
 
-def _bge_prompt(instruction: str) -> PromptTemplate:
-    # FlagEmbedding, inference/reranker/decoder_only/base.py: the pair is cut at max_length plus
-    # separator and prompt, then separator and prompt are appended
-    return PromptTemplate(
-        query="A: {query}",
-        passage="B: {passage}",
-        separator="\n",
-        after=("\n", "{instruction}"),
-        instruction=instruction,
-        has_bos=True,
-        uncounted_after=2,
-        cuts_whole_part=True,
-    )
+def _read(template: dict[str, Any], answer: Sequence[str] = (), **given: Any) -> Recipe:
+    """A recipe of the catalog; its ``source`` is for readers."""
+    del given["source"]
+    for name in ("architectures", "settings"):
+        given[name] = frozenset(given.get(name, ()))
+    texts = PromptTemplate(**{**template, "after": tuple(template["after"])})
+    return Recipe(template=texts, answer=Answer(*answer) if answer else None, **given)
 
 
-BGE = _bge_prompt(
-    "Given a query A and a passage B, determine whether the passage contains an answer to the "
-    "query by providing a prediction of either 'Yes' or 'No'."
-)
-BGE_LIGHTWEIGHT = _bge_prompt("Predict whether passage B contains an answer to query A.")
-
-# Qwen3-Reranker's model card; the whole is cut at max_length
-QWEN3 = PromptTemplate(
-    before=(
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
-        'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-        "<|im_start|>user\n<Instruct>: {instruction}\n<Query>:"
-    ),
-    query=" {query}\n",
-    separator="<Document>:",
-    passage=" {passage}",
-    after=("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",),
-    instruction="Given a web search query, retrieve relevant passages that answer the query",
-)
-
-# llama-nemotron-rerank's model card and vLLM's nemotron-rerank.jinja. Spaces and line breaks are
-# tokenized with the query, so that the cut stands before " passage", where a tokenizer cuts anyway.
-NEMOTRON = PromptTemplate(
-    query="question:{query} \n \n",
-    separator="",
-    passage=" passage:{passage}",
-    after=("",),
-    has_bos=True,
-)
-
-# mxbai-rerank (Apache 2.0), mxbai_rerank/mxbai_rerank_v2.py; the pair is cut at max_length
-MXBAI_V2 = PromptTemplate(
-    before=(
-        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-        "<|im_end|>\n<|im_start|>user\n"
-    ),
-    query="query: {query}",
-    instructed_query="instruction: {instruction}\nquery: {query}",
-    separator="\n",
-    passage="document: {passage}",
-    after=(
-        "\n",
-        "You are a search relevance expert who evaluates how well documents match search queries. "
-        "For each query-document pair, carefully analyze the semantic relationship between them, "
-        "then provide your binary relevance judgment (0 for not relevant, 1 for relevant).\n"
-        "Relevance:",
-        "<|im_end|>\n<|im_start|>assistant\n",
-    ),
-    uncounted_before=1,
-    uncounted_after=1,
-)
-
-
-def _decoder(
-    name: str, template: PromptTemplate, answer: Answer, kind: str, bos: str | None = None
-) -> Recipe:
-    # a conversion into a classifier reads the same texts
-    classes = frozenset({f"{kind}ForCausalLM", f"{kind}ForSequenceClassification"})
-    return Recipe(name, "decoder", template=template, answer=answer, architectures=classes, bos=bos)
-
-
-_CATALOG = (
-    _decoder("bge-reranker-v2-gemma", BGE, Answer("Yes"), "Gemma", "<bos>"),
-    Recipe(
-        "bge-reranker-v2-minicpm-layerwise",
-        "layerwise",
-        template=BGE,
-        bos="<s>",
-        architectures=frozenset({"LayerWiseMiniCPMForCausalLM"}),
-        settings=frozenset({"cutoff_layers"}),
-    ),
-    Recipe(
-        "bge-reranker-v2.5-gemma2-lightweight",
-        "lightweight",
-        template=BGE_LIGHTWEIGHT,
-        bos="<bos>",
-        architectures=frozenset({"CostWiseGemmaForCausalLM"}),
-        settings=frozenset(LAYER_SETTINGS),
-    ),
-    _decoder("qwen3-reranker", QWEN3, Answer("yes", "no"), "Qwen3"),
-    Recipe(
-        "nemotron-rerank",
-        "bidirectional",
-        template=NEMOTRON,
-        architectures=frozenset({"LlamaBidirectionalForSequenceClassification"}),
-    ),
-    _decoder("mxbai-rerank-v2", MXBAI_V2, Answer("1", "0"), "Qwen2"),
-)
+_CATALOG = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 #: the catalog's recipes, for ``recipe=``
-RECIPES = {recipe.name: recipe for recipe in _CATALOG}
+RECIPES: Mapping[str, Recipe] = {each["name"]: _read(**each) for each in _CATALOG}

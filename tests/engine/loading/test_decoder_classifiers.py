@@ -33,7 +33,7 @@ from bge_rerank_integrations import (
     RerankEngine,
     UnsupportedModelError,
 )
-from bge_rerank_integrations.engine.loading.recipes import QWEN3
+from bge_rerank_integrations.engine.loading.recipes import RECIPES, PromptTemplate
 from bge_rerank_integrations.engine.scorers.decoder import DecoderScorer, n_padding_behind
 from bge_rerank_integrations.engine.scorers.heads import PaddedScorer
 from bge_rerank_integrations.engine.tokenization.pairs import to_ids
@@ -202,7 +202,9 @@ def test_a_conversion_scores_as_the_model_it_was_made_of(tmp_path: Path) -> None
     original = tmp_path / "Qwen3-Reranker-0.6B"
     config = Qwen3Config(**{**CONFIG, "vocab_size": 600}, head_dim=8, tie_word_embeddings=False)
     save_base(config, original, AutoModelForCausalLM)
-    texts = [QWEN3.before, *QWEN3.after, "yes no a bear of China"]
+    template = RECIPES["qwen3-reranker"].template
+    assert isinstance(template, PromptTemplate)
+    texts = [template.before, *template.after, "yes no a bear of China"]
     save_byte_level_tokenizer(original, texts * 3, 590)
     converted = convert(original, tmp_path / "Qwen3-Reranker-0.6B-seq-cls")
     renamed = str(shutil.copytree(converted, tmp_path / "model"))

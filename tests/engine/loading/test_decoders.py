@@ -31,7 +31,7 @@ from bge_rerank_integrations import (
     ModelLoadError,
     RerankEngine,
 )
-from bge_rerank_integrations.engine.loading.recipes import MXBAI_V2, QWEN3
+from bge_rerank_integrations.engine.loading.recipes import RECIPES, PromptTemplate
 
 PAIRS = [
     (query, passage)
@@ -53,7 +53,11 @@ QWEN_SIZE = {
 
 def save(model: PreTrainedModel, folder: Path) -> str:
     model.save_pretrained(folder)
-    prompts = [QWEN3.before, *QWEN3.after, *MXBAI_V2.after, "query: yes no document: ?\n\n\n:\n"]
+    prompts = ["query: yes no document: ?\n\n\n:\n"]
+    for name in ("qwen3-reranker", "mxbai-rerank-v2"):
+        template = RECIPES[name].template
+        assert isinstance(template, PromptTemplate)
+        prompts += [template.before, *template.after]
     texts = [*prompts * 3, *(text for pair in PAIRS for text in pair)]
     save_byte_level_tokenizer(folder, texts, vocab_size=590)
     return str(folder)
