@@ -16,13 +16,13 @@ from rich.text import Text
 
 from ..errors import ConfigurationError, InputError, MissingExtraError
 from ..evaluation.collection import Collection, read_beir, read_candidate_lists
-from ..evaluation.report import Report, save_plot, summarize
+from ..evaluation.report import Report, summarize
 from ..evaluation.runs import DEPTH, Run, bm25, fuse, read_run, rerank
 from ..settings import BUILT_IN_MODEL
 from .options import model_settings
 
 BM25 = "bm25"
-_EXTRA = ("bm25s", "Stemmer", "ir_measures", "scipy", "matplotlib")
+_EXTRA = ("bm25s", "Stemmer", "ir_measures", "scipy")
 
 MaxQueries = Annotated[
     int | None,
@@ -73,9 +73,6 @@ def evaluate(
         ),
     ] = None,
     max_queries: MaxQueries = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot quality against time: a .png, .svg or .pdf file.")
-    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON document, with every query's values.")
     ] = False,
@@ -105,9 +102,6 @@ def evaluate(
         typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
     else:
         _show(report)
-    # last: if the plot cannot be written, the report is already out
-    if plot is not None:
-        save_plot(report, plot)
 
 
 def require_eval_extra() -> None:

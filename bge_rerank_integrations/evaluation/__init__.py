@@ -23,7 +23,7 @@ from .collection import (
     titled,
 )
 from .measures import Comparison, compare, means, measure
-from .report import Report, System, draw, save_plot, summarize
+from .report import Report, System, summarize
 from .runs import Run, blend, bm25, fuse, read_run, rerank
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "blend",
     "bm25",
     "compare",
-    "draw",
     "fuse",
     "means",
     "measure",
@@ -44,7 +43,6 @@ __all__ = [
     "read_candidate_lists",
     "read_run",
     "rerank",
-    "save_plot",
     "summarize",
     "text_only",
     "titled",

@@ -1,22 +1,17 @@
-"""Metrics of all systems on one collection, and a plot of quality against time."""
+"""Metrics of all systems on one collection."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigurationError, MissingExtraError
 from .collection import Collection
 from .measures import PRIMARY, Comparison, Values, compare, means, measure
 from .runs import Run, at_depth, blend
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 #: numbers of candidates in the curve of a report
 DEPTHS = (5, 10, 20, 50, 100)
@@ -143,62 +138,6 @@ def summarize(
         depths=depths,
         notes=(*collection.notes, *_wiring(first_stage, rerankers, top_n)),
     )
-
-
-def draw(report: Report, axes: Axes) -> None:
-    """Draw nDCG@10 against milliseconds per query into ``axes``.
-
-    The first stage is a horizontal line.
-    """
-    before, *rerankers = report.systems
-    height = before.means[PRIMARY]
-    axes.axhline(height, color="0.6", linestyle="--", linewidth=1)
-    axes.annotate(
-        f"{before.name} {height:.3f}",
-        (1, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(-4, 4),
-        textcoords="offset points",
-        ha="right",
-        color="0.4",
-    )
-    times = [system.mean_ms or 0.0 for system in rerankers]
-    for number, (system, ms) in enumerate(zip(rerankers, times, strict=True)):
-        point = (ms, system.means[PRIMARY])
-        axes.scatter(*point, s=45, color=f"C{number}", zorder=3)
-        # toward the middle, so that a long name fits
-        side = "right" if ms > max(times) / 2 else "left"
-        axes.annotate(
-            f"{system.name} {point[1]:.3f}",
-            point,
-            xytext=(-8 if side == "right" else 8, 5),
-            textcoords="offset points",
-            ha=side,
-            color=f"C{number}",
-        )
-    axes.margins(0.15)
-    axes.set_xlim(left=0)
-    axes.set(xlabel="milliseconds per query", ylabel=PRIMARY, title=report.collection)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def save_plot(report: Report, path: Path) -> None:
-    """Save the plot; the suffix of ``path`` selects the format.
-
-    :raises MissingExtraError: if Matplotlib is not installed.
-    :raises ConfigurationError: if the file cannot be written, or its format is unknown.
-    """
-    try:
-        # not pyplot: it needs a display
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("eval") from error
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    draw(report, figure.subplots())
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def _wiring(first_stage: Run, rerankers: Sequence[Run], top_n: Sequence[int]) -> Iterator[str]:

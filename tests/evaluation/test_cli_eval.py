@@ -127,13 +127,6 @@ def test_candidate_lists_are_a_file(evaluate, lists: Path) -> None:
     assert result.stderr == "note: 2 lists are all relevant or all not: left out\n"
 
 
-def test_the_plot_is_written_after_the_figures(evaluate, folder: Path, tmp_path: Path) -> None:
-    assert evaluate(folder, "--plot", tmp_path / "a.png").exit_code == 0
-    assert (tmp_path / "a.png").exists()
-    result = evaluate(folder, "--plot", tmp_path / "none" / "a.png")
-    assert (result.exit_code, result.stdout.startswith("system")) == (2, True)
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -170,7 +163,7 @@ def test_mistakes_in_files_come_before_a_model_is_loaded(
     assert "queries.jsonl:1: not JSON" in result.stderr
 
 
-@pytest.mark.parametrize("module", ["bm25s", "Stemmer", "ir_measures", "scipy", "matplotlib"])
+@pytest.mark.parametrize("module", ["bm25s", "Stemmer", "ir_measures", "scipy"])
 def test_a_missing_extra_is_named_first(
     evaluate, folder: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from fake_reranker import FakeReranker
 from bge_rerank_integrations.errors import (
     ConfigurationError,
     InputError,
-    MissingExtraError,
     ScoringError,
 )
 from bge_rerank_integrations.evaluation import (
@@ -26,7 +24,6 @@ from bge_rerank_integrations.evaluation import (
     read_beir,
     read_candidate_lists,
     rerank,
-    save_plot,
     summarize,
 )
 
@@ -175,30 +172,6 @@ def test_the_report_compares_every_two_runs(collection: Collection) -> None:
     ]
     read = json.loads(json.dumps(report.as_dict()))
     assert read["systems"][1]["values"]["recall@1"] == {"q1": 0.5, "q2": 1.0, "q3": 1.0}
-
-
-@pytest.mark.parametrize("name", ["plot.png", "plot.svg"])
-def test_the_plot_is_written(collection: Collection, tmp_path: Path, name: str) -> None:
-    first_stage = bm25(collection)
-    runs = [rerank(str(number), FakeReranker(), collection, first_stage) for number in range(2)]
-    save_plot(summarize(collection, [first_stage, *runs]), tmp_path / name)
-    assert (tmp_path / name).stat().st_size > 5000
-
-
-def test_a_plot_that_cannot_be_written_is_named(collection: Collection, tmp_path: Path) -> None:
-    report = summarize(collection, [bm25(collection)])
-    for path in (tmp_path / "none" / "a.png", tmp_path / "a.docx"):
-        with pytest.raises(ConfigurationError, match=path.name):
-            save_plot(report, path)
-
-
-def test_matplotlib_missing_names_the_extra(
-    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = summarize(collection, [bm25(collection)])
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"bge-rerank-integrations\[eval\]"):
-        save_plot(report, tmp_path / "a.png")
 
 
 def test_first_stages_are_fused_by_reciprocal_ranks() -> None:
