@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,8 +13,6 @@ from pathlib import Path
 from .checks import is_finite
 from .errors import ConfigurationError
 from .ranking import sigmoid
-
-logger = logging.getLogger(__name__)
 
 # of each tensor, from its middle: a fine-tune changes some of these numbers in every tensor
 _BYTES_READ = 256
@@ -28,7 +25,7 @@ class Calibration:
     :param model: name of the model whose logits it was fitted on.
     :param scale: above 0, so that the order of documents stays.
     :param shift: added to the scaled logit.
-    :param weights: :func:`weights_digest` of that model; empty in files of earlier versions.
+    :param weights: :func:`weights_digest` of that model.
     """
 
     model: str
@@ -57,11 +54,10 @@ class Calibration:
 
         :param path: of this calibration's file.
         :param model: the model's name.
-        :param weights: its :func:`weights_digest`; for a file without one the model's name must be
-            equal.
+        :param weights: its :func:`weights_digest`.
         :raises ConfigurationError: if it is another model's.
         """
-        if (self.weights != weights) if self.weights else (self.model != model):
+        if self.weights != weights:
             raise ConfigurationError(
                 f"calibration {path} was fitted on other weights ({self.model}) than those of "
                 f"{model}: fit one with bge-rerank calibrate --model {model}"
@@ -91,21 +87,13 @@ def _read(path: str, _version: tuple[int, ...]) -> Calibration:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"calibration {path} cannot be read: {error}") from error
     values = given if isinstance(given, dict) else {}
-    model, scale, shift = (values.get(name) for name in ("model", "scale", "shift"))
-    weights = values.get("weights", "")
+    model, scale, shift, weights = map(values.get, ("model", "scale", "shift", "weights"))
     are_names = isinstance(model, str) and isinstance(weights, str)
     if not (are_names and is_finite(scale) and is_finite(shift) and scale > 0):
         raise ConfigurationError(
-            f"calibration {path} must have a model's name, a scale above 0 and a shift"
+            f"calibration {path} must have a model's name and weights, a scale above 0 and a shift"
         )
-    if not weights:
-        logger.warning(
-            "calibration %s does not say which weights it was fitted on, and is taken for those of "
-            "%s: fit it anew with bge-rerank calibrate",
-            path,
-            model,
-        )
-    return Calibration(str(model), float(scale), float(shift), weights)
+    return Calibration(str(model), float(scale), float(shift), str(weights))
 
 
 def weights_digest(folder: Path) -> str:

@@ -138,10 +138,11 @@ def test_a_file_is_read_back(tmp_path: Path) -> None:
     [
         "{",
         "[]",
-        '{"model": "m", "scale": 1}',
-        '{"model": "m", "scale": 0, "shift": 0}',
-        '{"model": "m", "scale": NaN, "shift": 0}',
-        '{"scale": 1, "shift": 0}',
+        '{"model": "m", "scale": 1, "weights": "w"}',
+        '{"model": "m", "scale": 0, "shift": 0, "weights": "w"}',
+        '{"model": "m", "scale": NaN, "shift": 0, "weights": "w"}',
+        '{"scale": 1, "shift": 0, "weights": "w"}',
+        '{"model": "m", "scale": 1, "shift": 0}',
         '{"model": "m", "scale": 1, "shift": 0, "weights": 7}',
     ],
 )
@@ -288,19 +289,6 @@ def test_weights_that_cannot_be_read_are_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0no json ")
     with pytest.raises(ConfigurationError, match="the weights cannot be read"):
         weights_digest(tmp_path)
-
-
-def test_a_file_without_weights_is_taken_for_the_model_that_it_names(
-    xlmr: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "c.json"
-    path.write_text(json.dumps({"model": xlmr, "scale": 2.0, "shift": 1.0}))
-    RerankEngine.shared(xlmr, calibration=str(path)).score("query", ["one"])
-    [message] = [record.getMessage() for record in caplog.records if "calibration" in record.name]
-    assert f"taken for those of {xlmr}" in message
-    path.write_text(json.dumps({"model": "/runs/b/xlmr", "scale": 2.0, "shift": 1.0}))
-    with pytest.raises(ConfigurationError, match="fitted on other weights"):
-        RerankEngine.shared(xlmr, calibration=str(path))
 
 
 def test_a_calibration_is_of_the_last_layer(tmp_path: Path) -> None:
