@@ -17,25 +17,8 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from ...errors import ModelLoadError, UnsupportedModelError
 from .checkpoint import Checkpoint
 from .ledger import TOKENIZER_CONFIG, check
-from .tokenizer_files import BERT, BYTE_LEVEL, TokenizerFiles, slow_message, token_text
+from .tokenizer_files import TokenizerFiles, slow_message, token_text
 
-# of these, classes that leave Chinese characters as tokenizer.json has them
-_KEEPS_CHINESE = frozenset(
-    f"{name}Tokenizer" for name in ("LayoutLMv2", "MPNet", "RoFormer", "Splinter")
-)
-_GENERIC = frozenset({"", "PreTrainedTokenizer", "TokenizersBackend"})
-# their normalizer is of Unigram models, and made anew by transformers 5
-_UNIGRAM = frozenset({"AlbertTokenizer", "RemBertTokenizer", "DebertaV2Tokenizer"})
-_SLOW = frozenset(
-    f"{name}Tokenizer"
-    for name in (
-        "BartPho", "BertJapanese", "Bertweet", "BioGpt", "ByT5", "Canine", "CTRL", "Esm",
-        "Flaubert", "FSMT", "GPTSw3", "Luke", "MLuke", "M2M100", "MyT5", "Perceiver", "Phobert",
-        "PLBart", "ProphetNet", "RoCBert", "Tapas", "XLM",
-    )
-)  # fmt: skip
-# classes that write the template anew, with the tokens of add_bos_token and add_eos_token
-_ADDS_ENDS = frozenset(f"{name}Tokenizer" for name in ("CodeLlama", "Cohere", "Gemma", "Llama"))
 _VOCABULARIES = ("vocab.txt", "vocab.json", "*.model", "*.codes", "*.tiktoken", "tekken.json")
 # every script that a vocabulary may be of alone
 _SAMPLE = "a panda is 1 bear . медведь パンダ 熊猫 곰 الدب भालू หมี δ"
@@ -58,7 +41,7 @@ def load_tokenizer(files: TokenizerFiles, *, lowercase: bool) -> tuple[Tokenizer
             f"{checkpoint.folder.name} has a {files.kind}, which only code of its own can run, and "
             "code of a checkpoint is never run"
         )
-    if files.kind in _SLOW:
+    if files.is_a("slow"):
         raise UnsupportedModelError(slow_message(checkpoint.folder.name, files.kind))
     try:
         tokenizer, direction = _read_tokenizer(files)
@@ -120,24 +103,24 @@ def _is_installed(module: str) -> bool:
 
 def _apply(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
     """Give a tokenizer what its class is made with, as transformers 4 does."""
-    settings, kind = files.settings, files.kind
+    settings = files.settings
     tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
     if tokens := files.added_tokens(tokenizer):
         tokenizer.add_tokens(tokens)
     state = _state(tokenizer.normalizer)
-    if kind in BERT and state.get("type") == "BertNormalizer":
+    if files.is_a("bert") and state.get("type") == "BertNormalizer":
         wanted = {
             "lowercase": settings.get("do_lower_case", True),
             "strip_accents": settings.get("strip_accents"),
             "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),
         }
-        if kind in _KEEPS_CHINESE:
+        if files.is_a("keeps Chinese"):
             wanted["handle_chinese_chars"] = state["handle_chinese_chars"]
         tokenizer.normalizer = normalizers.BertNormalizer(
             clean_text=state.get("clean_text", True), **wanted
         )
     state = _state(tokenizer.pre_tokenizer)
-    has_space = settings.get("add_prefix_space", False if kind in BYTE_LEVEL else None)
+    has_space = settings.get("add_prefix_space", False if files.is_a("byte level") else None)
     if state.pop("type", None) == "ByteLevel" and has_space is not None:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
             **{**state, "add_prefix_space": bool(has_space), "trim_offsets": True}
@@ -164,11 +147,11 @@ def _check_consistency(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
             f"{files.checkpoint.folder.name}: tokenizer.json has a dropout of "
             f"{tokenizer.model.dropout}, which makes scores random: set it to null"
         )
-    if kind in _GENERIC:
+    if files.is_a("generic"):
         return
     normalizer = tokenizer.normalizer
     is_bert = _state(normalizer).get("type") == "BertNormalizer"
-    if kind in _UNIGRAM or (kind in BERT and not is_bert):
+    if files.is_a("unigram") or (files.is_a("bert") and not is_bert):
         for key, text, changed in (("do_lower_case", "A", True), ("keep_accents", "é", False)):
             if key in settings and (kind != "DebertaV2Tokenizer" or key == "do_lower_case"):
                 does = normalizer is not None and normalizer.normalize_str(text) != text
@@ -191,18 +174,18 @@ def _check_consistency(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
 
 def _check_template(tokenizer: Tokenizer, files: TokenizerFiles, require: Any) -> None:
     """Special tokens that classes of transformers 5 write into the template."""
-    settings, kind = files.settings, files.kind
+    settings = files.settings
     pair = tokenizer.encode("a", "b")
     mask = pair.special_tokens_mask
     special = [token for token, is_special in zip(pair.tokens, mask, strict=True) if is_special]
-    if special and (kind in BERT or kind == "RobertaTokenizer"):
+    if special and (files.is_a("bert") or files.kind == "RobertaTokenizer"):
         for key, token in (("cls_token", special[0]), ("sep_token", special[-1])):
             if key in settings and token_text(settings[key]) is not None:
                 require(token_text(settings[key]) == token, key, f"has {token!r} in its place")
         unknown = getattr(tokenizer.model, "unk_token", None)
         if unknown and token_text(settings.get("unk_token")) not in (None, unknown):
             require(False, "unk_token", f"has {unknown!r} in its place")
-    if kind in _ADDS_ENDS:
+    if files.is_a("adds ends"):
         single = tokenizer.encode("a").tokens
         for key, name, at in (
             ("add_bos_token", "bos_token", 0),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
@@ -16,64 +18,8 @@ _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "
 # transformers' sign of a tokenizer that knows no limit
 NO_LIMIT = 10**29
 
-# classes by their names without "Fast"
-BERT = frozenset(
-    f"{name}Tokenizer"
-    for name in (
-        "Bert", "ConvBert", "DistilBert", "Electra", "Funnel", "LayoutLM", "LayoutLMv2", "Lxmert",
-        "MobileBert", "MPNet", "Realm", "Retribert", "RoFormer", "Splinter", "SqueezeBert",
-    )
-)  # fmt: skip
-BYTE_LEVEL = frozenset(
-    f"{name}Tokenizer"
-    for name in ("Bart", "CodeGen", "Deberta", "GPT2", "GPTNeoX", "LED", "Longformer", "MVP",
-                 "Roberta")
-)  # fmt: skip
-# their default model_input_names have no token types
-_WITHOUT_TYPES = BYTE_LEVEL - {"DebertaTokenizer"} | {
-    f"{name}Tokenizer"
-    for name in (
-        "Barthez", "BigBird", "Blenderbot", "Bloom", "Camembert", "CodeLlama", "Cohere",
-        "DistilBert", "Gemma", "LayoutLMv3", "Llama", "MBart", "MBart50", "MPNet", "Nllb",
-        "OpenAIGPT", "Pegasus", "Qwen2", "Reformer", "T5", "XGLM", "XLMRoberta",
-    )
-}  # fmt: skip
-# what a class names as its mask token where the files name none
-_MASKS = {
-    **dict.fromkeys(BERT | {"DebertaV2Tokenizer"}, "[MASK]"),
-    **dict.fromkeys(
-        (f"{name}Tokenizer" for name in ("Bart", "Barthez", "LED", "Longformer", "MBart", "MPNet",
-                                         "MVP", "Roberta", "XLMRoberta")),
-        "<mask>",
-    ),
-}  # fmt: skip
-_BOS = {
-    "GemmaTokenizer": "<bos>",
-    "LlamaTokenizer": "<s>",
-    "CodeLlamaTokenizer": "<s>",
-    "CohereTokenizer": "<BOS_TOKEN>",
-    "GPT2Tokenizer": "<|endoftext|>",
-    "Qwen2Tokenizer": None,
-}
-_CLASS_OF_TYPE = {
-    "bert": "BertTokenizer",
-    "electra": "ElectraTokenizer",
-    "distilbert": "DistilBertTokenizer",
-    "mobilebert": "MobileBertTokenizer",
-    "squeezebert": "SqueezeBertTokenizer",
-    "convbert": "ConvBertTokenizer",
-    "megatron-bert": "BertTokenizer",
-    "deberta-v2": "DebertaV2Tokenizer",
-    "mpnet": "MPNetTokenizer",
-    "roberta": "RobertaTokenizer",
-    "longformer": "LongformerTokenizer",
-    "camembert": "CamembertTokenizer",
-    "xlm-roberta": "XLMRobertaTokenizer",
-    "gemma": "GemmaTokenizer",
-    "gemma2": "GemmaTokenizer",
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3": "Qwen2Tokenizer",
-}
+# transformers' classes by what tells them apart here, named without "Fast"
+_CLASSES = json.loads(Path(__file__).with_name("tokenizer_classes.json").read_text("utf-8"))
 # signs of a template that takes each message's content as a list of parts, as
 # sentence-transformers' `base/modality.py` looks for them
 _STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
@@ -112,8 +58,20 @@ class TokenizerFiles:
         """Name of its class, without "Fast"; empty where nothing says it."""
         config = self.checkpoint.config
         named = self.settings.get("tokenizer_class") or config.get("tokenizer_class")
-        kind = named or _CLASS_OF_TYPE.get(self.checkpoint.model_type, "")
+        kind = named or _CLASSES["model types"].get(self.checkpoint.model_type, "")
         return str(kind).removesuffix("Fast")
+
+    def is_a(self, group: str) -> bool:
+        """Whether its class is one of a group of ``tokenizer_classes.json``.
+
+        :param group: ``bert`` and ``byte level``, by how they normalize and split; ``without token
+            types``, by the default of ``model_input_names``; ``keeps Chinese``: of ``bert``, those
+            that leave Chinese characters as ``tokenizer.json`` has them; ``unigram``, whose
+            normalizer transformers 5 makes anew; ``adds ends``, which write the template anew;
+            ``slow``: without a conversion; ``generic``; ``[MASK]`` and ``<mask>``, by the mask
+            token where the files name none.
+        """
+        return self.kind in _CLASSES[group]
 
     @property
     def has_own_class(self) -> bool:
@@ -121,13 +79,14 @@ class TokenizerFiles:
         own = (self.settings.get("auto_map") or {}).get("AutoTokenizer") or ()
         names = [own] if isinstance(own, str) else own
         classes = {str(name).rpartition(".")[2].removesuffix("Fast") for name in names if name}
-        return self.kind in classes - BERT - _WITHOUT_TYPES
+        is_known = self.is_a("bert") or self.is_a("without token types")
+        return self.kind in classes and not is_known
 
     @property
     def has_types(self) -> bool:
         """Whether the model is told which tokens are the passage's."""
         names = self.settings.get("model_input_names")
-        return self.kind not in _WITHOUT_TYPES if names is None else "token_type_ids" in names
+        return not self.is_a("without token types") if names is None else "token_type_ids" in names
 
     @property
     def max_length(self) -> int | None:
@@ -146,7 +105,7 @@ class TokenizerFiles:
         :param default: where neither the files nor the tokenizer's class say it.
         """
         known = {**self._older, **self.settings}
-        bos = token_text(known.get("bos_token", _BOS.get(self.kind, default)))
+        bos = token_text(known.get("bos_token", _CLASSES["bos"].get(self.kind, default)))
         return None if bos == self.token("pad_token") else bos
 
     def added_tokens(self, tokenizer: Tokenizer) -> list[AddedToken]:
@@ -168,9 +127,10 @@ class TokenizerFiles:
         tokens = [token for _, token in sorted(numbered.items())]
         known = tokenizer.get_added_tokens_decoder().values()
         texts = {token.content for token in (*known, *tokens)}
-        mask = settings.get("mask_token", _MASKS.get(self.kind))
+        default = next((mask for mask in ("[MASK]", "<mask>") if self.is_a(mask)), None)
+        mask = settings.get("mask_token", default)
         named["mask_token"] = mask
-        if isinstance(mask, str) and mask not in texts and _MASKS.get(self.kind) == "<mask>":
+        if isinstance(mask, str) and mask not in texts and default == "<mask>":
             # the space before it is part of it
             named["mask_token"] = {"content": mask, "lstrip": True}
         special: dict[str | None, Any] = {}
