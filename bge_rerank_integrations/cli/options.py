@@ -28,22 +28,29 @@ _VARIABLE_PREFIX = "BGE_RERANK_"
 # groups of options that --help leaves out
 _LOADING = "What is loaded, and where"
 _SCORING = "How a call is scored"
+ACCESS = "Who may ask, proxies and HTTPS"
+LOG = "Log and traces"
 LIMITS = "Limits of the server"
-_MORE = (_LOADING, _SCORING, LIMITS)
+_MORE = (_LOADING, _SCORING, ACCESS, LOG, LIMITS)
 
 
 class Command(TyperCommand):
-    """A command whose ``--help`` shows its own options, and ``--help-all`` the settings too."""
+    """A command whose ``--help`` shows what a first call needs, and ``--help-all`` the rest."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        more = [each for each in self.params if getattr(each, "rich_help_panel", "") in _MORE]
+        shows_all = ctx.meta.get(_HELP_ALL, False)
+        options: list[Any] = [each for each in self.params if each.param_type_name == "option"]
+        more = [each for each in options if each.rich_help_panel in _MORE]
+        for each in options:
+            # the rule is told once: BGE_RERANK_ and the option's name
+            each.show_envvar = shows_all
         for each in more:
-            each.hidden = not ctx.meta.get(_HELP_ALL, False)  # type: ignore[attr-defined]
+            each.hidden = not shows_all
         try:
             super().format_help(ctx, formatter)
         finally:
             for each in more:
-                each.hidden = False  # type: ignore[attr-defined]
+                each.hidden = False
 
 
 def _show_all(ctx: typer.Context, wanted: bool) -> None:

@@ -25,7 +25,7 @@ from ..serving.settings import (
 )
 from ..setting_types import API_KEY_VARIABLE
 from ..settings import BUILT_IN_MODEL, description_of, split_settings
-from .options import LIMITS, model_names, with_settings
+from .options import ACCESS, LIMITS, LOG, model_names, with_settings
 
 if TYPE_CHECKING:
     from .. import RerankEngine
@@ -68,25 +68,36 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; only this machine reaches the default.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535)] = DEFAULT_PORT,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65_535, metavar="INTEGER", help="Port to listen on; 0 takes a free one."
+        ),
+    ] = DEFAULT_PORT,
     ssl_certfile: Annotated[
         Path | None,
-        typer.Option(help="Certificate (PEM) for HTTPS.", show_default="none: HTTP"),
+        typer.Option(
+            help="Certificate (PEM) for HTTPS.", show_default="none: HTTP", rich_help_panel=ACCESS
+        ),
     ] = None,
     ssl_keyfile: Annotated[
         Path | None,
         typer.Option(
-            help="The certificate's key (PEM), if it has a file of its own.", show_default="none"
+            help="The certificate's key (PEM), if it has a file of its own.",
+            show_default="none",
+            rich_help_panel=ACCESS,
         ),
     ] = None,
     ssl_keyfile_password: Annotated[
-        str | None, typer.Option(help="Opens the key; better given in its variable.")
+        str | None,
+        typer.Option(help="Opens the key; better given in its variable.", rich_help_panel=ACCESS),
     ] = None,
     forwarded_allow_ips: Annotated[
         str,
         typer.Option(
             help="Proxies, with commas between, whose X-Forwarded-For and -Proto are believed; "
-            "* for all."
+            "* for all.",
+            rich_help_panel=ACCESS,
         ),
     ] = "127.0.0.1",
     api_key: Annotated[
@@ -95,6 +106,7 @@ def serve(
             help=f"Require this API key of every request. Prefer a file or {API_KEY_VARIABLE}: all "
             "users of a machine can see a command line.",
             show_default="none",
+            rich_help_panel=ACCESS,
         ),
     ] = None,
     api_key_file: Annotated[
@@ -114,6 +126,7 @@ def serve(
             help="Host name of this server, may be repeated; requests for other names than these "
             "and localhost are refused.",
             show_default="any, but only localhost on a loopback address",
+            rich_help_panel=ACCESS,
         ),
     ] = None,
     cors_origin: Annotated[
@@ -122,12 +135,15 @@ def serve(
             help="Origin whose pages may read this server's answers, such as https://app.example, "
             "or * for all; may be repeated.",
             show_default="none",
+            rich_help_panel=ACCESS,
         ),
     ] = None,
-    log_level: Annotated[LogLevel, typer.Option(help="What is logged, to stderr.")] = LogLevel.INFO,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="What is logged, to stderr.", rich_help_panel=LOG)
+    ] = LogLevel.INFO,
     log_format: Annotated[
         LogFormat,
-        typer.Option(help="Lines of text, or of JSON."),
+        typer.Option(help="Lines of text, or of JSON.", rich_help_panel=LOG),
     ] = LogFormat.TEXT,
     otel: Annotated[
         bool,
@@ -135,11 +151,14 @@ def serve(
             "--otel",
             help="Send OpenTelemetry traces; so do the standard variables OTEL_TRACES_EXPORTER and "
             "OTEL_EXPORTER_OTLP_ENDPOINT.",
+            rich_help_panel=LOG,
         ),
     ] = False,
     **settings: Any,
 ) -> None:
     """Serve a reranker over HTTP, with the APIs of Cohere, Jina, TEI, vLLM and others.
+
+    Every option may be a variable: BGE_RERANK_PORT=8080 is --port 8080.
 
     After SIGTERM or SIGHUP, requests in progress finish first.
     """

@@ -52,11 +52,9 @@ class Dialect:
             values[Role.MODEL] = model
         if raw:
             values |= {Role.RAW_SCORES: True, Role.ACTIVATION: False}
-        fields = {
-            names.partition("|")[0]: values[role]
-            for names, role in self.wire.fields.items()
-            if role in values
-        }
+        # of several names of a role the first
+        names = {role: name for name, role in reversed([*self.wire.fields.items()])}
+        fields = {names[role]: values[role] for role in names if role in values}
         return json.dumps({**fields, **self.constants}, ensure_ascii=False).encode()
 
     def split(

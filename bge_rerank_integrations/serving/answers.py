@@ -154,8 +154,12 @@ def _filled(
 
 def answer_schema(template: Template) -> dict[str, Any]:
     """The JSON schema of a template's bodies."""
+    if template is Slot.HIGHLIGHTS:
+        return _HIGHLIGHTS
     if isinstance(template, Slot):
-        return _SCHEMAS.get(template, {"type": "string"})
+        about = {"description": template.about} if template.about else {}
+        least = {"minimum": 0} if template.json_type == "integer" else {}
+        return {"type": template.json_type, **least, **about}
     if isinstance(template, list):
         items = {"items": answer_schema(template[0])} if template else {}
         return {"type": "array", **items}
@@ -171,38 +175,12 @@ def answer_schema(template: Template) -> dict[str, Any]:
 def _may_be_unknown(part: Template) -> bool:
     if isinstance(part, dict):
         return bool(part) and all(map(_may_be_unknown, part.values()))
-    return part in _OPTIONAL
+    return part in (Slot.TEXT, Slot.PAIR_TOKENS, Slot.TRUNCATED, Slot.HIGHLIGHTS)
 
 
-_OPTIONAL = (Slot.TEXT, Slot.PAIR_TOKENS, Slot.TRUNCATED, Slot.HIGHLIGHTS)
-_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
-_FLAG: dict[str, Any] = {"type": "boolean"}
-_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
-_SPAN = {
-    "type": "object",
-    "properties": {"start": _COUNT, "end": _COUNT, "score": {"type": "number"}},
-    "required": ["start", "end", "score"],
-}
-# all others are strings
-_SCHEMAS: Mapping[Slot, dict[str, Any]] = {
-    Slot.CREATED: _COUNT,
-    Slot.INDEX: _COUNT,
-    Slot.SCORE: {"type": "number"},
-    Slot.TEXT: _OR_NULL,
-    Slot.PAIR_TOKENS: {**_COUNT, "description": "Tokens of query and document."},
-    Slot.TRUNCATED: _FLAG,
-    Slot.HIGHLIGHTS: {
-        "type": "array",
-        "items": _SPAN,
-        "description": "All sentences of the document, in its order; start and end count its "
-        "Unicode characters.",
-    },
-    Slot.COUNT: _COUNT,
-    Slot.RETURNS_TEXTS: _FLAG,
-    Slot.TOKENS: {**_COUNT, "description": "Tokens that the model read."},
-    Slot.TRUNCATED_DOCUMENTS: {**_COUNT, "description": "Documents that were truncated."},
-    Slot.QUERY_TRUNCATED: {**_FLAG, "description": "Whether a query was truncated."},
-    Slot.SEARCHES: {**_COUNT, "description": "Billed units, counted as Cohere does."},
-    Slot.STATUS: _COUNT,
-    Slot.FIELD: _OR_NULL,
+_HIGHLIGHTS: dict[str, Any] = {
+    "type": "array",
+    "items": answer_schema({"start": Slot.INDEX, "end": Slot.INDEX, "score": Slot.SCORE}),
+    "description": "All sentences of the document, in its order; start and end count its Unicode "
+    "characters.",
 }

@@ -101,20 +101,19 @@ def from_rerank_error(error: RerankError) -> ApiError:
     return ApiError(kind, str(error), field, retry_after_s)
 
 
-def from_validation_error(error: ValidationError) -> ApiError:
-    """Translate the first validation error of a body.
+def from_validation_error(error: ValidationError, name: str) -> ApiError:
+    """Translate the first validation error of a field.
 
     The message does not quote the input: it may be invalid Unicode.
     """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = _field_name(first["loc"])
+    field = _field_name(name, first["loc"])
     kind = ErrorKind.EMPTY if first["type"] == "too_short" else ErrorKind.INVALID
     message = first["msg"].removeprefix("Value error, ")
-    return ApiError(kind, f"{field or 'the body'}: {message}"[:_MAX_MESSAGE], field or None)
+    return ApiError(kind, f"{field}: {message}"[:_MAX_MESSAGE], field)
 
 
-def _field_name(location: Sequence[Any]) -> str:
-    name = ""
+def _field_name(name: str, location: Sequence[Any]) -> str:
     for part in location:
-        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
+        name += f"[{part}]" if isinstance(part, int) else f".{part}"
     return name

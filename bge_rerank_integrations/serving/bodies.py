@@ -1,69 +1,22 @@
-"""Request bodies: made from the rows of the wire formats, checked, and read."""
+"""Request bodies: checked, read and described by the rows of the wire formats."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    create_model,
-)
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ..setting_types import CallOverrides
 from ..wire import Fields, Role, Wire
+from ..wire.rows import NEUTRAL
 from .api_errors import ApiError, ErrorKind, RefusedError, from_validation_error
-from .field_types import EXAMPLES, FIELD_TYPES, default_of
+from .field_types import DOCUMENTS, EXAMPLES, FIELD_TYPES, NEEDED, QUERIES
 
 Schema: TypeAlias = dict[str, Any]
-
-_QUERIES = (Role.QUERY, Role.QUERY_OBJECT, Role.QUERIES)
-_DOCUMENTS = (Role.DOCUMENTS, Role.TEXTS, Role.PASSAGES, Role.ONE_OR_MORE)
-
-# Fields that change the answer of some service, and the values that ask for what is done anyway:
-# none but null for a field that tells a service from the others on its path. Clients send them to
-# servers of other services; where a row has no such field, ignoring it would answer another
-# question.
-_ANSWER_FIELDS: Mapping[str, tuple[JsonValue, ...]] = {
-    "activation": (None, True),
-    "contexts": (None,),
-    "documents": (None,),
-    "highlight": (None, False),
-    "input": (None,),
-    "instruct": (None,),
-    "instruction": (None,),
-    "max_chunks_per_doc": (None, 1),
-    "max_tokens_per_doc": (None,),
-    "max_tokens_per_query": (None, 0),
-    "overlap_tokens": (None, 0),
-    "parameters": (None,),
-    "passages": (None,),
-    "property": (None,),
-    "rank_fields": (None,),
-    "raw_scores": (None, False),
-    "return_documents": (None, False),
-    "return_input": (None, False),
-    "return_text": (None, False),
-    "return_tokens": (None, False),
-    "rewrite_query": (None, False),
-    "texts": (None,),
-    "top_k": (None,),
-    "top_n": (None, 0),
-    "truncate": (None, True, "END"),
-    "truncate_prompt_tokens": (None, -1),
-    "truncation": (None,),
-    "truncation_direction": (None, "right", "Right"),
-    "truncation_side": (None, "right"),
-    "use_activation": (None, True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +48,16 @@ def read(wire: Wire, body: Any) -> ScoreRequest:
     :raises RefusedError: if it is not as the row says, or has a field that changes the answer of
         another service.
     """
-    _refuse_fields_of_others(wire, body)
-    values = _values(wire, body)
-    query = next(values[role] for role in _QUERIES if role in values)
-    documents = next(values[role] for role in _DOCUMENTS if role in values)
+    if not isinstance(body, Mapping):
+        raise _invalid("send a JSON object")
+    _refuse_fields_of_others(wire.fields, body)
+    values = _values(wire.fields, body)
+    pairs = values.get(Role.PAIRS)
+    if pairs is None:
+        query = next(values[role] for role in QUERIES if role in values)
+        documents = next(values[role] for role in DOCUMENTS if role in values)
+    else:
+        query, documents = (list(texts) for texts in zip(*pairs, strict=True))
     if isinstance(query, list):
         if len(query) not in (1, len(documents)):
             raise _invalid(
@@ -106,7 +65,6 @@ def read(wire: Wire, body: Any) -> ScoreRequest:
                 f"got {len(query)} and {len(documents)}"
             )
         query = query[0] if len(query) == 1 else query
-    returns = values.get(Role.RETURN_TEXTS)
     return ScoreRequest(
         query,
         documents,
@@ -114,23 +72,10 @@ def read(wire: Wire, body: Any) -> ScoreRequest:
         values.get(Role.MODEL),
         # 0 means all
         values.get(Role.TOP_N) or values.get(Role.TOP_N_OR_ALL) or None,
-        wire.repeats_texts if returns is None else returns,
+        values.get(Role.RETURN_TEXTS, wire.repeats_texts),
         bool(values.get(Role.RETURN_TOKENS)),
         bool(values.get(Role.HIGHLIGHT)),
     )
-
-
-@cache
-def request_schema(wire: Wire) -> Schema:
-    """The OpenAPI schema of a service's request bodies, with an example."""
-    schema = _model_of(wire).model_json_schema()
-    for name, neutral in _fields_of_others(wire).items():
-        schema["properties"][name] = {"enum": list(neutral)}
-    inner = schema.pop("$defs", {})
-    for name, value in schema["properties"].items():
-        if "$ref" in value:
-            schema["properties"][name] = inner[value["$ref"].rpartition("/")[2]]
-    return {**schema, "examples": [_example(wire.fields)]}
 
 
 def _options(wire: Wire, values: Mapping[Role, Any]) -> CallOverrides:
@@ -158,41 +103,60 @@ def _invalid(message: str) -> RefusedError:
     return RefusedError(ApiError(ErrorKind.INVALID, f"the body: {message}"))
 
 
-def _refuse_fields_of_others(wire: Wire, body: Any) -> None:
-    if not isinstance(body, Mapping):
-        return
-    for name, neutral in _fields_of_others(wire).items():
+def _refuse_fields_of_others(fields: Fields, body: Mapping[str, Any], inside: str = "") -> None:
+    for name, value in body.items():
+        path = f"{inside}{name}"
+        if any(own.startswith(f"{path}.") for own in fields):
+            if isinstance(value, Mapping):
+                _refuse_fields_of_others(fields, value, f"{path}.")
         # 0 and False are equal, but not the same
-        if name in body and not any(
-            type(body[name]) is type(value) and body[name] == value for value in neutral
+        elif path not in fields and not any(
+            type(value) is type(each) and value == each for each in NEUTRAL.get(name, (value,))
         ):
-            raise _invalid(f"{name!r} is a field of another service, not of this one's")
+            raise _invalid(f"{path!r} is a field of another service, not of this one's")
+
+
+def _values(fields: Fields, body: Mapping[str, Any]) -> dict[Role, Any]:
+    """The values of a body, by what they mean; null means that there is none."""
+    if Role.RANK_FIELDS in fields.values():
+        body = _with_rank_fields(body)
+    values: dict[Role, Any] = {}
+    for name, role in fields.items():
+        given = _at(body, name)
+        if given is not None:
+            values.setdefault(role, _checked(name, role, given))
+    for name, role in fields.items():
+        if role in NEEDED and role not in values:
+            raise RefusedError(ApiError(ErrorKind.INVALID, f"{name}: Field required", name))
+    return values
+
+
+def _at(body: Any, name: str) -> Any:
+    """What stands at a name of the row.
+
+    :raises RefusedError: if there is no object where the name leads into one.
+    """
+    path = name.split(".")
+    for depth, part in enumerate(path):
+        if body is None:
+            return None
+        if not isinstance(body, Mapping):
+            where = ".".join(path[:depth])
+            raise RefusedError(ApiError(ErrorKind.INVALID, f"{where}: send an object", where))
+        body = body.get(part)
+    return body
+
+
+def _checked(name: str, role: Role, given: Any) -> Any:
+    try:
+        return _adapter(role).validate_python(given, strict=True)
+    except ValidationError as error:
+        raise RefusedError(from_validation_error(error, name)) from None
 
 
 @cache
-def _fields_of_others(wire: Wire) -> Mapping[str, tuple[JsonValue, ...]]:
-    own = {name for names in wire.fields for name in names.split("|")}
-    return {name: _ANSWER_FIELDS[name] for name in _ANSWER_FIELDS if name not in own}
-
-
-def _values(wire: Wire, body: Any) -> dict[Role, Any]:
-    """The values of a body, by what they mean."""
-    if Role.RANK_FIELDS in wire.fields.values():
-        body = _with_rank_fields(body)
-    try:
-        parsed = _model_of(wire).model_validate(body)
-    except ValidationError as error:
-        raise RefusedError(from_validation_error(error)) from None
-    return dict(_by_role(wire.fields, parsed))
-
-
-def _by_role(fields: Fields, parsed: BaseModel) -> Iterator[tuple[Role, Any]]:
-    for names, role in fields.items():
-        value = getattr(parsed, names.partition("|")[0])
-        if isinstance(role, Role):
-            yield role, value
-        else:
-            yield from _by_role(role, value)
+def _adapter(role: Role) -> TypeAdapter[Any]:
+    return TypeAdapter(FIELD_TYPES[role])
 
 
 def _with_rank_fields(body: Any) -> Any:
@@ -216,34 +180,45 @@ def _join(names: Sequence[Any], document: Any, index: int) -> Any:
     )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
 @cache
-def _model_of(wire: Wire) -> type[BaseModel]:
-    return _model(wire.name, wire.fields)
+def request_schema(wire: Wire) -> Schema:
+    """The OpenAPI schema of a service's request bodies, with an example."""
+    # of several names of a role the first
+    first = {role: name for name, role in reversed([*wire.fields.items()])}
+    schema = _object_schema(wire.fields, {first[role] for role in NEEDED if role in first})
+    others = {name: {"enum": list(neutral)} for name, neutral in NEUTRAL.items()}
+    title = "".join(part.title() for part in wire.name.split("-"))
+    example = _example({first[role]: role for role in EXAMPLES if role in first})
+    schema["properties"] = {**others, **schema["properties"]}
+    return {"title": f"{title}Request", **schema, "examples": [example]}
 
 
-def _model(name: str, fields: Fields) -> type[BaseModel]:
-    definitions: dict[str, Any] = {}
-    for names, role in fields.items():
-        first, *others = names.split("|")
-        if isinstance(role, Role):
-            alias = AliasChoices(first, *others) if others else None
-            about = Field(default_of(role), validation_alias=alias, description=role.value)
-            definitions[first] = (FIELD_TYPES[role], about)
+def _object_schema(fields: Fields, needed: Set[str]) -> Schema:
+    properties: dict[str, Schema] = {}
+    for name, inner in _by_object(fields).items():
+        if isinstance(inner, Role):
+            properties[name] = {**_adapter(inner).json_schema(), "description": inner.about}
         else:
-            inner = _model(f"{name}-{first}", role)
-            is_needed = any(default_of(each) is ... for each in role.values())
-            definitions[first] = (inner, ... if is_needed else Field(default_factory=inner))
-    title = "".join(part.title() for part in name.split("-"))
-    return create_model(f"{title}Request", __base__=_Strict, **definitions)
+            below = {own.partition(".")[2] for own in needed if own.startswith(f"{name}.")}
+            properties[name] = _object_schema(inner, below)
+    required = sorted({name.partition(".")[0] for name in needed})
+    return {"type": "object", "properties": properties, "required": required}
 
 
 def _example(fields: Fields) -> JsonValue:
     return {
-        names.partition("|")[0]: EXAMPLES[role] if isinstance(role, Role) else _example(role)
-        for names, role in fields.items()
-        if not isinstance(role, Role) or role in EXAMPLES
+        name: EXAMPLES[inner] if isinstance(inner, Role) else _example(inner)
+        for name, inner in _by_object(fields).items()
     }
+
+
+def _by_object(fields: Fields) -> dict[str, Role | Fields]:
+    """Fields as a body holds them: those whose names have dots, by their objects."""
+    nested: dict[str, Any] = {}
+    for name, role in fields.items():
+        first, dot, rest = name.partition(".")
+        if dot:
+            nested.setdefault(first, {})[rest] = role
+        else:
+            nested[first] = role
+    return nested

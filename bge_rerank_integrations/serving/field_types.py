@@ -17,10 +17,29 @@ def _text_of(document: Any) -> Any:
     return document.get("text") if isinstance(document, Mapping) else document
 
 
-def _text_in_object(given: Any) -> Any:
+def _text_at(*path: str) -> BeforeValidator:
+    """Reads the text in an object, or in objects in it."""
+
+    def read(given: Any) -> Any:
+        for name in path:
+            if not isinstance(given, Mapping):
+                raise ValueError(f"must be an object with {'.'.join(path)}")
+            given = given.get(name)
+        return given
+
+    return BeforeValidator(read)
+
+
+def _pair(given: Any) -> Any:
     if not isinstance(given, Mapping):
-        raise ValueError('must be an object with a "text"')
-    return given.get("text")
+        raise ValueError('must be an object with "text" and "text_pair"')
+    return (given.get("text"), given.get("text_pair"))
+
+
+def _only(given: Any) -> Any:
+    if not isinstance(given, list) or len(given) != 1:
+        raise ValueError("must be a list of one query")
+    return given[0]
 
 
 def _listed(texts: Any) -> Any:
@@ -52,16 +71,34 @@ def _integer(minimum: int) -> Any:
     return Annotated[number, BeforeValidator(_int), WithJsonSchema({"anyOf": schemas})]
 
 
-_OBJECT: dict[str, Any] = {
-    "type": "object",
-    "properties": {"text": {"type": "string"}},
-    "required": ["text"],
-}
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
 _STRING: dict[str, Any] = {"type": "string"}
+_OBJECT = _object(text=_STRING)
 _EITHER: dict[str, Any] = {"anyOf": [_STRING, _OBJECT]}
 _EITHERS: dict[str, Any] = {"type": "array", "items": _EITHER, "minItems": 1}
 _Either = Annotated[str, BeforeValidator(_text_of), WithJsonSchema(_EITHER)]
-_Object = Annotated[str, BeforeValidator(_text_in_object), WithJsonSchema(_OBJECT)]
+_Object = Annotated[str, _text_at("text"), WithJsonSchema(_OBJECT)]
+_QueryList = Annotated[
+    str,
+    _text_at("textQuery", "text"),
+    BeforeValidator(_only),
+    WithJsonSchema(
+        {"type": "array", "items": _object(textQuery=_OBJECT), "minItems": 1, "maxItems": 1}
+    ),
+]
+_Source = Annotated[
+    str,
+    _text_at("inlineDocumentSource", "textDocument", "text"),
+    WithJsonSchema(_object(inlineDocumentSource=_object(textDocument=_OBJECT))),
+]
+_Pair = Annotated[
+    tuple[str, str],
+    BeforeValidator(_pair),
+    WithJsonSchema(_object(text=_STRING, text_pair=_STRING)),
+]
 # the first wrong item is reported; an error for each would take far more memory than the body
 _Items = Annotated[list[ItemT], FailFast(), Field(min_length=1)]
 _OneOrMore = Annotated[
@@ -74,44 +111,35 @@ _Flag = Annotated[
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [*_WORDS, None]}]}),
 ]
 _Texts = Annotated[list[str], Field(min_length=1)]
-_NEEDED = (
-    *(Role.QUERY, Role.QUERY_OBJECT, Role.QUERIES),
-    *(Role.DOCUMENTS, Role.TEXTS, Role.PASSAGES, Role.ONE_OR_MORE),
-)
+QUERIES = (Role.QUERY, Role.QUERY_OBJECT, Role.QUERY_LIST, Role.QUERIES)
+DOCUMENTS = (Role.DOCUMENTS, Role.TEXTS, Role.PASSAGES, Role.SOURCES, Role.ONE_OR_MORE)
+#: without which a request is none
+NEEDED = (*QUERIES, *DOCUMENTS, Role.PAIRS)
 FIELD_TYPES: Mapping[Role, Any] = {
-    Role.MODEL: str | None,
+    Role.MODEL: str,
     Role.QUERY: str,
     Role.QUERY_OBJECT: _Object,
+    Role.QUERY_LIST: _QueryList,
     Role.QUERIES: _OneOrMore,
     Role.DOCUMENTS: _Items[_Either],
     Role.TEXTS: _Items[str],
     Role.PASSAGES: _Items[_Object],
+    Role.SOURCES: _Items[_Source],
+    Role.PAIRS: _Items[_Pair],
     Role.ONE_OR_MORE: _OneOrMore,
     Role.TOP_N: _integer(1),
-    Role.TOP_N_OR_ALL: _integer(0),
-    Role.RETURN_TEXTS: _Flag,
-    Role.RETURN_TEXTS_ALWAYS: _Flag,
-    Role.RETURN_TOKENS: _Flag,
-    Role.RAW_SCORES: _Flag,
-    Role.ACTIVATION: _Flag,
-    Role.INSTRUCTION: Annotated[str, Field(min_length=1)] | None,
-    Role.HIGHLIGHT: _Flag,
-    Role.RANK_FIELDS: _Texts | None,
+    Role.INSTRUCTION: Annotated[str, Field(min_length=1)],
+    Role.RANK_FIELDS: _Texts,
     Role.MAX_DOCUMENT_TOKENS: _integer(1),
     Role.MAX_DOCUMENT_TOKENS_OR_ALL: _integer(-1),
-    Role.MAX_QUERY_TOKENS: _integer(0),
     Role.MAX_CHUNKS: _integer(1),
-    Role.OVERLAP: _integer(0),
-    Role.TRUNCATE: _Flag,
-    Role.TRUNCATE_END: Literal["NONE", "END"] | None,
-    Role.SIDE: Literal["left", "Left", "right", "Right"] | None,
-    Role.IGNORED: str | None,
+    Role.TRUNCATE_END: Literal["NONE", "END"],
+    Role.SIDE: Literal["left", "Left", "right", "Right"],
+    Role.IGNORED: str,
+    **dict.fromkeys((Role.TOP_N_OR_ALL, Role.MAX_QUERY_TOKENS, Role.OVERLAP), _integer(0)),
+    **dict.fromkeys((Role.RETURN_TEXTS, Role.RETURN_TEXTS_ALWAYS, Role.RETURN_TOKENS), _Flag),
+    **dict.fromkeys((Role.RAW_SCORES, Role.ACTIVATION, Role.HIGHLIGHT, Role.TRUNCATE), _Flag),
 }
-
-
-def default_of(role: Role) -> Any:
-    """The default of a field: ``...`` for none, else None."""
-    return ... if role in _NEEDED else None
 
 
 EXAMPLE_QUERY = "What is deep learning?"

@@ -1,7 +1,7 @@
-"""The wire formats of rerank services, as one table that is read both ways.
+"""The wire formats of other services, as one table that is read both ways.
 
 What a row of :mod:`.rows` is made of. The server answers by the rows (``serving/bodies.py``,
-``serving/answers.py``), ``RemoteReranker`` asks by them (``remote/services.py``), and a table of
+``serving/answers.py``), ``RemoteReranker`` asks by them (``remote/dialects.py``), and a table of
 ``docs/clients.md`` and the OpenAPI document are made from them. A row says with which fields a
 service is asked, what they mean, and which body it answers; code says only what no row can.
 """
@@ -15,46 +15,59 @@ from typing import Any, TypeAlias
 
 
 class Role(Enum):
-    """What a field of a request means, in the words of the OpenAPI document."""
+    """What a field of a request means, in the words of the OpenAPI document.
+
+    :ivar neutral: values that ask for what is done anyway.
+    """
 
     MODEL = "One of the server's models; default: its first."
     QUERY = "The query."
     QUERY_OBJECT = 'The query, as {"text": …}.'
+    QUERY_LIST = 'The query, as [{"textQuery": {"text": …}}].'
     QUERIES = "One text, or as many as text_2 has; other lengths are refused."
     DOCUMENTS = 'Strings, or objects with a "text" field.'
     TEXTS = "Strings."
     PASSAGES = 'Objects {"text": …}.'
+    SOURCES = 'Objects {"inlineDocumentSource": {"textDocument": {"text": …}}}.'
     ONE_OR_MORE = "One text, or several."
+    PAIRS = 'Each a query and a document: {"text": …, "text_pair": …}.'
     TOP_N = "How many results to return; default: all."
-    TOP_N_OR_ALL = "How many results to return; default, and 0: all."
-    RETURN_TEXTS = "Repeat the texts in the result."
-    RETURN_TEXTS_ALWAYS = "Ignored: the texts are repeated always."
-    RETURN_TOKENS = "Tell each document's tokens, and whether it was truncated."
-    RAW_SCORES = "Logits instead of scores from 0 to 1."
-    ACTIVATION = "False: logits instead of scores from 0 to 1."
+    TOP_N_OR_ALL = "How many results to return; default, and 0: all.", 0
+    RETURN_TEXTS = "Repeat the texts in the result.", False
+    RETURN_TEXTS_ALWAYS = "Ignored: the texts are repeated always.", False
+    RETURN_TOKENS = "Tell each document's tokens, and whether it was truncated.", False
+    RAW_SCORES = "Logits instead of scores from 0 to 1.", False
+    ACTIVATION = "False: logits instead of scores from 0 to 1.", True
     INSTRUCTION = (
         "What a decoder model is asked to judge; by default its own. Models that read query and "
         "document alone refuse it."
     )
     HIGHLIGHT = (
         "Score each sentence of the documents that are returned: this server's own field, answered "
-        "by highlights."
+        "by highlights.",
+        False,
     )
     RANK_FIELDS = "Fields of each object in documents whose texts are read, in this order."
     MAX_DOCUMENT_TOKENS = "Truncate each document to this number of tokens."
     MAX_DOCUMENT_TOKENS_OR_ALL = (
-        "Truncate each document to this number of tokens; -1: as many as fit."
+        "Truncate each document to this number of tokens; -1: as many as fit.",
+        -1,
     )
-    MAX_QUERY_TOKENS = "Truncate the query to this number of tokens; 0: as many as fit."
+    MAX_QUERY_TOKENS = "Truncate the query to this number of tokens; 0: as many as fit.", 0
     MAX_CHUNKS = (
         "Above 1: read a long document in windows, of which the best counts; there is no other "
-        "bound of their number than that of the document's characters."
+        "bound of their number than that of the document's characters.",
+        1,
     )
-    OVERLAP = "Ignored: windows overlap as the server has it."
-    TRUNCATE = "False: refuse a text that is too long, instead of truncating it."
-    TRUNCATE_END = "NONE: refuse a text that is too long, instead of truncating it."
-    SIDE = "The side of a long text that is not read."
+    OVERLAP = "Ignored: windows overlap as the server has it.", 0
+    TRUNCATE = "False: refuse a text that is too long, instead of truncating it.", True, "END"
+    TRUNCATE_END = "NONE: refuse a text that is too long, instead of truncating it.", True, "END"
+    SIDE = "The side of a long text that is not read.", "right", "Right"
     IGNORED = "Ignored."
+
+    def __init__(self, about: str, *neutral: Any) -> None:
+        self.about = about
+        self.neutral = (None, *neutral)
 
 
 class Slot(Enum):
@@ -62,31 +75,35 @@ class Slot(Enum):
 
     ID = "id"
     MODEL = "model"
-    CREATED = "created"
+    CREATED = "created", "integer"
     QUERY = "query"
-    INDEX = "index"
-    SCORE = "score"
-    TEXT = "text"
-    PAIR_TOKENS = "pair_tokens"
-    TRUNCATED = "truncated"
-    HIGHLIGHTS = "highlights"
-    COUNT = "count"
-    RETURNS_TEXTS = "returns_texts"
-    TOKENS = "tokens"
-    TRUNCATED_DOCUMENTS = "truncated_documents"
-    QUERY_TRUNCATED = "query_truncated"
-    SEARCHES = "searches"
-    STATUS = "status"
+    INDEX = "index", "integer"
+    SCORE = "score", "number"
+    TEXT = "text", ["string", "null"]
+    PAIR_TOKENS = "pair_tokens", "integer", "Tokens of query and document."
+    TRUNCATED = "truncated", "boolean"
+    HIGHLIGHTS = "highlights", "array"
+    COUNT = "count", "integer"
+    RETURNS_TEXTS = "returns_texts", "boolean"
+    TOKENS = "tokens", "integer", "Tokens that the model read."
+    TRUNCATED_DOCUMENTS = "truncated_documents", "integer", "Documents that were truncated."
+    QUERY_TRUNCATED = "query_truncated", "boolean", "Whether a query was truncated."
+    SEARCHES = "searches", "integer", "Billed units, counted as Cohere does."
+    STATUS = "status", "integer"
     MESSAGE = "message"
     KIND = "kind"
-    FIELD = "field"
+    FIELD = "field", ["string", "null"]
     TEI_ERROR_TYPE = "tei_error_type"
+
+    def __init__(self, _: str, json_type: Any = "string", about: str = "") -> None:
+        self.json_type = json_type
+        self.about = about
 
 
 # a JSON value in which a Slot may stand for a value; a list of one item is repeated for each result
 Template: TypeAlias = Any
-# wire name → role; "a|b" are two names of one field, and a mapping holds the fields of an object
-Fields: TypeAlias = Mapping[str, Any]
+# name → role; a dot in a name leads into an object. Several names of a role mean the same.
+Fields: TypeAlias = Mapping[str, Role]
 
 
 # compared by identity: what is made from a row is cached by it

@@ -2,90 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from . import Role, Slot, Wire
+
+#: what a field of a request means, by its name, or by the last part of it; a row says where a
+#: service differs
+ROLES: Mapping[str, Role] = {
+    "model": Role.MODEL,
+    "modelArn": Role.MODEL,
+    "model_id": Role.MODEL,
+    "query": Role.QUERY,
+    **dict.fromkeys(("text_1", "data_1", "queries"), Role.QUERIES),
+    "documents": Role.DOCUMENTS,
+    **dict.fromkeys(("input", "sentences", "texts"), Role.TEXTS),
+    **dict.fromkeys(("contexts", "passages"), Role.PASSAGES),
+    "sources": Role.SOURCES,
+    **dict.fromkeys(("text_2", "data_2", "items"), Role.ONE_OR_MORE),
+    "inputs": Role.PAIRS,
+    "source_sentence": Role.QUERY,
+    "top_k": Role.TOP_N,
+    "top_n": Role.TOP_N_OR_ALL,
+    "numberOfResults": Role.TOP_N,
+    **dict.fromkeys(("return_documents", "return_input", "return_text"), Role.RETURN_TEXTS),
+    "return_tokens": Role.RETURN_TOKENS,
+    "raw_scores": Role.RAW_SCORES,
+    **dict.fromkeys(("use_activation", "activation"), Role.ACTIVATION),
+    **dict.fromkeys(("instruction", "instruct"), Role.INSTRUCTION),
+    "highlight": Role.HIGHLIGHT,
+    "rank_fields": Role.RANK_FIELDS,
+    "max_tokens_per_doc": Role.MAX_DOCUMENT_TOKENS,
+    "truncate_input_tokens": Role.MAX_DOCUMENT_TOKENS,
+    "truncate_prompt_tokens": Role.MAX_DOCUMENT_TOKENS_OR_ALL,
+    "max_tokens_per_query": Role.MAX_QUERY_TOKENS,
+    "max_chunks_per_doc": Role.MAX_CHUNKS,
+    "overlap_tokens": Role.OVERLAP,
+    **dict.fromkeys(("truncate", "truncation"), Role.TRUNCATE),
+    **dict.fromkeys(("truncation_direction", "truncation_side"), Role.SIDE),
+    "property": Role.IGNORED,
+}
+# what other services do, and no row does: its neutral values
+_NOT_HERE: Mapping[str, tuple[Any, ...]] = {
+    "metadata": (None, [], {}),
+    "return_embeddings": (None, False),
+    "rewrite_query": (None, False),
+}
+
+
+def _fields(names: str, **roles: Role) -> dict[str, Role]:
+    """The fields of these names, by their last parts.
+
+    :param roles: where they differ from :data:`ROLES`.
+    """
+    return {name: {**ROLES, **roles}[name.rpartition(".")[2]] for name in names.split()}
+
 
 _AS_400 = {"invalid_request": 400, "empty_request": 400}
 
 _WHOLE = {"truncated_documents": Slot.TRUNCATED_DOCUMENTS, "query_truncated": Slot.QUERY_TRUNCATED}
-_USAGE = {
-    "prompt_tokens": Slot.TOKENS,
-    "completion_tokens": 0,
-    "total_tokens": Slot.TOKENS,
-    **_WHOLE,
-}
 _TOTAL = {"total_tokens": Slot.TOKENS, **_WHOLE}
+_USAGE = {"prompt_tokens": Slot.TOKENS, "completion_tokens": 0, **_TOTAL}
 _META = {
     "api_version": {"version": "2"},
     "billed_units": {"search_units": Slot.SEARCHES},
     "tokens": {"input_tokens": Slot.TOKENS, "output_tokens": 0},
     **_WHOLE,
 }
-_RANKED = {"index": Slot.INDEX, "relevance_score": Slot.SCORE, "document": {"text": Slot.TEXT}}
 _BARE = {"index": Slot.INDEX, "relevance_score": Slot.SCORE, "document": Slot.TEXT}
+_RANKED = {**_BARE, "document": {"text": Slot.TEXT}}
+_TOLD = {
+    "tokens": Slot.PAIR_TOKENS,
+    "truncated": Slot.TRUNCATED,
+    "highlights": Slot.HIGHLIGHTS,
+}
 _ERROR = {"message": Slot.MESSAGE, "type": Slot.KIND, "param": Slot.FIELD, "code": Slot.STATUS}
 _OPENAI_ERROR = {"error": _ERROR}
 _DETAIL = {"detail": Slot.MESSAGE}
 
-_ASKED = {"model": Role.MODEL, "query": Role.QUERY, "documents": Role.DOCUMENTS}
-_COMMON_FIELDS = {
-    **_ASKED,
-    "top_n": Role.TOP_N_OR_ALL,
-    "return_documents": Role.RETURN_TEXTS,
-    "raw_scores": Role.RAW_SCORES,
-    "rank_fields": Role.RANK_FIELDS,
-    "max_tokens_per_doc": Role.MAX_DOCUMENT_TOKENS,
-    "truncate_prompt_tokens": Role.MAX_DOCUMENT_TOKENS_OR_ALL,
-    "max_chunks_per_doc": Role.MAX_CHUNKS,
-    "overlap_tokens": Role.OVERLAP,
-    "instruction|instruct": Role.INSTRUCTION,
-}
-_VLLM_FIELDS = {
-    "truncate_prompt_tokens": Role.MAX_DOCUMENT_TOKENS_OR_ALL,
-    "truncation_side": Role.SIDE,
-    "max_tokens_per_doc": Role.MAX_DOCUMENT_TOKENS,
-    "max_tokens_per_query": Role.MAX_QUERY_TOKENS,
-    "use_activation|activation": Role.ACTIVATION,
-    "instruction": Role.INSTRUCTION,
-}
+_COMMON_FIELDS = _fields(
+    "model query documents top_n return_documents raw_scores rank_fields max_tokens_per_doc "
+    "truncate_prompt_tokens max_chunks_per_doc overlap_tokens instruction instruct"
+)
+_HOW_VLLM_READS = (
+    "truncate_prompt_tokens truncation_side max_tokens_per_doc max_tokens_per_query use_activation "
+    "activation instruction"
+)
 
 # Nebul, Cohere v1, Jina, llama.cpp, Xinference, SiliconFlow and Together: one error for all of
 # their clients, which read message, detail or error
 COMMON = Wire(
     "common",
-    {**_COMMON_FIELDS, "return_tokens": Role.RETURN_TOKENS, "highlight": Role.HIGHLIGHT},
+    {**_COMMON_FIELDS, **_fields("max_tokens_per_query return_tokens highlight")},
     {
         "object": "rerank",
         "id": Slot.ID,
         "model": Slot.MODEL,
         "created": Slot.CREATED,
-        "results": [
-            {
-                **_RANKED,
-                "tokens": Slot.PAIR_TOKENS,
-                "truncated": Slot.TRUNCATED,
-                "highlights": Slot.HIGHLIGHTS,
-            }
-        ],
+        "results": [{**_RANKED, **_TOLD}],
         "usage": _USAGE,
         "meta": _META,
     },
     {"message": Slot.MESSAGE, **_DETAIL, **_OPENAI_ERROR},
     markers=("documents",),
 )
+# Jina repeats the texts unless a request says not to, and some of its clients read them
+JINA = replace(COMMON, name="jina", repeats_texts=True)
 COHERE = Wire(
     "cohere",
-    {
-        **_ASKED,
-        "documents": Role.TEXTS,
-        "top_n": Role.TOP_N_OR_ALL,
-        "return_documents": Role.RETURN_TEXTS,
-        "max_tokens_per_doc": Role.MAX_DOCUMENT_TOKENS,
-        "instruction": Role.INSTRUCTION,
-        "highlight": Role.HIGHLIGHT,
-    },
+    _fields(
+        "model query documents top_n return_documents max_tokens_per_doc instruction highlight",
+        documents=Role.TEXTS,
+    ),
     {"id": Slot.ID, "results": [{**_RANKED, "highlights": Slot.HIGHLIGHTS}], "meta": _META},
     {"message": Slot.MESSAGE},
     statuses=_AS_400,
@@ -110,14 +139,27 @@ FIREWORKS = Wire(
     {"object": "list", "model": Slot.MODEL, "data": [_BARE], "usage": _USAGE},
     _OPENAI_ERROR,
 )
+# pinecone-io/pinecone-python-client: what its hosted models take is in parameters
+PINECONE = Wire(
+    "pinecone",
+    _fields(
+        "model query documents top_n return_documents rank_fields parameters.truncate",
+        truncate=Role.TRUNCATE_END,
+    ),
+    {
+        "model": Slot.MODEL,
+        "data": [{"index": Slot.INDEX, "score": Slot.SCORE, "document": {"text": Slot.TEXT}}],
+        "usage": {"rerank_units": Slot.SEARCHES, **_WHOLE},
+    },
+    {"error": {"code": Slot.KIND, "message": Slot.MESSAGE}, "status": Slot.STATUS},
+    repeats_texts=True,
+)
 VLLM = Wire(
     "vllm",
-    {
-        **_ASKED,
-        "top_n": Role.TOP_N_OR_ALL,
-        "return_documents": Role.RETURN_TEXTS_ALWAYS,
-        **_VLLM_FIELDS,
-    },
+    _fields(
+        f"model query documents top_n return_documents {_HOW_VLLM_READS}",
+        return_documents=Role.RETURN_TEXTS_ALWAYS,
+    ),
     {"id": Slot.ID, "model": Slot.MODEL, "usage": _USAGE, "results": [_RANKED]},
     _OPENAI_ERROR,
     statuses=_AS_400,
@@ -125,12 +167,10 @@ VLLM = Wire(
 )
 VLLM_SCORE = Wire(
     "vllm-score",
-    {
-        "model": Role.MODEL,
-        "text_1|data_1|queries": Role.QUERIES,
-        "text_2|data_2|documents|items": Role.ONE_OR_MORE,
-        **_VLLM_FIELDS,
-    },
+    _fields(
+        f"model text_1 data_1 queries text_2 data_2 documents items {_HOW_VLLM_READS}",
+        documents=Role.ONE_OR_MORE,
+    ),
     {
         "id": Slot.ID,
         "object": "list",
@@ -158,29 +198,35 @@ DEEPINFRA = replace(
 )
 TEI = Wire(
     "tei",
-    {
-        "query": Role.QUERY,
-        "texts": Role.TEXTS,
-        "truncate": Role.TRUNCATE,
-        "truncation_direction": Role.SIDE,
-        "raw_scores": Role.RAW_SCORES,
-        "return_text": Role.RETURN_TEXTS,
-        "top_n": Role.TOP_N,
-    },
+    _fields(
+        "query texts truncate truncation_direction raw_scores return_text top_n", top_n=Role.TOP_N
+    ),
     [{"index": Slot.INDEX, "text": Slot.TEXT, "score": Slot.SCORE}],
     {"error": Slot.MESSAGE, "error_type": Slot.TEI_ERROR_TYPE},
     markers=("texts",),
     statuses={"empty_request": 400, "scoring_failed": 424},
 )
+# transformers' pipeline for text-classification, as SageMaker's containers serve it
+PAIRS = Wire(
+    "pairs",
+    _fields("inputs"),
+    [{"label": "LABEL_0", "score": Slot.SCORE}],
+    {"error": Slot.MESSAGE},
+    markers=("inputs",),
+    in_input_order=True,
+)
+# https://huggingface.co/docs/inference-providers: the task sentence-similarity
+SIMILARITY = replace(
+    PAIRS,
+    name="sentence-similarity",
+    fields=_fields("inputs.source_sentence inputs.sentences"),
+    answer=[Slot.SCORE],
+    markers=(),
+)
 # sgl-project/sglang, serving_rerank.py: a list, and the texts unless they are not wanted
 SGLANG = Wire(
     "sglang",
-    {
-        **_ASKED,
-        "top_n": Role.TOP_N_OR_ALL,
-        "return_documents": Role.RETURN_TEXTS,
-        "instruct": Role.INSTRUCTION,
-    },
+    _fields("model query documents top_n return_documents instruct"),
     [{"score": Slot.SCORE, "document": Slot.TEXT, "index": Slot.INDEX}],
     {"object": "error", **_ERROR},
     statuses=_AS_400,
@@ -188,13 +234,7 @@ SGLANG = Wire(
 )
 VOYAGE = Wire(
     "voyage",
-    {
-        **_ASKED,
-        "documents": Role.TEXTS,
-        "top_k": Role.TOP_N,
-        "return_documents": Role.RETURN_TEXTS,
-        "truncation": Role.TRUNCATE,
-    },
+    _fields("model query documents top_k return_documents truncation", documents=Role.TEXTS),
     {"object": "list", "data": [_BARE], "model": Slot.MODEL, "usage": _TOTAL},
     _DETAIL,
     markers=("truncation", "top_k"),
@@ -202,13 +242,7 @@ VOYAGE = Wire(
 )
 MIXEDBREAD = Wire(
     "mixedbread",
-    {
-        "model": Role.MODEL,
-        "query": Role.QUERY,
-        "input": Role.TEXTS,
-        "top_k": Role.TOP_N,
-        "return_input": Role.RETURN_TEXTS,
-    },
+    _fields("model query input top_k return_input"),
     {
         "usage": _USAGE,
         "model": Slot.MODEL,
@@ -224,14 +258,13 @@ MIXEDBREAD = Wire(
 )
 NIM = Wire(
     "nim",
-    {
-        "model": Role.MODEL,
-        "query": Role.QUERY_OBJECT,
-        "passages": Role.PASSAGES,
-        "truncate": Role.TRUNCATE_END,
-        # LiteLLM sends the one, RAGFlow the other
-        "top_k|top_n": Role.TOP_N,
-    },
+    # LiteLLM sends top_k, RAGFlow top_n
+    _fields(
+        "model query passages truncate top_k top_n",
+        query=Role.QUERY_OBJECT,
+        truncate=Role.TRUNCATE_END,
+        top_n=Role.TOP_N,
+    ),
     {"rankings": [{"index": Slot.INDEX, "logit": Slot.SCORE}], "usage": _USAGE},
     _DETAIL,
     markers=("passages",),
@@ -240,15 +273,10 @@ NIM = Wire(
 # https://help.aliyun.com/zh/model-studio/text-rerank-api
 DASHSCOPE = Wire(
     "dashscope",
-    {
-        "model": Role.MODEL,
-        "input": {"query": Role.QUERY, "documents": Role.DOCUMENTS},
-        "parameters": {
-            "top_n": Role.TOP_N_OR_ALL,
-            "return_documents": Role.RETURN_TEXTS,
-            "instruct": Role.INSTRUCTION,
-        },
-    },
+    _fields(
+        "model input.query input.documents parameters.top_n parameters.return_documents "
+        "parameters.instruct"
+    ),
     {"output": {"results": [_RANKED]}, "usage": _TOTAL, "request_id": Slot.ID},
     {"code": Slot.KIND, "message": Slot.MESSAGE},
     statuses=_AS_400,
@@ -256,10 +284,39 @@ DASHSCOPE = Wire(
 DASHSCOPE_COMMON = replace(
     COMMON, name="dashscope-common", error=DASHSCOPE.error, statuses=DASHSCOPE.statuses
 )
+# https://cloud.ibm.com/apidocs/watsonx-ai#text-rerank
+WATSONX = Wire(
+    "watsonx",
+    {
+        **_fields("model_id query inputs", inputs=Role.PASSAGES),
+        **_fields("parameters.truncate_input_tokens parameters.return_options.top_n"),
+        "parameters.return_options.inputs": Role.RETURN_TEXTS,
+    },
+    {
+        "model_id": Slot.MODEL,
+        "results": [{"index": Slot.INDEX, "score": Slot.SCORE, "input": {"text": Slot.TEXT}}],
+        "input_token_count": Slot.TOKENS,
+    },
+    {"errors": [{"code": Slot.KIND, "message": Slot.MESSAGE}], "status_code": Slot.STATUS},
+    statuses=_AS_400,
+)
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_agent-runtime_Rerank.html
+BEDROCK = Wire(
+    "bedrock",
+    _fields(
+        "queries sources rerankingConfiguration.bedrockRerankingConfiguration.numberOfResults "
+        "rerankingConfiguration.bedrockRerankingConfiguration.modelConfiguration.modelArn",
+        queries=Role.QUERY_LIST,
+    ),
+    {"results": [{"index": Slot.INDEX, "relevanceScore": Slot.SCORE}]},
+    {"message": Slot.MESSAGE},
+    markers=("sources",),
+    statuses=_AS_400,
+)
 # modules/reranker-transformers of weaviate/weaviate reads the scores by position
 WEAVIATE = Wire(
     "weaviate",
-    {"query": Role.QUERY, "documents": Role.TEXTS, "property": Role.IGNORED},
+    _fields("query documents property", documents=Role.TEXTS),
     {"query": Slot.QUERY, "scores": [{"document": Slot.TEXT, "score": Slot.SCORE}]},
     {"error": Slot.MESSAGE},
     markers=("property",),
@@ -268,7 +325,7 @@ WEAVIATE = Wire(
 )
 CLOUDFLARE = Wire(
     "cloudflare",
-    {"query": Role.QUERY, "contexts": Role.PASSAGES, "top_k": Role.TOP_N},
+    _fields("query contexts top_k"),
     {
         "result": {"response": [{"id": Slot.INDEX, "score": Slot.SCORE}]},
         "success": True,
@@ -285,7 +342,7 @@ CLOUDFLARE = Wire(
     statuses=_AS_400,
 )
 
-_AT_THE_ROOT = (COMMON, WEAVIATE, VOYAGE, TEI, CLOUDFLARE)
+_AT_THE_ROOT = (COMMON, WEAVIATE, VOYAGE, TEI, CLOUDFLARE, BEDROCK)
 
 #: paths → the services that are answered there: the first one, unless a later one has a marker in
 #: the body; of several, the last
@@ -295,18 +352,46 @@ PATHS: Sequence[tuple[tuple[str, ...], tuple[Wire, ...]]] = (
     (("/v2/rerank", "/providers/cohere/v2/rerank"), (COHERE,)),
     (("/score", "/v1/score", "/vllm/score", "/vllm/v1/score"), (VLLM_SCORE,)),
     (("/vllm/rerank", "/vllm/v1/rerank", "/vllm/v2/rerank"), (VLLM,)),
-    (("/infinity/rerank",), (INFINITY,)),
+    (("/infinity/rerank", "/infinity/v1/rerank"), (INFINITY,)),
     (("/tei/rerank",), (TEI,)),
     (("/sglang/rerank", "/sglang/v1/rerank"), (SGLANG,)),
     (("/voyage/rerank", "/voyage/v1/rerank"), (VOYAGE,)),
+    (("/jina/rerank", "/jina/v1/rerank"), (JINA,)),
+    (("/pinecone/rerank",), (PINECONE,)),
     (("/v1/ranking", "/v1/retrieval/{model:path}/reranking"), (NIM,)),
     (("/inference/v1/rerank",), (FIREWORKS,)),
     (("/api/v1/services/rerank/text-rerank/text-rerank",), (DASHSCOPE,)),
     (("/compatible-api/v1/reranks",), (DASHSCOPE_COMMON,)),
     (("/v1/inference/{model:path}",), (DEEPINFRA,)),
+    (("/ml/v1/text/rerank",), (WATSONX,)),
+    (("/hf-inference/models/{model:path}/pipeline/sentence-similarity",), (SIMILARITY,)),
     (("/weaviate/rerank",), (WEAVIATE,)),
     (("/azion/ai/run/{model}",), (AZION, AZION_SCORE)),
     (("/client/v4/accounts/{account_id}/ai/run/@cf/baai/bge-reranker-base",), (CLOUDFLARE,)),
+    # Bedrock's InvokeModel for Cohere's models; ZeroEntropy's
+    (("/model/{model}/invoke", "/v1/models/rerank"), (COMMON,)),
     # SageMaker has one path for every body
-    (("/invocations",), (*_AT_THE_ROOT, NIM, VLLM_SCORE, MIXEDBREAD)),
+    (("/invocations",), (*_AT_THE_ROOT, NIM, VLLM_SCORE, MIXEDBREAD, PAIRS)),
+    # gateways and hosts with a base URL of their own
+    (("/{base:path}/rerank",), _AT_THE_ROOT),
 )
+
+
+def _neutral_values() -> dict[str, tuple[Any, ...]]:
+    wires = {wire for _, wires in PATHS for wire in wires}
+    markers = {marker for wire in wires for marker in wire.markers}
+    inside = {name.partition(".")[0] for wire in wires for name in wire.fields if "." in name}
+    asked = (Role.MODEL, Role.QUERY)
+    return {
+        **{name: role.neutral for name, role in ROLES.items() if role not in asked},
+        **dict.fromkeys(inside, (None, {})),
+        **dict.fromkeys(markers, (None,)),
+        **_NOT_HERE,
+    }
+
+
+#: fields that change the answer of some service, and the values that ask for what is done anyway:
+#: none but null for a field that tells a service from the others on its path. Clients send them to
+#: servers of other services; where a row has no such field, ignoring it would answer another
+#: question.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = _neutral_values()

@@ -75,6 +75,10 @@ def test_help_is_short_and_help_all_has_the_settings_by_groups(
     assert "VALUE" not in whole
     for shown in ("truncate|truncate_left|window|refuse", "INTEGER", "SECONDS", "true|false"):
         assert shown in whole
+    # a screen
+    assert len(short.splitlines()) <= 40
+    assert "[env var" not in short
+    assert command == "rerank" or "[env var: BGE_RERANK_PORT]" in whole
     # a help that was short before is whole again, and the other way round
     assert CliRunner().invoke(app, [command, "--help"]).output == short
 

@@ -19,7 +19,6 @@ import pytest
 from paths import ROOT
 
 from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.wire import Role
 from bge_rerank_integrations.wire.rows import PATHS
 from serving.conftest import probability
 from serving.fake_engine import FakeEngine
@@ -73,11 +72,31 @@ JDK = [
     "Upgrade: h2c",
     "User-Agent: Java-http-client/21.0.5",
 ]
+AWS = [
+    "Content-Type: application/json",
+    "X-Amz-Date: 20261201T120000Z",
+    "X-Amz-Content-SHA256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "Authorization: AWS4-HMAC-SHA256 Credential=AKIA/20261201/us-west-2/bedrock/aws4_request, "
+    "SignedHeaders=content-type;host;x-amz-date, Signature=5d672d79c15b13162d9279b0855cfba6",
+]
+FERN = [
+    "Accept: */*",
+    "Content-Type: application/json",
+    f"authorization: Bearer {KEY}",
+    "x-fern-language: JavaScript",
+    "x-fern-runtime: node",
+    "accept-encoding: gzip, deflate",
+]
 APACHE = ["Connection: Keep-Alive", "User-Agent: Apache-HttpAsyncClient/4.1.5 (Java/21.0.5)"]
 
 MODEL = {"model": "fake"}
 ASKED = {"query": QUERY, "documents": DOCUMENTS}
 TEXTS = {"query": QUERY, "texts": DOCUMENTS}
+BEDROCK_QUERY = [{"type": "TEXT", "textQuery": {"text": QUERY}}]
+BEDROCK_SOURCES = [
+    {"type": "INLINE", "inlineDocumentSource": {"type": "TEXT", "textDocument": {"text": text}}}
+    for text in DOCUMENTS
+]
 PASSAGES = {"query": {"text": QUERY}, "passages": [{"text": text} for text in DOCUMENTS]}
 
 
@@ -150,6 +169,29 @@ def meta_tokens(body: Any) -> Ranked:
 def search_units(body: Any) -> Ranked:
     assert body["meta"]["billed_units"]["search_units"] == 1
     return results(body)
+
+
+def relevance(body: Any) -> Ranked:
+    return [(result["index"], result["relevanceScore"]) for result in body["results"]]
+
+
+def scored(body: Any) -> Ranked:
+    assert body["input_token_count"] > 0
+    return [(result["index"], result["score"]) for result in body["results"]]
+
+
+def pinecone(body: Any) -> Ranked:
+    assert body["usage"]["rerank_units"] == 1
+    assert all(item["document"]["text"] == DOCUMENTS[item["index"]] for item in body["data"])
+    return [(item["index"], item["score"]) for item in body["data"]]
+
+
+def labels(body: Any) -> Ranked:
+    return [(index, each["score"]) for index, each in enumerate(body)]
+
+
+def bare(body: Any) -> Ranked:
+    return list(enumerate(body))
 
 
 def only_known_fields(body: Any) -> Ranked:
@@ -578,6 +620,229 @@ PROGRAMS = {
         {**MODEL, **ASKED, "top_n": 3},
         order=tuple(BEST),
     ),
+    "RAGFlow, LocalAI": Program(
+        "infiniflow/ragflow: rag/llm/rerank_model.py (it joins /rerank to the host)",
+        "/rerank",
+        [*REQUESTS, JSON, BEARER],
+        {**MODEL, **ASKED, "top_n": 4},
+        by_index,
+        (0, 1, 2, 3),
+    ),
+    "RAGFlow, GPUStack": Program(
+        "infiniflow/ragflow: rag/llm/rerank_model.py",
+        "/v1/rerank",
+        [*REQUESTS, "accept: application/json", "content-type: application/json", BEARER],
+        {**MODEL, **ASKED, "top_n": 4},
+    ),
+    "RAGFlow, HuggingFace": Program(
+        "infiniflow/ragflow: rag/llm/rerank_model.py (http:// is its own)",
+        "/rerank",
+        [*REQUESTS, JSON],
+        {**TEXTS, "raw_scores": False, "truncate": True},
+        listed,
+    ),
+    "RAGFlow, vLLM": Program(
+        "infiniflow/ragflow: rag/llm/rerank_model.py (cohere's client)",
+        "/v1/rerank",
+        [*HTTPX, BEARER, "content-type: application/json", "X-Fern-Language: Python"],
+        {**MODEL, **ASKED, "top_n": 4, "return_documents": False},
+    ),
+    "Dify, Jina": Program(
+        "langgenius/dify-official-plugins: models/jina (it reads texts that it did not ask for)",
+        "/rerank",
+        [*HTTPX, JSON, BEARER],
+        {**MODEL, **ASKED, "top_n": 3},
+        with_documents,
+        tuple(BEST),
+    ),
+    "Dify, LocalAI": Program(
+        "langgenius/dify-official-plugins: models/localai",
+        "/rerank",
+        [*REQUESTS, JSON, BEARER],
+        {**MODEL, **ASKED, "top_n": None},
+    ),
+    "Onyx, LiteLLM provider": Program(
+        "onyx-dot-app/onyx: natural_language_processing/search_nlp_models.py",
+        "",
+        [*HTTPX, JSON, BEARER],
+        {**MODEL, **ASKED},
+        by_index,
+        (0, 1, 2, 3),
+    ),
+    "Milvus, Cohere ranker": Program(
+        "milvus-io/milvus: internal/util/function/models/cohere",
+        "",
+        [*GO, "accept: application/json", JSON, f"Authorization: bearer {KEY}"],
+        {**MODEL, **ASKED, "max_tokens_per_doc": 100},
+        by_index,
+        (0, 1, 2, 3),
+    ),
+    "Milvus, VoyageAI ranker": Program(
+        "milvus-io/milvus: internal/util/function/models/voyageai",
+        "",
+        [*GO, JSON, BEARER],
+        {**MODEL, **ASKED, "truncation": True},
+        data,
+    ),
+    "Milvus, Ali ranker": Program(
+        "milvus-io/milvus: internal/util/function/models/ali",
+        "",
+        [*GO, JSON, BEARER],
+        {**MODEL, "input": ASKED},
+        output,
+    ),
+    "Milvus, Hugging Face ranker": Program(
+        "milvus-io/milvus: internal/util/function/models/huggingface",
+        "/hf-inference/models/fake/pipeline/sentence-similarity",
+        [*GO, JSON, BEARER],
+        {"inputs": {"source_sentence": QUERY, "sentences": DOCUMENTS}},
+        bare,
+        (0, 1, 2, 3),
+    ),
+    "n8n, Voyage reranker": Program(
+        "n8n-io/n8n: nodes/rerankers/RerankerVoyageAi (npm voyageai)",
+        "/rerank",
+        FERN,
+        {**ASKED, **MODEL, "top_k": 3, "return_documents": False, "truncation": True},
+        data,
+        tuple(BEST),
+    ),
+    "n8n, Azure Cohere reranker": Program(
+        "n8n-io/n8n: nodes/rerankers/RerankerAzureCohere (npm cohere-ai)",
+        "/providers/cohere/v2/rerank",
+        FERN,
+        {**MODEL, **ASKED, "top_n": 3},
+        order=tuple(BEST),
+    ),
+    "Elasticsearch, NVIDIA": Program(
+        "elastic/elasticsearch: inference/services/nvidia/request/rerank",
+        "",
+        [*APACHE, JSON, BEARER],
+        {**MODEL, **PASSAGES},
+        rankings,
+    ),
+    "Elasticsearch, OpenShift AI": Program(
+        "elastic/elasticsearch: inference/services/openshiftai/request",
+        "",
+        [*APACHE, JSON, BEARER],
+        {**MODEL, **ASKED, "top_n": 3, "return_documents": True},
+        with_documents,
+        tuple(BEST),
+    ),
+    "Elasticsearch, IBM watsonx": Program(
+        "elastic/elasticsearch: inference/services/ibmwatsonx/request",
+        "/ml/v1/text/rerank?version=2024-05-02",
+        [*APACHE, JSON, BEARER],
+        {
+            "model_id": "fake",
+            "query": QUERY,
+            "project_id": "a-project",
+            "inputs": PASSAGES["passages"],
+            "parameters": {
+                "truncate_input_tokens": 100,
+                "return_options": {"inputs": True, "top_n": 3},
+            },
+        },
+        scored,
+        tuple(BEST),
+    ),
+    "Elasticsearch, custom service": Program(
+        "elastic/elasticsearch: inference/services/custom (the template is the user's)",
+        "",
+        [*APACHE, JSON, BEARER],
+        {**ASKED, **MODEL, "top_n": 3},
+        order=tuple(BEST),
+    ),
+    "LiteLLM `watsonx/`": Program(
+        "BerriAI/litellm: llms/watsonx/rerank (WATSONX_TOKEN is the key)",
+        "/ml/v1/text/rerank?version=2024-03-13",
+        [*HTTPX, JSON, BEARER],
+        {
+            "query": QUERY,
+            "inputs": PASSAGES["passages"],
+            "parameters": {"return_options": {"top_n": 3, "inputs": False}},
+            "model_id": "fake",
+            "project_id": "a-project",
+        },
+        scored,
+        tuple(BEST),
+    ),
+    "OpenSearch, SageMaker cross-encoder": Program(
+        "opensearch-project/ml-commons: docs/tutorials/rerank (transformers' pipeline)",
+        "/invocations",
+        [*APACHE, *AWS],
+        {"inputs": [{"text": QUERY, "text_pair": text} for text in DOCUMENTS]},
+        labels,
+        (0, 1, 2, 3),
+    ),
+    "OpenSearch, SageMaker with TEI": Program(
+        "opensearch-project/ml-commons: docs/tutorials/rerank (bge-reranker-v2-m3)",
+        "/invocations",
+        [*APACHE, *AWS],
+        TEXTS,
+        listed,
+    ),
+    "OpenSearch, Bedrock connector": Program(
+        "opensearch-project/ml-commons: bedrock_connector_rerank_blueprint.md",
+        "",
+        [*APACHE, *AWS],
+        {
+            "queries": BEDROCK_QUERY,
+            "rerankingConfiguration": {
+                "bedrockRerankingConfiguration": {"modelConfiguration": {"modelArn": "fake"}},
+                "type": "BEDROCK_RERANKING_MODEL",
+            },
+            "sources": BEDROCK_SOURCES,
+        },
+        relevance,
+    ),
+    "OpenSearch, Cohere on Bedrock": Program(
+        "opensearch-project/ml-commons: bedrock_connector_cohere_rerank_blueprint.md",
+        "/model/fake/invoke",
+        [*APACHE, *AWS],
+        {**ASKED, "api_version": 2},
+    ),
+    "boto3 `bedrock-agent-runtime`": Program(
+        "run-llama/llama_index: postprocessor-bedrock-rerank; langchain-aws; litellm bedrock/",
+        "/rerank",
+        ["Accept-Encoding: identity", "User-Agent: Boto3/1.40.1 md/Botocore#1.40.1", *AWS],
+        {
+            "queries": BEDROCK_QUERY,
+            "sources": BEDROCK_SOURCES,
+            "rerankingConfiguration": {
+                "type": "BEDROCK_RERANKING_MODEL",
+                "bedrockRerankingConfiguration": {
+                    "numberOfResults": 3,
+                    "modelConfiguration": {"modelArn": "fake"},
+                },
+            },
+        },
+        relevance,
+        tuple(BEST),
+    ),
+    "Pinecone": Program(
+        "pinecone-io/pinecone-python-client: inference/inference_request_builder.py",
+        "/rerank",
+        ["User-Agent: python-client-7.3.0", JSON, f"Api-Key: {KEY}", "Accept: application/json"],
+        {
+            **MODEL,
+            "query": QUERY,
+            "documents": PASSAGES["passages"],
+            "rank_fields": ["text"],
+            "return_documents": True,
+            "top_n": 3,
+            "parameters": {"truncate": "END"},
+        },
+        pinecone,
+        tuple(BEST),
+    ),
+    "ZeroEntropy": Program(
+        "zeroentropy-ai/zeroentropy-python: resources/models.py",
+        "/models/rerank",
+        [*HTTPX, JSON, BEARER],
+        {**ASKED, **MODEL, "top_n": 3},
+        order=tuple(BEST),
+    ),
 }
 PAGE = dict(ROWS)
 
@@ -674,26 +939,16 @@ def test_a_librarys_key_is_let_in(with_key: str, name: str) -> None:
 
 def formats_table() -> str:
     """The paths, markers and fields of all services, as the page shows them."""
-    lines = ["| paths | service | told by | fields |", "|---|---|---|---|"]
+    lines, seen = ["| paths | service | told by | fields |", "|---|---|---|---|"], set()
     for paths, wires in PATHS:
         for position, wire in enumerate(wires):
             told_by = " or ".join(f"`{name}`" for name in wire.markers) if position else ""
             shown = "<br>".join(f"`{path}`" for path in paths) if not position else ""
-            fields = ", ".join(f"`{name}`" for name in field_names(wire.fields))
+            fields = ", ".join(f"`{name}`" for name in wire.fields)
+            fields = "as above" if wire in seen else fields
+            seen.add(wire)
             lines.append(f"| {shown} | {wire.name} | {told_by} | {fields} |")
     return "\n".join(lines) + "\n"
-
-
-def field_names(fields: Any) -> list[str]:
-    return [
-        name
-        for names, role in fields.items()
-        for name in (
-            names.split("|")
-            if isinstance(role, Role)
-            else [f"{names}.{inner}" for inner in field_names(role)]
-        )
-    ]
 
 
 def test_the_page_shows_the_servers_table() -> None:

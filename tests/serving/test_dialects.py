@@ -515,6 +515,10 @@ async def test_an_object_without_any_of_the_rank_fields_is_refused(
         ("/v1/rerank", "truncation_side", "left"),
         ("/v2/rerank", "max_tokens_per_query", 7),
         ("/v2/rerank", "contexts", [{"text": "a"}]),
+        ("/v1/rerank", "metadata", ["of the first", "of the second"]),
+        ("/v1/rerank", "return_embeddings", True),
+        ("/v2/rerank", "sources", [{"type": "INLINE"}]),
+        ("/pinecone/rerank", "top_k", 1),
     ],
 )
 async def test_a_field_of_another_service_is_never_ignored(
@@ -555,6 +559,72 @@ async def test_a_field_that_changes_nothing_is_ignored(
     client: httpx.AsyncClient, path: str, field: str, value: Any
 ) -> None:
     await post(client, path, **RANKED, **{field: value})
+
+
+async def test_a_field_of_another_service_in_an_object_is_not_ignored_either(
+    client: httpx.AsyncClient, fake_engine: FakeEngine
+) -> None:
+    asked = {"input": RANKED, "parameters": {"top_k": 1}}
+    response = await client.post(DASHSCOPE, json=asked)
+    assert (response.status_code, fake_engine.calls) == (400, [])
+    assert "'parameters.top_k' is a field of another service" in response.json()["message"]
+    await post(client, DASHSCOPE, input=RANKED, parameters={"top_k": None})
+    response = await client.post(DASHSCOPE, json={"input": QUERY})
+    assert response.json()["message"] == "input: send an object"
+
+
+@pytest.mark.parametrize("path", ["/openai/v1/rerank", "/api/v1/rerank", "/a/b/rerank"])
+async def test_a_base_url_of_ones_own_has_the_roots_services(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await post(client, path, **RANKED, top_n=2)
+    assert [result["index"] for result in answer["results"]] == ORDER[:2]
+    assert [result["index"] for result in await post(client, path, **TEXTS)] == ORDER
+
+
+async def test_jina_repeats_texts_unless_it_is_told_not_to(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/jina/v1/rerank", **RANKED)
+    assert [result["document"]["text"] for result in answer["results"]] == [
+        DOCUMENTS[index] for index in ORDER
+    ]
+    answer = await post(client, "/jina/v1/rerank", **RANKED, return_documents=False)
+    assert not any("document" in result for result in answer["results"])
+
+
+def bedrock(count: dict[str, Any]) -> dict[str, Any]:
+    inline = [{"textDocument": {"text": text}, "type": "TEXT"} for text in DOCUMENTS]
+    return {
+        "queries": [{"textQuery": {"text": QUERY}, "type": "TEXT"}],
+        "sources": [{"inlineDocumentSource": each, "type": "INLINE"} for each in inline],
+        "rerankingConfiguration": {"bedrockRerankingConfiguration": count},
+    }
+
+
+async def test_bedrock_is_told_by_its_sources(client: httpx.AsyncClient) -> None:
+    answer = await post(client, "/rerank", **bedrock({"numberOfResults": 2}))
+    assert answer == {
+        "results": [
+            {"index": 2, "relevanceScore": SCORES[2]},
+            {"index": 1, "relevanceScore": SCORES[1]},
+        ]
+    }
+    asked = bedrock({})
+    asked["sources"][1]["inlineDocumentSource"] = {"type": "JSON", "jsonDocument": {"a": 1}}
+    response = await client.post("/rerank", json=asked)
+    assert response.status_code == 400
+    message = "must be an object with inlineDocumentSource.textDocument.text"
+    assert response.json() == {"message": f"sources[1]: {message}"}
+    response = await client.post("/rerank", json=bedrock({}) | {"queries": []})
+    assert response.json() == {"message": "queries: must be a list of one query"}
+
+
+@pytest.mark.parametrize("inputs", [[], "text", [{"text": QUERY}], [["q", "d"]], [None]])
+async def test_pairs_without_their_texts_are_refused(
+    client: httpx.AsyncClient, fake_engine: FakeEngine, inputs: Any
+) -> None:
+    response = await client.post("/invocations", json={"inputs": inputs})
+    assert (response.status_code, fake_engine.calls) == (422, [])
+    assert response.json()["error"].startswith("inputs")
 
 
 RANKED = {"query": QUERY, "documents": DOCUMENTS}

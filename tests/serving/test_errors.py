@@ -28,6 +28,7 @@ from serving.fake_engine import FakeEngine
 
 CLOUDFLARE = "/client/v4/accounts/a/ai/run/@cf/baai/bge-reranker-base"
 DASHSCOPE = "/api/v1/services/rerank/text-rerank/text-rerank"
+WATSONX = "/ml/v1/text/rerank"
 BODIES: dict[str, dict[str, Any]] = {
     "/rerank": {"query": "q", "documents": ["a", "b"]},
     "/v1/rerank": {"query": "q", "documents": ["a", "b"]},
@@ -48,15 +49,18 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/retrieval/fake/reranking": {"query": {"text": "q"}, "passages": [{"text": "a"}] * 2},
     "/weaviate/rerank": {"query": "q", "documents": ["a", "b"]},
     CLOUDFLARE: {"query": "q", "contexts": [{"text": "a"}, {"text": "b"}]},
+    "/jina/v1/rerank": {"query": "q", "documents": ["a", "b"]},
+    "/pinecone/rerank": {"query": "q", "documents": [{"text": "a"}, {"text": "b"}]},
+    WATSONX: {"query": "q", "inputs": [{"text": "a"}, {"text": "b"}]},
 }
 # what cannot be scored is answered with 400 here, and with 422 by the others
 BAD_REQUEST = {
     "/v2/rerank", "/vllm/rerank", "/score", "/v1/score", "/voyage/v1/rerank",
-    "/compatible-api/v1/reranks", DASHSCOPE, CLOUDFLARE,
+    "/compatible-api/v1/reranks", DASHSCOPE, CLOUDFLARE, WATSONX,
 }  # fmt: skip
 TEXTS = {CLOUDFLARE: "contexts", "/tei/rerank": "texts", "/v1/ranking": "passages"}
 TEXTS |= {"/v1/reranking": "input", "/v1/retrieval/fake/reranking": "passages"}
-TEXTS |= {"/score": "text_2", "/v1/score": "text_2"}
+TEXTS |= {WATSONX: "inputs", "/score": "text_2", "/v1/score": "text_2"}
 
 
 def message_of(path: str, response: httpx.Response) -> str:
@@ -66,6 +70,12 @@ def message_of(path: str, response: httpx.Response) -> str:
         assert (body["success"], body["result"]) == (False, None)
         assert body["errors"][0]["code"] == response.status_code
         return str(body["errors"][0]["message"])
+    if path == WATSONX:
+        assert body["status_code"] == response.status_code
+        return str(body["errors"][0]["message"])
+    if path == "/pinecone/rerank":
+        assert body["status"] == response.status_code
+        return str(body["error"]["message"])
     if path == "/tei/rerank":
         assert body.keys() == {"error", "error_type"}
         return str(body["error"])
