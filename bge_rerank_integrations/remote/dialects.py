@@ -11,7 +11,7 @@ from typing import Any
 from ..checks import is_finite, is_int, require
 from ..errors import ConfigurationError
 from ..setting_types import API_KEY_VARIABLE
-from ..wire import Role, Slot, Template, Wire
+from ..wire import Role, Slot, Template, Wire, put
 from ..wire.rows import AZION, CLOUDFLARE, COHERE, COMMON, INFINITY, NIM, TEI, VLLM, VOYAGE
 
 
@@ -44,18 +44,19 @@ class Dialect:
         """
         values: dict[Role, Any] = {
             Role.QUERY: query,
-            Role.QUERY_OBJECT: {"text": query},
-            **dict.fromkeys((Role.DOCUMENTS, Role.TEXTS), documents),
-            Role.PASSAGES: [{"text": document} for document in documents],
+            Role.DOCUMENTS: documents,
+            Role.TEXTS: documents,
         }
         if model and "{model}" not in self.path:
             values[Role.MODEL] = model
         if raw:
             values |= {Role.RAW_SCORES: True, Role.ACTIVATION: False}
-        # of several names of a role the first
-        names = {role: name for name, role in reversed([*self.wire.fields.items()])}
-        fields = {names[role]: values[role] for role in names if role in values}
-        return json.dumps({**fields, **self.constants}, ensure_ascii=False).encode()
+        body: dict[str, Any] = {}
+        for name, role in self.wire.fields.items():
+            if role in values:
+                # a service needs one of a role's names
+                put(body, name, values.pop(role))
+        return json.dumps({**body, **self.constants}, ensure_ascii=False).encode()
 
     def split(
         self, query: str, documents: Sequence[str], max_documents: int

@@ -115,5 +115,6 @@ def from_validation_error(error: ValidationError, name: str) -> ApiError:
 
 def _field_name(name: str, location: Sequence[Any]) -> str:
     for part in location:
-        name += f"[{part}]" if isinstance(part, int) else f".{part}"
+        index = f"[{part}]" if isinstance(part, int) else f".{part}"
+        name = name.replace("[]", index, 1) if "[]" in name else name + index
     return name

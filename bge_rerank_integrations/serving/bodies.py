@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..setting_types import CallOverrides
-from ..wire import Fields, Role, Wire
+from ..wire import Fields, Role, Wire, put
 from ..wire.rows import NEUTRAL
 from .api_errors import ApiError, ErrorKind, RefusedError, from_validation_error
-from .field_types import DOCUMENTS, EXAMPLES, FIELD_TYPES, NEEDED, QUERIES
+from .field_types import DOCUMENTS, EXAMPLES, FIELD_TYPES, QUERIES
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -52,16 +52,12 @@ def read(wire: Wire, body: Any) -> ScoreRequest:
         raise _invalid("send a JSON object")
     _refuse_fields_of_others(wire.fields, body)
     values = _values(wire.fields, body)
-    pairs = values.get(Role.PAIRS)
-    if pairs is None:
-        query = next(values[role] for role in QUERIES if role in values)
-        documents = next(values[role] for role in DOCUMENTS if role in values)
-    else:
-        query, documents = (list(texts) for texts in zip(*pairs, strict=True))
+    query = next(values[role] for role in QUERIES if role in values)
+    documents = next(values[role] for role in DOCUMENTS if role in values)
     if isinstance(query, list):
         if len(query) not in (1, len(documents)):
             raise _invalid(
-                "text_1 must be one text, or as many as text_2: "
+                "queries must be one, or as many as documents: "
                 f"got {len(query)} and {len(documents)}"
             )
         query = query[0] if len(query) == 1 else query
@@ -104,16 +100,17 @@ def _invalid(message: str) -> RefusedError:
 
 
 def _refuse_fields_of_others(fields: Fields, body: Mapping[str, Any], inside: str = "") -> None:
+    own = {
+        name.removeprefix(inside).partition(".")[0] for name in fields if name.startswith(inside)
+    }
     for name, value in body.items():
-        path = f"{inside}{name}"
-        if any(own.startswith(f"{path}.") for own in fields):
-            if isinstance(value, Mapping):
-                _refuse_fields_of_others(fields, value, f"{path}.")
+        if name in own and isinstance(value, Mapping):
+            _refuse_fields_of_others(fields, value, f"{inside}{name}.")
         # 0 and False are equal, but not the same
-        elif path not in fields and not any(
+        elif not own & {name, f"{name}[]"} and not any(
             type(value) is type(each) and value == each for each in NEUTRAL.get(name, (value,))
         ):
-            raise _invalid(f"{path!r} is a field of another service, not of this one's")
+            raise _invalid(f"'{inside}{name}' is a field of another service, not of this one's")
 
 
 def _values(fields: Fields, body: Mapping[str, Any]) -> dict[Role, Any]:
@@ -123,35 +120,35 @@ def _values(fields: Fields, body: Mapping[str, Any]) -> dict[Role, Any]:
     values: dict[Role, Any] = {}
     for name, role in fields.items():
         given = _at(body, name)
-        if given is not None:
-            values.setdefault(role, _checked(name, role, given))
+        try:
+            if given is not None:
+                values.setdefault(role, _adapter(role).validate_python(given, strict=True))
+        except ValidationError as error:
+            raise RefusedError(from_validation_error(error, name)) from None
     for name, role in fields.items():
-        if role in NEEDED and role not in values:
-            raise RefusedError(ApiError(ErrorKind.INVALID, f"{name}: Field required", name))
+        if role in (*QUERIES, *DOCUMENTS) and role not in values:
+            raise _wrong(name, "Field required")
     return values
 
 
-def _at(body: Any, name: str) -> Any:
-    """What stands at a name of the row.
+def _at(body: Any, name: str, where: str = "") -> Any:
+    """What stands where a name leads; None if nothing does."""
+    first, dot, rest = name.partition(".")
+    if not isinstance(body, Mapping):
+        raise _wrong(where, "send an object")
+    key = first.removesuffix("[]")
+    place, given = f"{where}.{key}".lstrip("."), body.get(key)
+    if not dot or given is None:
+        return given
+    if first == key:
+        return _at(given, rest, place)
+    if not isinstance(given, list):
+        raise _wrong(place, "send a list")
+    return [_at(each, rest, f"{place}[{index}]") for index, each in enumerate(given)]
 
-    :raises RefusedError: if there is no object where the name leads into one.
-    """
-    path = name.split(".")
-    for depth, part in enumerate(path):
-        if body is None:
-            return None
-        if not isinstance(body, Mapping):
-            where = ".".join(path[:depth])
-            raise RefusedError(ApiError(ErrorKind.INVALID, f"{where}: send an object", where))
-        body = body.get(part)
-    return body
 
-
-def _checked(name: str, role: Role, given: Any) -> Any:
-    try:
-        return _adapter(role).validate_python(given, strict=True)
-    except ValidationError as error:
-        raise RefusedError(from_validation_error(error, name)) from None
+def _wrong(field: str, message: str) -> RefusedError:
+    return RefusedError(ApiError(ErrorKind.INVALID, f"{field}: {message}", field))
 
 
 @cache
@@ -183,42 +180,42 @@ def _join(names: Sequence[Any], document: Any, index: int) -> Any:
 @cache
 def request_schema(wire: Wire) -> Schema:
     """The OpenAPI schema of a service's request bodies, with an example."""
+    title = "".join(part.title() for part in wire.name.split("-"))
+    schema = {"title": f"{title}Request", **_object()}
+    schema["properties"] = {name: {"enum": list(neutral)} for name, neutral in NEUTRAL.items()}
+    example: Schema = {}
     # of several names of a role the first
     first = {role: name for name, role in reversed([*wire.fields.items()])}
-    schema = _object_schema(wire.fields, {first[role] for role in NEEDED if role in first})
-    others = {name: {"enum": list(neutral)} for name, neutral in NEUTRAL.items()}
-    title = "".join(part.title() for part in wire.name.split("-"))
-    example = _example({first[role]: role for role in EXAMPLES if role in first})
-    schema["properties"] = {**others, **schema["properties"]}
-    return {"title": f"{title}Request", **schema, "examples": [example]}
+    for name, role in wire.fields.items():
+        is_needed = role in (*QUERIES, *DOCUMENTS) and first[role] == name
+        _describe(schema, name, role, is_needed=is_needed)
+        if role in EXAMPLES and first[role] == name:
+            value = EXAMPLES[role]
+            put(example, name, [value] if "[]" in name and isinstance(value, str) else value)
+    return {**schema, "examples": [example]}
 
 
-def _object_schema(fields: Fields, needed: Set[str]) -> Schema:
-    properties: dict[str, Schema] = {}
-    for name, inner in _by_object(fields).items():
-        if isinstance(inner, Role):
-            properties[name] = {**_adapter(inner).json_schema(), "description": inner.about}
-        else:
-            below = {own.partition(".")[2] for own in needed if own.startswith(f"{name}.")}
-            properties[name] = _object_schema(inner, below)
-    required = sorted({name.partition(".")[0] for name in needed})
-    return {"type": "object", "properties": properties, "required": required}
+def _object() -> Schema:
+    return {"type": "object", "properties": {}, "required": []}
 
 
-def _example(fields: Fields) -> JsonValue:
-    return {
-        name: EXAMPLES[inner] if isinstance(inner, Role) else _example(inner)
-        for name, inner in _by_object(fields).items()
-    }
-
-
-def _by_object(fields: Fields) -> dict[str, Role | Fields]:
-    """Fields as a body holds them: those whose names have dots, by their objects."""
-    nested: dict[str, Any] = {}
-    for name, role in fields.items():
-        first, dot, rest = name.partition(".")
-        if dot:
-            nested.setdefault(first, {})[rest] = role
-        else:
-            nested[first] = role
-    return nested
+def _describe(
+    schema: Schema, name: str, role: Role, *, is_needed: bool, is_item: bool = False
+) -> None:
+    """Add a field to the schema of an object."""
+    first, dot, rest = name.partition(".")
+    key = first.removesuffix("[]")
+    if is_needed and key not in schema["required"]:
+        schema["required"].append(key)
+    if not dot:
+        type_ = {"type": "string"} if is_item else _adapter(role).json_schema()
+        schema["properties"][key] = {**type_, "description": role.about}
+        return
+    described = schema["properties"]
+    if first == key:
+        inner = described[key] = described[key] if "type" in described.get(key, {}) else _object()
+    else:
+        if "items" not in described.get(key, {}):
+            described[key] = {"type": "array", "items": _object(), "minItems": 1}
+        inner = described[key]["items"]
+    _describe(inner, rest, role, is_needed=is_needed, is_item=is_item or first != key)

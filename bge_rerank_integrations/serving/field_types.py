@@ -17,31 +17,6 @@ def _text_of(document: Any) -> Any:
     return document.get("text") if isinstance(document, Mapping) else document
 
 
-def _text_at(*path: str) -> BeforeValidator:
-    """Reads the text in an object, or in objects in it."""
-
-    def read(given: Any) -> Any:
-        for name in path:
-            if not isinstance(given, Mapping):
-                raise ValueError(f"must be an object with {'.'.join(path)}")
-            given = given.get(name)
-        return given
-
-    return BeforeValidator(read)
-
-
-def _pair(given: Any) -> Any:
-    if not isinstance(given, Mapping):
-        raise ValueError('must be an object with "text" and "text_pair"')
-    return (given.get("text"), given.get("text_pair"))
-
-
-def _only(given: Any) -> Any:
-    if not isinstance(given, list) or len(given) != 1:
-        raise ValueError("must be a list of one query")
-    return given[0]
-
-
 def _listed(texts: Any) -> Any:
     return [texts] if isinstance(texts, str) else texts
 
@@ -71,34 +46,11 @@ def _integer(minimum: int) -> Any:
     return Annotated[number, BeforeValidator(_int), WithJsonSchema({"anyOf": schemas})]
 
 
-def _object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": [*properties]}
-
-
 _STRING: dict[str, Any] = {"type": "string"}
-_OBJECT = _object(text=_STRING)
+_OBJECT = {"type": "object", "properties": {"text": _STRING}, "required": ["text"]}
 _EITHER: dict[str, Any] = {"anyOf": [_STRING, _OBJECT]}
 _EITHERS: dict[str, Any] = {"type": "array", "items": _EITHER, "minItems": 1}
 _Either = Annotated[str, BeforeValidator(_text_of), WithJsonSchema(_EITHER)]
-_Object = Annotated[str, _text_at("text"), WithJsonSchema(_OBJECT)]
-_QueryList = Annotated[
-    str,
-    _text_at("textQuery", "text"),
-    BeforeValidator(_only),
-    WithJsonSchema(
-        {"type": "array", "items": _object(textQuery=_OBJECT), "minItems": 1, "maxItems": 1}
-    ),
-]
-_Source = Annotated[
-    str,
-    _text_at("inlineDocumentSource", "textDocument", "text"),
-    WithJsonSchema(_object(inlineDocumentSource=_object(textDocument=_OBJECT))),
-]
-_Pair = Annotated[
-    tuple[str, str],
-    BeforeValidator(_pair),
-    WithJsonSchema(_object(text=_STRING, text_pair=_STRING)),
-]
 # the first wrong item is reported; an error for each would take far more memory than the body
 _Items = Annotated[list[ItemT], FailFast(), Field(min_length=1)]
 _OneOrMore = Annotated[
@@ -110,26 +62,19 @@ _Flag = Annotated[
     BeforeValidator(_flag),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [*_WORDS, None]}]}),
 ]
-_Texts = Annotated[list[str], Field(min_length=1)]
-QUERIES = (Role.QUERY, Role.QUERY_OBJECT, Role.QUERY_LIST, Role.QUERIES)
-DOCUMENTS = (Role.DOCUMENTS, Role.TEXTS, Role.PASSAGES, Role.SOURCES, Role.ONE_OR_MORE)
-#: without which a request is none
-NEEDED = (*QUERIES, *DOCUMENTS, Role.PAIRS)
+# a request has one of these, and one of those
+QUERIES = (Role.QUERY, Role.QUERIES)
+DOCUMENTS = (Role.DOCUMENTS, Role.TEXTS, Role.ONE_OR_MORE)
 FIELD_TYPES: Mapping[Role, Any] = {
     Role.MODEL: str,
     Role.QUERY: str,
-    Role.QUERY_OBJECT: _Object,
-    Role.QUERY_LIST: _QueryList,
     Role.QUERIES: _OneOrMore,
     Role.DOCUMENTS: _Items[_Either],
     Role.TEXTS: _Items[str],
-    Role.PASSAGES: _Items[_Object],
-    Role.SOURCES: _Items[_Source],
-    Role.PAIRS: _Items[_Pair],
     Role.ONE_OR_MORE: _OneOrMore,
     Role.TOP_N: _integer(1),
     Role.INSTRUCTION: Annotated[str, Field(min_length=1)],
-    Role.RANK_FIELDS: _Texts,
+    Role.RANK_FIELDS: Annotated[list[str], Field(min_length=1)],
     Role.MAX_DOCUMENT_TOKENS: _integer(1),
     Role.MAX_DOCUMENT_TOKENS_OR_ALL: _integer(-1),
     Role.MAX_CHUNKS: _integer(1),
@@ -149,14 +94,11 @@ EXAMPLE_DOCUMENTS = [
     "Deep learning enables computers to learn from large amounts of data",
     "I like pizza",
 ]
-_OBJECTS: list[JsonValue] = [{"text": text} for text in EXAMPLE_DOCUMENTS]
 EXAMPLES: Mapping[Any, JsonValue] = {
     Role.QUERY: EXAMPLE_QUERY,
-    Role.QUERY_OBJECT: {"text": EXAMPLE_QUERY},
     Role.QUERIES: EXAMPLE_QUERY,
     Role.DOCUMENTS: [*EXAMPLE_DOCUMENTS],
     Role.TEXTS: [*EXAMPLE_DOCUMENTS],
-    Role.PASSAGES: _OBJECTS,
     Role.ONE_OR_MORE: [*EXAMPLE_DOCUMENTS],
     Role.TOP_N: 2,
     Role.TOP_N_OR_ALL: 2,

@@ -22,15 +22,10 @@ class Role(Enum):
 
     MODEL = "One of the server's models; default: its first."
     QUERY = "The query."
-    QUERY_OBJECT = 'The query, as {"text": …}.'
-    QUERY_LIST = 'The query, as [{"textQuery": {"text": …}}].'
     QUERIES = "One text, or as many as text_2 has; other lengths are refused."
     DOCUMENTS = 'Strings, or objects with a "text" field.'
     TEXTS = "Strings."
-    PASSAGES = 'Objects {"text": …}.'
-    SOURCES = 'Objects {"inlineDocumentSource": {"textDocument": {"text": …}}}.'
     ONE_OR_MORE = "One text, or several."
-    PAIRS = 'Each a query and a document: {"text": …, "text_pair": …}.'
     TOP_N = "How many results to return; default: all."
     TOP_N_OR_ALL = "How many results to return; default, and 0: all.", 0
     RETURN_TEXTS = "Repeat the texts in the result.", False
@@ -102,8 +97,22 @@ class Slot(Enum):
 
 # a JSON value in which a Slot may stand for a value; a list of one item is repeated for each result
 Template: TypeAlias = Any
-# name → role; a dot in a name leads into an object. Several names of a role mean the same.
+# name → role: "input.query" is in an object, "passages[].text" in each object of a list. Several
+# names of one role mean the same.
 Fields: TypeAlias = Mapping[str, Role]
+
+
+def put(body: dict[str, Any], name: str, value: Any) -> None:
+    """Put a value where a name leads, or the values of a list into the objects of one."""
+    first, dot, rest = name.partition(".")
+    if not dot:
+        body[name] = value
+    elif first.endswith("[]"):
+        items = body.setdefault(first.removesuffix("[]"), [{} for _ in value])
+        for item, each in zip(items, value, strict=False):
+            put(item, rest, each)
+    else:
+        put(body.setdefault(first, {}), rest, value)
 
 
 # compared by identity: what is made from a row is cached by it

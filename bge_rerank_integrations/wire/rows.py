@@ -8,24 +8,16 @@ from typing import Any
 
 from . import Role, Slot, Wire
 
-#: what a field of a request means, by its name, or by the last part of it; a row says where a
-#: service differs
-ROLES: Mapping[str, Role] = {
-    "model": Role.MODEL,
-    "modelArn": Role.MODEL,
-    "model_id": Role.MODEL,
-    "query": Role.QUERY,
+# what the fields of requests mean, by the last part of their names; rows say where they differ
+_ROLES: Mapping[str, Role] = {
+    **dict.fromkeys(("model", "modelArn", "model_id"), Role.MODEL),
+    **dict.fromkeys(("query", "source_sentence"), Role.QUERY),
     **dict.fromkeys(("text_1", "data_1", "queries"), Role.QUERIES),
     "documents": Role.DOCUMENTS,
-    **dict.fromkeys(("input", "sentences", "texts"), Role.TEXTS),
-    **dict.fromkeys(("contexts", "passages"), Role.PASSAGES),
-    "sources": Role.SOURCES,
+    **dict.fromkeys(("input", "sentences", "texts", "text", "text_pair"), Role.TEXTS),
     **dict.fromkeys(("text_2", "data_2", "items"), Role.ONE_OR_MORE),
-    "inputs": Role.PAIRS,
-    "source_sentence": Role.QUERY,
-    "top_k": Role.TOP_N,
+    **dict.fromkeys(("top_k", "numberOfResults"), Role.TOP_N),
     "top_n": Role.TOP_N_OR_ALL,
-    "numberOfResults": Role.TOP_N,
     **dict.fromkeys(("return_documents", "return_input", "return_text"), Role.RETURN_TEXTS),
     "return_tokens": Role.RETURN_TOKENS,
     "raw_scores": Role.RAW_SCORES,
@@ -33,8 +25,7 @@ ROLES: Mapping[str, Role] = {
     **dict.fromkeys(("instruction", "instruct"), Role.INSTRUCTION),
     "highlight": Role.HIGHLIGHT,
     "rank_fields": Role.RANK_FIELDS,
-    "max_tokens_per_doc": Role.MAX_DOCUMENT_TOKENS,
-    "truncate_input_tokens": Role.MAX_DOCUMENT_TOKENS,
+    **dict.fromkeys(("max_tokens_per_doc", "truncate_input_tokens"), Role.MAX_DOCUMENT_TOKENS),
     "truncate_prompt_tokens": Role.MAX_DOCUMENT_TOKENS_OR_ALL,
     "max_tokens_per_query": Role.MAX_QUERY_TOKENS,
     "max_chunks_per_doc": Role.MAX_CHUNKS,
@@ -43,20 +34,15 @@ ROLES: Mapping[str, Role] = {
     **dict.fromkeys(("truncation_direction", "truncation_side"), Role.SIDE),
     "property": Role.IGNORED,
 }
-# what other services do, and no row does: its neutral values
-_NOT_HERE: Mapping[str, tuple[Any, ...]] = {
-    "metadata": (None, [], {}),
-    "return_embeddings": (None, False),
-    "rewrite_query": (None, False),
-}
 
 
-def _fields(names: str, **roles: Role) -> dict[str, Role]:
-    """The fields of these names, by their last parts.
+def _fields(names: str, roles: Mapping[str, Role] | None = None) -> dict[str, Role]:
+    """The fields of these names.
 
-    :param roles: where they differ from :data:`ROLES`.
+    :param roles: those that differ from :data:`_ROLES`.
     """
-    return {name: {**ROLES, **roles}[name.rpartition(".")[2]] for name in names.split()}
+    differ = roles or {}
+    return {name: differ.get(name) or _ROLES[name.rpartition(".")[2]] for name in names.split()}
 
 
 _AS_400 = {"invalid_request": 400, "empty_request": 400}
@@ -113,7 +99,7 @@ COHERE = Wire(
     "cohere",
     _fields(
         "model query documents top_n return_documents max_tokens_per_doc instruction highlight",
-        documents=Role.TEXTS,
+        {"documents": Role.TEXTS},
     ),
     {"id": Slot.ID, "results": [{**_RANKED, "highlights": Slot.HIGHLIGHTS}], "meta": _META},
     {"message": Slot.MESSAGE},
@@ -144,7 +130,7 @@ PINECONE = Wire(
     "pinecone",
     _fields(
         "model query documents top_n return_documents rank_fields parameters.truncate",
-        truncate=Role.TRUNCATE_END,
+        {"parameters.truncate": Role.TRUNCATE_END},
     ),
     {
         "model": Slot.MODEL,
@@ -158,7 +144,7 @@ VLLM = Wire(
     "vllm",
     _fields(
         f"model query documents top_n return_documents {_HOW_VLLM_READS}",
-        return_documents=Role.RETURN_TEXTS_ALWAYS,
+        {"return_documents": Role.RETURN_TEXTS_ALWAYS},
     ),
     {"id": Slot.ID, "model": Slot.MODEL, "usage": _USAGE, "results": [_RANKED]},
     _OPENAI_ERROR,
@@ -169,7 +155,7 @@ VLLM_SCORE = Wire(
     "vllm-score",
     _fields(
         f"model text_1 data_1 queries text_2 data_2 documents items {_HOW_VLLM_READS}",
-        documents=Role.ONE_OR_MORE,
+        {"documents": Role.ONE_OR_MORE},
     ),
     {
         "id": Slot.ID,
@@ -199,7 +185,8 @@ DEEPINFRA = replace(
 TEI = Wire(
     "tei",
     _fields(
-        "query texts truncate truncation_direction raw_scores return_text top_n", top_n=Role.TOP_N
+        "query texts truncate truncation_direction raw_scores return_text top_n",
+        {"top_n": Role.TOP_N},
     ),
     [{"index": Slot.INDEX, "text": Slot.TEXT, "score": Slot.SCORE}],
     {"error": Slot.MESSAGE, "error_type": Slot.TEI_ERROR_TYPE},
@@ -209,7 +196,7 @@ TEI = Wire(
 # transformers' pipeline for text-classification, as SageMaker's containers serve it
 PAIRS = Wire(
     "pairs",
-    _fields("inputs"),
+    _fields("inputs[].text inputs[].text_pair", {"inputs[].text": Role.QUERIES}),
     [{"label": "LABEL_0", "score": Slot.SCORE}],
     {"error": Slot.MESSAGE},
     markers=("inputs",),
@@ -234,7 +221,7 @@ SGLANG = Wire(
 )
 VOYAGE = Wire(
     "voyage",
-    _fields("model query documents top_k return_documents truncation", documents=Role.TEXTS),
+    _fields("model query documents top_k return_documents truncation", {"documents": Role.TEXTS}),
     {"object": "list", "data": [_BARE], "model": Slot.MODEL, "usage": _TOTAL},
     _DETAIL,
     markers=("truncation", "top_k"),
@@ -260,10 +247,8 @@ NIM = Wire(
     "nim",
     # LiteLLM sends top_k, RAGFlow top_n
     _fields(
-        "model query passages truncate top_k top_n",
-        query=Role.QUERY_OBJECT,
-        truncate=Role.TRUNCATE_END,
-        top_n=Role.TOP_N,
+        "model query.text passages[].text truncate top_k top_n",
+        {"query.text": Role.QUERY, "truncate": Role.TRUNCATE_END, "top_n": Role.TOP_N},
     ),
     {"rankings": [{"index": Slot.INDEX, "logit": Slot.SCORE}], "usage": _USAGE},
     _DETAIL,
@@ -287,11 +272,11 @@ DASHSCOPE_COMMON = replace(
 # https://cloud.ibm.com/apidocs/watsonx-ai#text-rerank
 WATSONX = Wire(
     "watsonx",
-    {
-        **_fields("model_id query inputs", inputs=Role.PASSAGES),
-        **_fields("parameters.truncate_input_tokens parameters.return_options.top_n"),
-        "parameters.return_options.inputs": Role.RETURN_TEXTS,
-    },
+    _fields(
+        "model_id query inputs[].text parameters.truncate_input_tokens "
+        "parameters.return_options.top_n parameters.return_options.inputs",
+        {"parameters.return_options.inputs": Role.RETURN_TEXTS},
+    ),
     {
         "model_id": Slot.MODEL,
         "results": [{"index": Slot.INDEX, "score": Slot.SCORE, "input": {"text": Slot.TEXT}}],
@@ -304,9 +289,10 @@ WATSONX = Wire(
 BEDROCK = Wire(
     "bedrock",
     _fields(
-        "queries sources rerankingConfiguration.bedrockRerankingConfiguration.numberOfResults "
+        "queries[].textQuery.text sources[].inlineDocumentSource.textDocument.text "
+        "rerankingConfiguration.bedrockRerankingConfiguration.numberOfResults "
         "rerankingConfiguration.bedrockRerankingConfiguration.modelConfiguration.modelArn",
-        queries=Role.QUERY_LIST,
+        {"queries[].textQuery.text": Role.QUERIES},
     ),
     {"results": [{"index": Slot.INDEX, "relevanceScore": Slot.SCORE}]},
     {"message": Slot.MESSAGE},
@@ -316,7 +302,7 @@ BEDROCK = Wire(
 # modules/reranker-transformers of weaviate/weaviate reads the scores by position
 WEAVIATE = Wire(
     "weaviate",
-    _fields("query documents property", documents=Role.TEXTS),
+    _fields("query documents property", {"documents": Role.TEXTS}),
     {"query": Slot.QUERY, "scores": [{"document": Slot.TEXT, "score": Slot.SCORE}]},
     {"error": Slot.MESSAGE},
     markers=("property",),
@@ -325,7 +311,7 @@ WEAVIATE = Wire(
 )
 CLOUDFLARE = Wire(
     "cloudflare",
-    _fields("query contexts top_k"),
+    _fields("query contexts[].text top_k"),
     {
         "result": {"response": [{"id": Slot.INDEX, "score": Slot.SCORE}]},
         "success": True,
@@ -378,16 +364,19 @@ PATHS: Sequence[tuple[tuple[str, ...], tuple[Wire, ...]]] = (
 
 
 def _neutral_values() -> dict[str, tuple[Any, ...]]:
-    wires = {wire for _, wires in PATHS for wire in wires}
-    markers = {marker for wire in wires for marker in wire.markers}
-    inside = {name.partition(".")[0] for wire in wires for name in wire.fields if "." in name}
-    asked = (Role.MODEL, Role.QUERY)
-    return {
-        **{name: role.neutral for name, role in ROLES.items() if role not in asked},
-        **dict.fromkeys(inside, (None, {})),
-        **dict.fromkeys(markers, (None,)),
-        **_NOT_HERE,
+    # of what no row has
+    neutral = {
+        "metadata": (None, [], {}),
+        "return_embeddings": (None, False),
+        "rewrite_query": (None, False),
     }
+    wires = {wire for _, wires in PATHS for wire in wires}
+    fields = {name: role for wire in wires for name, role in wire.fields.items()}
+    for name, role in fields.items():
+        first, dot, _ = name.partition(".")
+        if role not in (Role.MODEL, Role.QUERY):
+            neutral[first.removesuffix("[]")] = (None, {}, []) if dot else role.neutral
+    return neutral | {marker: (None,) for wire in wires for marker in wire.markers}
 
 
 #: fields that change the answer of some service, and the values that ask for what is done anyway:
