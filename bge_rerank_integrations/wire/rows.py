@@ -365,7 +365,7 @@ PATHS: Sequence[tuple[tuple[str, ...], tuple[Wire, ...]]] = (
 
 def _neutral_values() -> dict[str, tuple[Any, ...]]:
     # of what no row has
-    neutral = {
+    neutral: dict[str, tuple[Any, ...]] = {
         "metadata": (None, [], {}),
         "return_embeddings": (None, False),
         "rewrite_query": (None, False),

@@ -612,10 +612,12 @@ async def test_bedrock_is_told_by_its_sources(client: httpx.AsyncClient) -> None
     asked["sources"][1]["inlineDocumentSource"] = {"type": "JSON", "jsonDocument": {"a": 1}}
     response = await client.post("/rerank", json=asked)
     assert response.status_code == 400
-    message = "must be an object with inlineDocumentSource.textDocument.text"
-    assert response.json() == {"message": f"sources[1]: {message}"}
-    response = await client.post("/rerank", json=bedrock({}) | {"queries": []})
-    assert response.json() == {"message": "queries: must be a list of one query"}
+    where = "sources[1].inlineDocumentSource.textDocument.text"
+    assert response.json() == {"message": f"{where}: Input should be a valid string"}
+    for queries in ([], "a query", [QUERY], bedrock({})["queries"] * 2):
+        response = await client.post("/rerank", json=bedrock({}) | {"queries": queries})
+        assert response.status_code == 400
+        assert "queries" in response.json()["message"]
 
 
 @pytest.mark.parametrize("inputs", [[], "text", [{"text": QUERY}], [["q", "d"]], [None]])
