@@ -100,6 +100,7 @@ EXAMPLES: Mapping[Any, JsonValue] = {
     Role.DOCUMENTS: [*EXAMPLE_DOCUMENTS],
     Role.TEXTS: [*EXAMPLE_DOCUMENTS],
     Role.ONE_OR_MORE: [*EXAMPLE_DOCUMENTS],
+    Role.IGNORED: "",
     Role.TOP_N: 2,
     Role.TOP_N_OR_ALL: 2,
 }

@@ -162,7 +162,8 @@ def _find(path: str) -> Route | None:
 
 @cache
 def _patterns() -> list[tuple[re.Pattern[str], Route]]:
-    return [(compile_path(route.path)[0], route) for route in ROUTES]
+    # with line breaks, which no path of the application has: such a path is refused by its service
+    return [(re.compile(compile_path(route.path)[0].pattern, re.DOTALL), route) for route in ROUTES]
 
 
 @dataclass

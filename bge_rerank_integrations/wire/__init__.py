@@ -26,7 +26,7 @@ class Role(Enum):
     DOCUMENTS = 'Strings, or objects with a "text" field.'
     TEXTS = "Strings."
     ONE_OR_MORE = "One text, or several."
-    TOP_N = "How many results to return; default: all."
+    TOP_N = "How many results to return; default: all.", 0
     TOP_N_OR_ALL = "How many results to return; default, and 0: all.", 0
     RETURN_TEXTS = "Repeat the texts in the result.", False
     RETURN_TEXTS_ALWAYS = "Ignored: the texts are repeated always.", False

@@ -357,7 +357,7 @@ PATHS: Sequence[tuple[tuple[str, ...], tuple[Wire, ...]]] = (
     # Bedrock's InvokeModel for Cohere's models; ZeroEntropy's
     (("/model/{model}/invoke", "/v1/models/rerank"), (COMMON,)),
     # SageMaker has one path for every body
-    (("/invocations",), (*_AT_THE_ROOT, NIM, VLLM_SCORE, MIXEDBREAD, PAIRS)),
+    (("/invocations",), (*_AT_THE_ROOT[:-1], NIM, VLLM_SCORE, MIXEDBREAD, PAIRS, BEDROCK)),
     # gateways and hosts with a base URL of their own
     (("/{base:path}/rerank",), _AT_THE_ROOT),
 )
@@ -370,7 +370,7 @@ def _neutral_values() -> dict[str, tuple[Any, ...]]:
         "return_embeddings": (None, False),
         "rewrite_query": (None, False),
     }
-    wires = {wire for _, wires in PATHS for wire in wires}
+    wires = dict.fromkeys(wire for _, wires in PATHS for wire in wires)
     fields = {name: role for wire in wires for name, role in wire.fields.items()}
     for name, role in fields.items():
         first, dot, _ = name.partition(".")

@@ -600,8 +600,9 @@ def bedrock(count: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def test_bedrock_is_told_by_its_sources(client: httpx.AsyncClient) -> None:
-    answer = await post(client, "/rerank", **bedrock({"numberOfResults": 2}))
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/invocations"])
+async def test_bedrock_is_told_by_its_sources(client: httpx.AsyncClient, path: str) -> None:
+    answer = await post(client, path, **bedrock({"numberOfResults": 2}))
     assert answer == {
         "results": [
             {"index": 2, "relevanceScore": SCORES[2]},

@@ -254,6 +254,17 @@ async def test_a_line_break_in_a_path_changes_no_error(client: httpx.AsyncClient
     assert response.json()["success"] is False
 
 
+async def test_a_line_break_in_a_models_path_is_refused_in_the_services_words(
+    client: httpx.AsyncClient,
+) -> None:
+    for path, body in (
+        ("/v1/inference/a%0Ab", {"detail": {"error": "Not Found"}}),
+        ("/hf-inference/models/a%0Ab/pipeline/sentence-similarity", {"error": "Not Found"}),
+    ):
+        response = await client.post(path, json={})
+        assert (response.status_code, response.json()) == (404, body)
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
 @pytest.mark.parametrize("path", BODIES)
 async def test_another_content_type_is_refused(

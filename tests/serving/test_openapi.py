@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from bge_rerank_integrations.serving.app import create_app
+from bge_rerank_integrations.serving.bodies import read, request_schema
+from bge_rerank_integrations.serving.routes import ROUTES
 from serving.fake_engine import FakeEngine
 from serving.test_errors import BODIES
 
@@ -31,6 +33,14 @@ def test_every_path_is_described_with_an_example() -> None:
             name = reference["$ref"].rpartition("/")[2]
             assert document["components"]["schemas"][name]["examples"], path
         assert {"200", "400", "413", "415", "429", "503", "504"} <= post["responses"].keys()
+
+
+def test_each_services_example_is_told_from_the_others_of_its_path() -> None:
+    for route in ROUTES:
+        for wire in route.wires:
+            (example,) = request_schema(wire)["examples"]
+            assert route.wire_of(example) is wire, (route.path, wire.name)
+            read(wire, example)
 
 
 def is_beyond_the_schema(body: object) -> bool:
