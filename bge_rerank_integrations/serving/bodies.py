@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..setting_types import CallOverrides
 from ..wire import Fields, Role, Wire, put
-from ..wire.rows import NEUTRAL
+from ..wire.paths import NEUTRAL
 from .api_errors import ApiError, ErrorKind, RefusedError, from_validation_error
 from .field_types import DOCUMENTS, EXAMPLES, FIELD_TYPES, QUERIES
 

@@ -21,7 +21,8 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..wire import Wire
-from ..wire.rows import COMMON, PATHS
+from ..wire.paths import PATHS
+from ..wire.rows import COMMON
 from .api_errors import ApiError, ErrorKind
 
 # its name is in configurations of logs

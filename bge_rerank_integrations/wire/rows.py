@@ -1,10 +1,9 @@
-"""The wire formats: one row for each service, and the paths at which the server answers them."""
+"""The wire formats: one row for each service."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from . import Role, Slot, Wire
 
@@ -58,11 +57,8 @@ _META = {
 }
 _BARE = {"index": Slot.INDEX, "relevance_score": Slot.SCORE, "document": Slot.TEXT}
 _RANKED = {**_BARE, "document": {"text": Slot.TEXT}}
-_TOLD = {
-    "tokens": Slot.PAIR_TOKENS,
-    "truncated": Slot.TRUNCATED,
-    "highlights": Slot.HIGHLIGHTS,
-}
+_TOLD = {"tokens": Slot.PAIR_TOKENS, "truncated": Slot.TRUNCATED, "highlights": Slot.HIGHLIGHTS}
+_HEAD = {"id": Slot.ID, "object": "rerank", "created": Slot.CREATED, "model": Slot.MODEL}
 _ERROR = {"message": Slot.MESSAGE, "type": Slot.KIND, "param": Slot.FIELD, "code": Slot.STATUS}
 _OPENAI_ERROR = {"error": _ERROR}
 _DETAIL = {"detail": Slot.MESSAGE}
@@ -81,15 +77,7 @@ _HOW_VLLM_READS = (
 COMMON = Wire(
     "common",
     {**_COMMON_FIELDS, **_fields("max_tokens_per_query return_tokens highlight")},
-    {
-        "object": "rerank",
-        "id": Slot.ID,
-        "model": Slot.MODEL,
-        "created": Slot.CREATED,
-        "results": [{**_RANKED, **_TOLD}],
-        "usage": _USAGE,
-        "meta": _META,
-    },
+    {**_HEAD, "results": [{**_RANKED, **_TOLD}], "usage": _USAGE, "meta": _META},
     {"message": Slot.MESSAGE, **_DETAIL, **_OPENAI_ERROR},
     markers=("documents",),
 )
@@ -108,14 +96,7 @@ COHERE = Wire(
 INFINITY = Wire(
     "infinity",
     _COMMON_FIELDS,
-    {
-        "object": "rerank",
-        "results": [_BARE],
-        "model": Slot.MODEL,
-        "usage": _USAGE,
-        "id": Slot.ID,
-        "created": Slot.CREATED,
-    },
+    {**_HEAD, "results": [_BARE], "usage": _USAGE},
     _OPENAI_ERROR,
     keep_nulls=True,
 )
@@ -158,10 +139,8 @@ VLLM_SCORE = Wire(
         {"documents": Role.ONE_OR_MORE},
     ),
     {
-        "id": Slot.ID,
+        **_HEAD,
         "object": "list",
-        "created": Slot.CREATED,
-        "model": Slot.MODEL,
         "data": [{"index": Slot.INDEX, "object": "score", "score": Slot.SCORE}],
         "usage": _USAGE,
     },
@@ -327,60 +306,3 @@ CLOUDFLARE = Wire(
     markers=("contexts",),
     statuses=_AS_400,
 )
-
-_AT_THE_ROOT = (COMMON, WEAVIATE, VOYAGE, TEI, CLOUDFLARE, BEDROCK)
-
-#: paths → the services that are answered there: the first one, unless a later one has a marker in
-#: the body; of several, the last
-PATHS: Sequence[tuple[tuple[str, ...], tuple[Wire, ...]]] = (
-    (("/rerank", "/v1/rerank", "/reranking", "/v3/rerank", "/api/rerank"), _AT_THE_ROOT),
-    (("/v1/reranking", "/api/v1/reranking"), (MIXEDBREAD, COMMON)),
-    (("/v2/rerank", "/providers/cohere/v2/rerank"), (COHERE,)),
-    (("/score", "/v1/score", "/vllm/score", "/vllm/v1/score"), (VLLM_SCORE,)),
-    (("/vllm/rerank", "/vllm/v1/rerank", "/vllm/v2/rerank"), (VLLM,)),
-    (("/infinity/rerank", "/infinity/v1/rerank"), (INFINITY,)),
-    (("/tei/rerank",), (TEI,)),
-    (("/sglang/rerank", "/sglang/v1/rerank"), (SGLANG,)),
-    (("/voyage/rerank", "/voyage/v1/rerank"), (VOYAGE,)),
-    (("/jina/rerank", "/jina/v1/rerank"), (JINA,)),
-    (("/pinecone/rerank",), (PINECONE,)),
-    (("/v1/ranking", "/v1/retrieval/{model:path}/reranking"), (NIM,)),
-    (("/inference/v1/rerank",), (FIREWORKS,)),
-    (("/api/v1/services/rerank/text-rerank/text-rerank",), (DASHSCOPE,)),
-    (("/compatible-api/v1/reranks",), (DASHSCOPE_COMMON,)),
-    (("/v1/inference/{model:path}",), (DEEPINFRA,)),
-    (("/ml/v1/text/rerank",), (WATSONX,)),
-    (("/hf-inference/models/{model:path}/pipeline/sentence-similarity",), (SIMILARITY,)),
-    (("/weaviate/rerank",), (WEAVIATE,)),
-    (("/azion/ai/run/{model}",), (AZION, AZION_SCORE)),
-    (("/client/v4/accounts/{account_id}/ai/run/@cf/baai/bge-reranker-base",), (CLOUDFLARE,)),
-    # Bedrock's InvokeModel for Cohere's models; ZeroEntropy's
-    (("/model/{model}/invoke", "/v1/models/rerank"), (COMMON,)),
-    # SageMaker has one path for every body
-    (("/invocations",), (*_AT_THE_ROOT[:-1], NIM, VLLM_SCORE, MIXEDBREAD, PAIRS, BEDROCK)),
-    # gateways and hosts with a base URL of their own
-    (("/{base:path}/rerank",), _AT_THE_ROOT),
-)
-
-
-def _neutral_values() -> dict[str, tuple[Any, ...]]:
-    # of what no row has
-    neutral: dict[str, tuple[Any, ...]] = {
-        "metadata": (None, [], {}),
-        "return_embeddings": (None, False),
-        "rewrite_query": (None, False),
-    }
-    wires = dict.fromkeys(wire for _, wires in PATHS for wire in wires)
-    fields = {name: role for wire in wires for name, role in wire.fields.items()}
-    for name, role in fields.items():
-        first, dot, _ = name.partition(".")
-        if role not in (Role.MODEL, Role.QUERY):
-            neutral[first.removesuffix("[]")] = (None, {}, []) if dot else role.neutral
-    return neutral | {marker: (None,) for wire in wires for marker in wire.markers}
-
-
-#: fields that change the answer of some service, and the values that ask for what is done anyway:
-#: none but null for a field that tells a service from the others on its path. Clients send them to
-#: servers of other services; where a row has no such field, ignoring it would answer another
-#: question.
-NEUTRAL: Mapping[str, tuple[Any, ...]] = _neutral_values()

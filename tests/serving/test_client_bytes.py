@@ -19,7 +19,7 @@ import pytest
 from paths import ROOT
 
 from bge_rerank_integrations.serving.settings import ServerSettings
-from bge_rerank_integrations.wire.rows import PATHS
+from bge_rerank_integrations.wire.paths import PATHS
 from serving.conftest import probability
 from serving.fake_engine import FakeEngine
 from serving.live import live_server
