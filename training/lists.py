@@ -57,7 +57,7 @@ class ListSampler:
         words = SHORT_WORDS
         if question.source in LONG_SOURCES:
             words = LONG_WORDS if self._rng.random() < LONG_SHARE else MIDDLE_WORDS
-        texts = [_first_words(self._form(question, passage), words) for passage in passages]
+        texts = [first_words(self._form(question, passage), words) for passage in passages]
         return TrainingList(question.query, tuple(texts), (1.0,) + (0.0,) * (len(texts) - 1))
 
     def _negatives(self, question: Question, mined: Sequence[Passage]) -> list[Passage]:
@@ -94,7 +94,7 @@ class ListSampler:
         return f"{title} {passage.text}".strip() if draw < 0.85 else passage.text
 
 
-def _first_words(text: str, count: int) -> str:
+def first_words(text: str, count: int) -> str:
     """The beginning of a text, as the text has it."""
     end = next((m.end() for n, m in enumerate(re.finditer(r"\S+", text), 1) if n == count), None)
     return text[:end]

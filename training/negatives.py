@@ -29,6 +29,8 @@ def mine(data: Data) -> dict[int, list[Passage]]:
     mined: dict[int, list[Passage]] = {}
     for name, passages in data.pools.items():
         members = [i for i, question in enumerate(data.questions) if question.pool == name]
+        if not members:
+            continue
         texts = [normalized(passage.text) for passage in passages]
         words = [set(text.split()) for text in texts]
         by_group: dict[str, list[int]] = {}

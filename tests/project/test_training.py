@@ -263,6 +263,48 @@ def test_the_recipe_gives_one_model_for_one_seed(
     assert slopes.tolist() == pytest.approx([slopes.mean().item()] * len(slopes), rel=0.1)
 
 
+@pytest.mark.filterwarnings("default")
+def test_the_stage_of_chunks_runs_from_lists_to_weights(
+    collections: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets", reason="it comes with the extra 'tune'")
+    from training import __main__ as recipe
+    from training import chunked, manuals
+
+    write_lines(collections / "pairs.jsonl", FRUITS_IN_COLORS)
+    asked = [{"_id": "m", "text": "yellow plum"}]
+    write_lines(collections / "manuals-dev" / "queries.jsonl", asked)
+    rows = [{"_id": str(n), "text": f"Satz {n}"} for n in range(5)]
+    write_lines(collections / "xquad-de" / "corpus.jsonl", rows)
+    for packages in (manuals.PACKAGES, chunked.FOREIGN):
+        packages.clear()
+    page = tmp_path / "tea-doc" / "tea.html"
+    page.parent.mkdir()
+    paragraphs = "".join(
+        f"<h2>how {color} tea is made</h2><p>{other_words(color)} {' '.join(COLORS * 8)}</p>"
+        for color in COLORS
+    )
+    page.write_text(f"<title>Tea</title>{paragraphs}", "utf-8")
+    manuals.PACKAGES["tea-doc"] = "."
+    monkeypatch.setattr(chunked, "MIX", {"quac": 24, manuals.MANUALS: 6})
+    # five steps from a random encoder rank too badly to be calibrated, which the test above does
+    monkeypatch.setattr(chunked, "calibrate", lambda *_: (1.0, 0.0))
+    start = tmp_path / "start"
+    recipe.new_head(base, start)
+    command = ["training.chunked", "--pairs", str(collections / "pairs.jsonl")]
+    command += ["--collections", str(collections), "--manuals", str(tmp_path)]
+    command += ["--teacher", str(base), "--base", str(start)]
+    command += ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", command)
+    chunked.main()
+    lists = [one for one, _ in chunked.read_judged(tmp_path / "work" / "judged.jsonl")]
+    assert len(lists) > 6
+    # a question of manuals-dev is not trained on
+    assert "yellow plum" not in {one.asked for one in lists}
+    assert any("tea" in one.asked for one in lists)
+    assert (logits_of(tmp_path / "out") - logits_of(start)).abs().max() > 1e-4
+
+
 def test_the_base_teaches_what_lies_near(base: Path) -> None:
     pairs = [("a green fig", "a green fig"), ("tea", "milk"), ("tea", "some tea"), ("tea", "ice")]
     logits = BiEncoder(base).score_pairs(iter(pairs))
