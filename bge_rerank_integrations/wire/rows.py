@@ -252,7 +252,7 @@ DASHSCOPE_COMMON = replace(
 WATSONX = Wire(
     "watsonx",
     _fields(
-        "model_id query inputs[].text parameters.truncate_input_tokens "
+        "model_id model query inputs[].text parameters.truncate_input_tokens "
         "parameters.return_options.top_n parameters.return_options.inputs",
         {"parameters.return_options.inputs": Role.RETURN_TEXTS},
     ),
