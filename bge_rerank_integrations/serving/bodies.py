@@ -209,11 +209,18 @@ def _describe(
         schema["required"].append(key)
     if not dot:
         type_ = {"type": "string"} if is_item else _adapter(role).json_schema()
+        if not (is_needed or is_item):
+            # null means that there is none
+            type_ = {"anyOf": [type_, {"type": "null"}]}
         schema["properties"][key] = {**type_, "description": role.about}
         return
     described = schema["properties"]
     if first == key:
-        inner = described[key] = described[key] if "type" in described.get(key, {}) else _object()
+        if "type" not in described.get(key, {}):
+            described[key] = {**_object(), "type": ["object", "null"]}
+        inner = described[key]
+        if is_needed:
+            inner["type"] = "object"
     else:
         if "items" not in described.get(key, {}):
             described[key] = {"type": "array", "items": _object(), "minItems": 1}
