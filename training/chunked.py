@@ -69,8 +69,8 @@ MIX = {
     MANUALS: 980,
 }
 SEED = 29
-# Wrong passages of a list: of BM25's first thirty, and any.
-NEAR, NEAR_RANKS, ANY = 3, 30, 1
+# Wrong passages of a list, of BM25's first thirty; one more is any of the pool.
+NEAR, NEAR_RANKS = 3, 30
 FEWEST_WORDS, MOST_WORDS = 50, 130
 OTHERS_SHARE, MOST_OTHERS, OTHER_WORDS = 0.55, 3, (30, 90)
 TITLE_SHARE, FOREIGN_SHARE, TYPO_SHARE, FEW_WORDS_SHARE = 0.5, 0.25, 0.12, 0.12
